@@ -1,0 +1,406 @@
+"""Workers and the driver: who does which pieces, in what order, and what they survive."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import llvmlite.binding as llvm
+import numpy as np
+import pytest
+
+from torturous.codegen import driver
+from torturous.codegen.target import host_target
+from torturous.runtime import workers as module
+from torturous.runtime.linker import link
+from torturous.runtime.workers import Workers, driver_functions, host_system
+
+# Adds one to the counter of every piece.
+COUNT = """
+define void @count(ptr %counters, i64 %first, i64 %last, ptr %scratch) {
+begin:
+  br label %each
+each:
+  %piece = phi i64 [ %first, %begin ], [ %next, %each ]
+  %counter = getelementptr i64, ptr %counters, i64 %piece
+  %old = atomicrmw add ptr %counter, i64 1 monotonic
+  %next = add i64 %piece, 1
+  %more = icmp ult i64 %next, %last
+  br i1 %more, label %each, label %done
+done:
+  ret void
+}
+"""
+
+# Stores the address of its scratch memory for every piece, and adds the number of pieces to that memory.
+SIGN = """
+define void @sign(ptr %signatures, i64 %first, i64 %last, ptr %scratch) {
+begin:
+  %before = load i64, ptr %scratch
+  %pieces = sub i64 %last, %first
+  %after = add i64 %before, %pieces
+  store i64 %after, ptr %scratch
+  br label %each
+each:
+  %piece = phi i64 [ %first, %begin ], [ %next, %each ]
+  %signature = getelementptr ptr, ptr %signatures, i64 %piece
+  store ptr %scratch, ptr %signature
+  %next = add i64 %piece, 1
+  %more = icmp ult i64 %next, %last
+  br i1 %more, label %each, label %done
+done:
+  ret void
+}
+"""
+
+# The arguments are: a pointer to counters, their number, the value that each must have, and the number of
+# counters found with another value.
+EXPECT = """
+define void @expect(ptr %arguments, i64 %first, i64 %last, ptr %scratch) {
+begin:
+  %counters = load ptr, ptr %arguments
+  %number_field = getelementptr i64, ptr %arguments, i64 1
+  %value_field = getelementptr i64, ptr %arguments, i64 2
+  %violations = getelementptr i64, ptr %arguments, i64 3
+  %number = load i64, ptr %number_field
+  %value = load i64, ptr %value_field
+  br label %each
+each:
+  %index = phi i64 [ 0, %begin ], [ %next, %look ], [ %next, %complain ]
+  %more = icmp ult i64 %index, %number
+  br i1 %more, label %look, label %done
+look:
+  %next = add i64 %index, 1
+  %counter = getelementptr i64, ptr %counters, i64 %index
+  %found = load i64, ptr %counter
+  %right = icmp eq i64 %found, %value
+  br i1 %right, label %each, label %complain
+complain:
+  %old = atomicrmw add ptr %violations, i64 1 monotonic
+  br label %each
+done:
+  ret void
+}
+"""
+
+
+def load(text: str, symbol: str) -> int:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    llvm.initialize_native_asmparser()
+    target = host_target()
+    machine = llvm.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu, features=target.features, reloc="pic", codemodel="small"
+    )
+    with llvm.parse_assembly(text, llvm.create_context()) as parsed:
+        parsed.triple = target.triple
+        parsed.verify()
+        return link(machine.emit_object(parsed), symbol)
+
+
+@pytest.fixture(scope="module")
+def kernels() -> dict[str, int]:
+    return {"count": load(COUNT, "count"), "sign": load(SIGN, "sign"), "expect": load(EXPECT, "expect")}
+
+
+def make_workers(count: int, system: str = host_system()[1]) -> Workers:
+    parts = driver.driver(host_system()[0], system)
+    return Workers([load(parts.text, driver.SYMBOL)], driver_functions(parts.functions), count)
+
+
+@pytest.fixture(params=[1, 2, 3, 5])
+def workers(request):
+    created = make_workers(request.param)
+    yield created
+    created.close()
+
+
+def table(*entries: tuple[int, int, int, int, bool]) -> np.ndarray:
+    """A plan table of (kernel, arguments, pieces, rotation, barrier)."""
+    rows = np.zeros((len(entries), driver.ENTRY_BYTES // 8), np.int64)
+    for row, entry in zip(rows, entries, strict=True):
+        row[[driver.KERNEL, driver.ARGUMENTS, driver.PIECES, driver.ROTATION, driver.BARRIER]] = entry
+    return rows
+
+
+def run(workers: Workers, rows: np.ndarray) -> None:
+    workers.run(rows.ctypes.data, len(rows))
+
+
+def test_every_piece_is_done_once(workers, kernels):
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        pieces = random.integers(0, 40, random.integers(0, 8))
+        counters = [np.zeros(number + 1, np.int64) for number in pieces]
+        rows = table(*(
+            (kernels["count"], counter.ctypes.data, number, random.integers(0, 9), random.integers(0, 2))
+            for counter, number in zip(counters, pieces, strict=True)
+        ))
+        run(workers, rows)
+        workers.run_serial(rows.ctypes.data, len(rows))
+        for counter, number in zip(counters, pieces, strict=True):
+            assert counter.tolist() == [2] * number + [0]
+
+
+def test_shares_rotation_and_scratch(workers, kernels):
+    workers.reserve(100)
+    count, stride = workers.count, workers.scratch_bytes
+    assert stride >= 100
+    for pieces in (1, 2, 3, 7, 16):
+        for rotation in range(count + 1):
+            signatures = np.zeros(pieces, np.int64)
+            run(workers, table((kernels["sign"], signatures.ctypes.data, pieces, rotation, True)))
+            base = signatures.min()
+            assert base % 64 == 0
+            shares = [[] for _ in range(count)]
+            for worker in range(count):
+                position = (worker + rotation) % count
+                first, last = (-(-pieces * p // count) for p in (position, position + 1))
+                shares[worker] = list(range(first, last))
+            found: dict[int, list[int]] = {}
+            for piece, signature in enumerate(signatures):
+                found.setdefault(int(signature), []).append(piece)
+            expected = {worker: share for worker, share in enumerate(shares) if share}
+            assert [found[address] for address in sorted(found)] == list(expected.values())
+            steps = np.diff(sorted(found)) // stride
+            assert steps.tolist() == np.diff(list(expected)).tolist()
+
+
+def test_scratch_grows_and_is_private(workers, kernels):
+    for nbytes in (64, 5000, 3 << 20):
+        workers.reserve(nbytes)
+        assert workers.scratch_bytes >= nbytes
+        signatures = np.zeros(workers.count, np.int64)
+        rows = table((kernels["sign"], signatures.ctypes.data, workers.count, 0, False))
+        run(workers, rows)  # everyone has one piece, so this tells where everyone's scratch memory is
+        for address in signatures.tolist():
+            ctypes.memset(address, 0, nbytes)
+        for _ in range(50):
+            run(workers, rows)
+        sums = [ctypes.c_int64.from_address(address).value for address in signatures.tolist()]
+        assert sums == [50] * workers.count
+    kept = workers.scratch_bytes
+    workers.reserve(64)
+    assert workers.scratch_bytes == kept
+
+
+def test_order_across_barriers(workers, kernels):
+    pieces, rounds = 11, 30
+    counters = np.zeros(pieces, np.int64)
+    arguments = np.zeros((rounds, 4), np.int64)
+    entries = []
+    for index in range(rounds):
+        arguments[index, :3] = counters.ctypes.data, pieces, index + 1
+        entries.append((kernels["count"], counters.ctypes.data, pieces, index, True))
+        entries.append((kernels["expect"], arguments[index].ctypes.data, 5, 2 * index, True))
+    rows = table(*entries)
+    for _ in range(50):
+        counters[:] = 0
+        run(workers, rows)
+        assert counters.tolist() == [rounds] * pieces
+    assert arguments[:, 3].tolist() == [0] * rounds
+
+
+def test_a_run_ends_when_all_is_done(workers, kernels):
+    # Without a barrier flag anywhere, and with workers asleep, awake or about to fall asleep.
+    counters = np.zeros(64, np.int64)
+    rows = table(*[(kernels["count"], counters.ctypes.data, 64, turn, False) for turn in range(3)])
+    for turn, pause in enumerate([0, 0.02, 0, 0.0005, 0.001, 0.0015, 0.002, 0.05] * 5, start=1):
+        time.sleep(pause)
+        run(workers, rows)
+        assert (counters == 3 * turn).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_many_runs(count, kernels):
+    workers = make_workers(count)
+    counters = np.zeros(8, np.int64)
+    rows = table(
+        (kernels["count"], counters.ctypes.data, 8, 0, True),
+        (kernels["count"], counters.ctypes.data, 8, 1, True),
+    )
+    runs = 20000 if count < 3 else 500  # three spinning on fewer cores have to wait for the scheduler
+    for _ in range(runs):
+        run(workers, rows)
+    assert counters.tolist() == [2 * runs] * 8
+    workers.close()
+
+
+def test_portable_waiting(kernels):
+    """The driver for systems without a futex, with everyone asleep at times."""
+    if os.name != "posix":
+        pytest.skip("sched_yield and usleep are POSIX functions")
+    workers = make_workers(2, "posix")
+    counters = np.zeros(8, np.int64)
+    rows = table(*[(kernels["count"], counters.ctypes.data, 8, turn, True) for turn in range(4)])
+    for turn in range(1, 301):
+        run(workers, rows)
+        if turn % 100 == 0:
+            time.sleep(0.02)
+        assert (counters == 4 * turn).all()
+    workers.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processors are chosen on Linux only")
+def test_a_worker_leaves_the_processor_of_the_leader(kernels):
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("needs two processors")
+    mine = min(allowed)
+    workers = make_workers(2)
+    counters = np.zeros(8, np.int64)
+    rows = table((kernels["count"], counters.ctypes.data, 8, 0, True))
+    run(workers, rows)
+    (worker,) = (thread.native_id for thread in threading.enumerate() if thread.name == "torturous-worker-1")
+    moved = 0
+    try:
+        os.sched_setaffinity(0, {mine})  # the leader, in Linux's words a thread of its own
+        for turn in range(20):
+            os.sched_setaffinity(worker, {mine})
+            os.sched_setaffinity(worker, allowed)
+            if turn % 2:
+                time.sleep(0.005)  # so that it sleeps
+            run(workers, rows)
+            run(workers, rows)
+            with open(f"/proc/self/task/{worker}/stat") as file:
+                processor = int(file.read().rsplit(")", 1)[1].split()[36])
+            moved += processor != mine
+            assert os.sched_getaffinity(worker) == allowed
+    finally:
+        os.sched_setaffinity(0, allowed)
+        workers.close()
+    assert moved >= 15
+
+
+def test_resize(kernels):
+    workers = make_workers(1)
+    counters = np.zeros(30, np.int64)
+    rows = table((kernels["count"], counters.ctypes.data, 30, 0, True))
+    before = threading.active_count()
+    for turn, count in enumerate([1, 2, 4, 3, 3, 1, 2], start=1):
+        workers.resize(count)
+        run(workers, rows)
+        assert workers.count == count
+        assert threading.active_count() == before + count - 1
+        assert (counters == turn).all()
+    workers.close()
+    assert threading.active_count() == before
+    run(workers, rows)
+    assert (counters == 8).all()
+
+
+def test_number_of_threads():
+    def outcome(function, value):
+        try:
+            return function(value)
+        except RuntimeError as error:
+            return type(error)
+
+    import torch  # not above: the programs that `script` runs import this file, and PyTorch takes seconds
+
+    before, theirs = module.get_num_threads(), torch.get_num_threads()
+    workers = make_workers(before)
+    try:
+        for value in (0, -1, "two", 2.0, True, 3, 1):
+            assert outcome(module.set_num_threads, value) == outcome(torch.set_num_threads, value), value
+            assert module.get_num_threads() == workers.count
+        assert module.get_num_threads() == torch.get_num_threads() == 1
+    finally:
+        module.set_num_threads(before)
+        torch.set_num_threads(theirs)
+    with pytest.raises(RuntimeError, match="positive"):
+        workers.resize(0)
+
+
+def script(text: str, **environment: str) -> str:
+    """Runs a program that has this file's helpers and returns what it prints."""
+    setup = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\nfrom test_workers import *\n"
+    result = subprocess.run(
+        [sys.executable, "-c", setup + textwrap.dedent(text)],
+        capture_output=True, text=True, timeout=60, env={**os.environ, **environment},
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_environment_variable():
+    ask = "print(module.get_num_threads())"
+    assert int(script(ask, TORTUROUS_NUM_THREADS="7")) == 7
+    assert int(script(ask, TORTUROUS_NUM_THREADS="")) == module.physical_cores()
+    with pytest.raises(AssertionError, match="TORTUROUS_NUM_THREADS='many'"):
+        script(ask, TORTUROUS_NUM_THREADS="many")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_fork_and_exit():
+    # Also: the interpreter ends cleanly although workers are parked, in the parent as in the child.
+    printed = script("""
+        kernel = load(COUNT, "count")
+        workers = make_workers(3)
+        counters = np.zeros(9, np.int64)
+        rows = table((kernel, counters.ctypes.data, 9, 1, True))
+        run(workers, rows)
+        child = os.fork()
+        for _ in range(100):
+            run(workers, rows)
+        if child:
+            print(os.waitpid(child, 0)[1])
+        print(threading.active_count(), counters.tolist() == [101] * 9)
+    """)
+    assert printed.splitlines() == ["3 True", "0", "3 True"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX timers")
+def test_interrupts():
+    printed = script("""
+        import signal
+        kernel = load(COUNT, "count")
+        workers = make_workers(2)
+        counters = np.zeros(9, np.int64)
+        rows = table(*[(kernel, counters.ctypes.data, 9, turn, True) for turn in range(2)])
+        def interrupt(number, frame):
+            raise KeyboardInterrupt
+        signal.signal(signal.SIGALRM, interrupt)
+        interrupts = 0
+        for turn in range(300):
+            try:
+                # Python swallows an interrupt in a callback of a weak reference, so the timer repeats.
+                signal.setitimer(signal.ITIMER_REAL, 0.0002 + 0.00001 * (turn % 100), 0.2)
+                while True:
+                    run(workers, rows)
+                    if turn % 3 == 0:
+                        workers.resize(3 - workers.count)
+                        workers.reserve(64 * turn)
+            except (KeyboardInterrupt, RuntimeError) as error:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                # What Python's own Thread.start makes of some interrupts.
+                assert not isinstance(error, RuntimeError) or str(error) == "release unlocked lock"
+                interrupts += 1
+            counters[:] = 0
+            run(workers, rows)
+            assert counters.tolist() == [2] * 9
+        print(interrupts)
+    """)
+    assert int(printed) == 300
+
+
+@pytest.mark.parametrize("architecture, system", [
+    (architecture, system)
+    for architecture in ("x86_64", "aarch64", "riscv64", "ppc64le")
+    for system in ("linux", "darwin", "windows", "posix", "freebsd")
+])
+def test_driver_is_valid_and_alone_everywhere(architecture, system):
+    # Not compiled: llvmlite has an assembler, which inline assembly needs, for its own architecture only.
+    parts = driver.driver(architecture, system)
+    with llvm.parse_assembly(parts.text, llvm.create_context()) as parsed:
+        parsed.verify()
+        assert [f.name for f in parsed.functions if f.is_declaration] == []
+        assert [f.name for f in parsed.functions if f.linkage == llvm.Linkage.external] == [driver.SYMBOL]
+    calls_kernel = system == "linux" and architecture != "ppc64le"
+    assert ("driver_call_linux" in parts.text) == calls_kernel
+    assert (parts.functions == ()) == calls_kernel

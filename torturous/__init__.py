@@ -1,0 +1,1 @@
+"""PyTorch's API in pure Python, on NumPy and LLVM."""

@@ -1,0 +1,1 @@
+"""Floor 4: in which instructions. Targets, the LLVM emitter, kernels and the driver, all as IR text."""

@@ -1,0 +1,49 @@
+"""From a scheduled kernel to the text of its LLVM module."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from torturous.codegen.contraction import Contraction
+from torturous.codegen.expressions import Argument, KernelWriter
+from torturous.codegen.loops import CHUNK, Work, write_loops
+from torturous.codegen.special import write_special
+from torturous.codegen.target import Target
+from torturous.compiler.kernel import Kernel
+from torturous.compiler.sizes import ZERO, Size
+
+PARAMETERS = "ptr noalias %arguments, i64 %first_piece, i64 %last_piece, ptr noalias %scratch"
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A kernel's module: `symbol` is a hash of its text, so equal kernels are one."""
+
+    symbol: str
+    text: str
+    arguments: tuple[Argument, ...]
+    work: Work
+    scratch: Size
+    """Bytes each worker needs."""
+    chunk: int
+    """Elements of the innermost axis per item."""
+
+
+def generate(kernel: Kernel, target: Target) -> Generated:
+    """Writes a kernel for a target; the text does not depend on the plan that the kernel stands in."""
+    writer = KernelWriter(kernel, target)
+    scratch, chunk = ZERO, CHUNK
+    if kernel.special is not None:
+        work = write_special(writer)
+    elif kernel.product is not None:
+        contraction = Contraction(writer)
+        work, scratch = contraction.write(), contraction.scratch()
+        chunk = contraction.group
+    else:
+        work = write_loops(writer)
+    body = writer.builder.function("KERNEL", PARAMETERS)
+    declarations = "\n".join(writer.builder.declarations.values())
+    text = f"{declarations}\n{body}attributes #0 = {{ {target.attributes()} }}\n"
+    symbol = "k" + hashlib.sha256(text.encode()).hexdigest()[:24]
+    return Generated(symbol, text.replace("@KERNEL(", f"@{symbol}("), tuple(writer.arguments), work, scratch, chunk)

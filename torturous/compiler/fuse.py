@@ -1,0 +1,252 @@
+"""Which values are stored, and which kernel computes what.
+
+A *stored* value has a buffer; everything else is computed where it is used. Reductions and contractions anchor a
+kernel each and take the elementwise chain that follows them as epilogue. An elementwise value used in several
+kernels is stored unless recomputing it is about as cheap as loading it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torturous.compiler.graph import Graph, Node
+from torturous.compiler.kernel import Accumulator, Kernel, Store
+from torturous.compiler.lower import CannotPull, Positions, Puller, flat_address
+from torturous.compiler.sizes import Affine
+from torturous.ir import contraction, movement, reduction
+from torturous.ir.op import Kind
+
+ANCHORS = frozenset({Kind.REDUCE, Kind.CONTRACT})
+SPECIAL = frozenset({Kind.RANDOM, Kind.SCATTER, Kind.HOST})
+RECOMPUTED_COST = 3
+"""An elementwise value of at most this cost is computed again in every kernel that uses it."""
+REPEATED_COST = 1
+"""The same for a value that one kernel reads several times per element (windows, broadcasting, products)."""
+
+
+@dataclass(eq=False)
+class Fused:
+    """Kernels in an order that respects what they read, and where each output lies."""
+
+    kernels: list[Kernel]
+    outputs: list[Node]
+    """Per output of the graph, the node whose buffer holds it."""
+    leaves: list[Node] = field(default_factory=list)
+
+
+def fuse(graph: Graph, enabled: bool = True) -> Fused:
+    """Groups a graph into kernels; without `enabled` every row is a kernel of its own."""
+    fusion = _Fusion(graph, enabled)
+    while True:
+        try:
+            return fusion.run()
+        except CannotPull as refusal:
+            fusion.stored.add(refusal.node)
+
+
+class _Fusion:
+    def __init__(self, graph: Graph, enabled: bool) -> None:
+        self.graph = graph
+        self.anchor: dict[Node, Node] = {}
+        """Per stored node, the reduction or contraction that its kernel is built around."""
+        self.stored: set[Node] = {
+            node for node in graph.nodes if node.op.kind is Kind.LEAF or node.op.kind in SPECIAL
+        }
+        for node in graph.nodes:
+            if node.op.kind in SPECIAL:
+                self.stored.update(node.inputs)
+        self.stored.update(graph.outputs)
+        if enabled:
+            self._absorb_epilogues()
+            self._store_shared()
+        else:
+            self.stored.update(graph.nodes)
+            self.anchor = {node: node for node in graph.nodes if node.op.kind in ANCHORS}
+
+    # What is stored ------------------------------------------------------------------------------------------------
+    def _absorb_epilogues(self) -> None:
+        taken: set[Node] = set()
+        for node in self.graph.nodes:
+            if node.op.kind not in ANCHORS:
+                continue
+            last = node
+            while last not in self.stored and len(last.users) == 1:
+                user = last.users[0]
+                if (user.op.kind is not Kind.ELEMENTWISE or user.shape != node.shape or user in taken
+                        or user.inputs.count(last) > 1):
+                    break
+                last = user
+                taken.add(user)
+            self.stored.add(last)
+            self.anchor[last] = node
+
+    def _store_shared(self) -> None:
+        cost: dict[Node, int] = {}
+        epilogues: set[Node] = set()
+        for last, anchor in self.anchor.items():
+            while last is not anchor:
+                epilogues.add(last)
+                last = next(n for n in last.inputs if n is anchor or n in epilogues or self._leads_to(n, anchor))
+        for node in self.graph.nodes:
+            if node in self.stored or node.op.kind in ANCHORS:
+                cost[node] = 0
+                continue
+            own = node.op.cost if node.op.kind is Kind.ELEMENTWISE else 2 if node.op.kind is Kind.GATHER else 0
+            cost[node] = own + sum(cost[operand] for operand in node.inputs)
+        sinks: dict[Node, set[Node]] = {}
+        repeated: dict[Node, bool] = {}
+        for node in reversed(self.graph.nodes):
+            reached: set[Node] = set()
+            again = False
+            for user in node.users:
+                reached |= {user} if user in self.stored else sinks[user]
+                again = again or self._repeats(node, user) or (
+                    user.op.kind is Kind.MOVEMENT and user not in self.stored and repeated[user]
+                )
+            sinks[node], repeated[node] = reached, again
+            if node in self.stored or node in epilogues or node.op.kind not in (Kind.ELEMENTWISE, Kind.GATHER):
+                continue
+            if (len(reached) > 1 and cost[node] > RECOMPUTED_COST) or (again and cost[node] > REPEATED_COST):
+                self.stored.add(node)
+
+    def _leads_to(self, node: Node, anchor: Node) -> bool:
+        """Whether a node lies on the single-user chain that starts at an anchor."""
+        while anchor is not node:
+            if len(anchor.users) != 1:
+                return False
+            anchor = anchor.users[0]
+            if anchor.number > node.number:
+                return False
+        return True
+
+    def _repeats(self, node: Node, user: Node) -> bool:
+        """Whether a user reads each element of a node several times."""
+        if user.op.kind is Kind.CONTRACT or user.op in (movement.EXPAND, movement.WINDOW, movement.UNWINDOW):
+            return True
+        if user.op.kind is Kind.ELEMENTWISE and node.shape != user.shape:
+            lead = len(user.shape) - len(node.shape)
+            return lead > 0 or any(a == 1 and b != 1 for a, b in zip(node.shape, user.shape[lead:], strict=True))
+        return False
+
+    # Kernels -------------------------------------------------------------------------------------------------------
+    def storage_of(self, node: Node) -> Node:
+        """The node whose buffer holds a stored node: a reshape of something stored is that something."""
+        while node.op is movement.RESHAPE and node.inputs[0] in self.stored:
+            node = node.inputs[0]
+        return node
+
+    def run(self) -> Fused:
+        for node in self.graph.nodes:  # A stored reshape is free if its operand is stored.
+            if node in self.stored and node.op is movement.RESHAPE:
+                self._store(node.inputs[0])
+        kernels = []
+        for node in self.graph.nodes:
+            if node in self.stored and node.op.kind is not Kind.LEAF and self.storage_of(node) is node:
+                kernels.append(self._kernel(node))
+        outputs, holders = [], set(self.graph.leaves)
+        for node in self.graph.outputs:
+            holder = self.storage_of(node)
+            if holder in holders:
+                holder = self._copy(node, kernels)
+            holders.add(holder)
+            outputs.append(holder)
+        return Fused(kernels, outputs, self.graph.leaves)
+
+    def _store(self, node: Node) -> None:
+        if node not in self.stored:
+            self.stored.add(node)
+            if node.op is movement.RESHAPE:
+                self._store(node.inputs[0])
+
+    def _copy(self, node: Node, kernels: list[Kernel]) -> Node:
+        """A buffer of its own for an output that would otherwise share one."""
+        copy = Node(-1 - len(kernels), node.op, node.attributes, node.shape, node.dtype, node.operands, node.place)
+        kernel = Kernel(list(node.shape), names=["copy"], places=[node.place])
+        puller = self._puller(kernel)
+        positions = tuple(map(Affine.axis, range(len(node.shape))))
+        kernel.stores.append(Store(copy, flat_address(positions, node.shape), puller.pull(node, positions)))
+        kernels.append(kernel)
+        return copy
+
+    def _puller(self, kernel: Kernel) -> Puller:
+        return Puller(
+            self.graph, self.stored.__contains__, self.storage_of, kernel.axes + kernel.reduced, kernel.derived
+        )
+
+    def _kernel(self, node: Node) -> Kernel:
+        kernel = Kernel([], names=[node.op.name], places=[node.place])
+        if node.op.kind in SPECIAL:
+            kernel.special = node
+            kernel.operands = tuple(self.storage_of(operand) for operand in node.inputs)
+            return kernel
+        anchor = self.anchor.get(node)
+        if anchor is None and node.op.kind in ANCHORS:
+            anchor = node
+        if anchor is None:
+            kernel.axes = list(node.shape)
+            self._finish(kernel, node, None, tuple(map(Affine.axis, range(len(node.shape)))))
+        elif anchor.op.kind is Kind.REDUCE:
+            self._reduction(kernel, node, anchor)
+        else:
+            self._contraction(kernel, node, anchor)
+        if anchor is not None and anchor is not node:
+            kernel.names.insert(0, anchor.op.name)
+        return kernel
+
+    def _finish(self, kernel: Kernel, node: Node, anchor: Node | None, positions: Positions,
+                puller: Puller | None = None) -> None:
+        """Adds the store of the kernel's own node."""
+        puller = puller or self._puller(kernel)
+        self.stored.discard(node)  # Inside its own kernel it is computed, not loaded.
+        try:
+            value = puller.pull(node, positions)
+        finally:
+            self.stored.add(node)
+        kernel.stores.append(Store(node, flat_address(positions, node.shape), value))
+
+    def _reduction(self, kernel: Kernel, node: Node, anchor: Node) -> None:
+        (operand,) = anchor.inputs
+        axes, keep = anchor.attributes
+        kept = [axis for axis in range(len(operand.shape)) if axis not in axes]
+        runs = reduction.merged_runs(axes)
+        kernel.axes = [operand.shape[axis] for axis in kept]
+        kernel.reduced = [operand.shape[axis] for axis in axes]
+        kernel.outer_runs = len(axes) - len(runs[-1]) if runs else 0
+        loop = {axis: Affine.axis(number) for number, axis in enumerate([*kept, *axes])}
+        puller = self._puller(kernel)
+        value = puller.pull(operand, tuple(loop[axis] for axis in range(len(operand.shape))))
+        if anchor.op in (reduction.ARGMAX, reduction.ARGMIN):
+            dtype = reduction.accumulator(operand.dtype)
+        else:
+            dtype = reduction.accumulator(anchor.dtype)
+        kernel.accumulators.append(Accumulator(anchor.op, dtype, puller.convert(value, dtype)))
+        puller.accumulated[anchor] = (0, anchor.dtype if anchor.op in (reduction.ARGMAX, reduction.ARGMIN) else dtype)
+        if keep:
+            positions = tuple(
+                Affine.fixed(0) if axis in axes else loop[axis] for axis in range(len(operand.shape))
+            )
+        else:
+            positions = tuple(loop[axis] for axis in kept)
+        self._finish(kernel, node, anchor, positions, puller)
+
+    def _contraction(self, kernel: Kernel, node: Node, anchor: Node) -> None:
+        reduced, *maps = anchor.attributes
+        left, right = anchor.inputs if len(anchor.inputs) == 2 else (anchor.inputs[0],) * 2
+        rank = len(anchor.shape)
+        extents: list = [*anchor.shape, *[None] * reduced]
+        for operand, its_maps in zip((left, right), maps, strict=True):
+            for size, index_map in zip(operand.shape, its_maps, strict=True):
+                loop = contraction.Map(*index_map).lone
+                if loop is not None and extents[loop] is None:
+                    extents[loop] = size
+        kernel.axes, kernel.reduced = extents[:rank], extents[rank:]
+        puller = self._puller(kernel)
+        dtype = contraction.accumulator(anchor.dtype)
+        sides = [
+            puller.convert(puller.mapped(operand, [contraction.Map(*m) for m in its_maps]), dtype)
+            for operand, its_maps in zip((left, right), maps, strict=True)
+        ]
+        kernel.product = (sides[0], sides[1])
+        kernel.accumulators.append(Accumulator(anchor.op, dtype, sides[0]))
+        puller.accumulated[anchor] = (0, dtype)
+        self._finish(kernel, node, anchor, tuple(map(Affine.axis, range(rank))), puller)

@@ -1,0 +1,150 @@
+"""Rows as a graph with symbolic sizes.
+
+Sizes are made symbolic by observation: records of equal structure are compared position by position; a size that
+is the same in all of them is a constant, positions whose values always agree are one variable. Whatever a pass
+then decides, it decides by equality of variables, so it holds for every record that fits them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torturous.compiler.expand import Expanded
+from torturous.compiler.sizes import Size
+from torturous.core.dtypes import DType
+from torturous.ir import movement
+from torturous.ir.op import OPS, TYPES, Attributes, Kind, Op
+from torturous.ir.record import Place
+
+Shape = tuple[Size, ...]
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """One value of a plan. An operand below zero is a slot."""
+
+    number: int
+    op: Op
+    attributes: Attributes
+    shape: Shape
+    dtype: DType
+    operands: tuple[Node | int, ...]
+    place: Place
+    users: list[Node] = field(default_factory=list)
+
+    @property
+    def inputs(self) -> list[Node]:
+        return [operand for operand in self.operands if isinstance(operand, Node)]
+
+    def __repr__(self) -> str:
+        return f"%{self.number}:{self.op.name}{list(self.shape)}"
+
+
+@dataclass(eq=False)
+class Graph:
+    """Nodes in order, the ones to be stored, the leaves, and the values of the size variables when it was made."""
+
+    nodes: list[Node]
+    outputs: list[Node]
+    leaves: list[Node]
+    hints: tuple[int, ...]
+
+    def hint(self, size: Size) -> int:
+        """A size's value in the record that the graph was made from; slots count as 0."""
+        return size.evaluate(lambda variable: self.hints[variable[1]] if variable[0] == "size" else 0)
+
+
+def structure(expanded: Expanded) -> tuple:
+    """The record without its sizes: what records must share to share a symbolic plan."""
+    rows = tuple(
+        (row[0], row[1], TYPES[row[2]].dtype.number, len(TYPES[row[2]].shape), *row[3:])
+        for row in expanded.record.rows
+    )
+    return rows, expanded.outputs
+
+
+def dimensions(expanded: Expanded) -> tuple[int, ...]:
+    """All sizes of a record, row by row."""
+    return tuple(size for row in expanded.record.rows for size in TYPES[row[2]].shape)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Which positions of `dimensions` are constants and which are variables."""
+
+    template: tuple[int, ...]
+    """Per position: the constant, or −1 − variable."""
+    variables: int
+
+    def match(self, observed: Sequence[int]) -> tuple[int, ...] | None:
+        """The variables' values if a record fits, else None."""
+        values: list[int | None] = [None] * self.variables
+        for want, have in zip(self.template, observed, strict=True):
+            if want >= 0:
+                if want != have:
+                    return None
+            else:
+                known = values[~want]
+                if known is None:
+                    values[~want] = have
+                elif known != have:
+                    return None
+        return tuple(values)  # type: ignore[arg-type]
+
+
+def unify(samples: Sequence[Sequence[int]]) -> Sizes:
+    """The most general sizes that all samples fit."""
+    classes: dict[tuple[int, ...], int] = {}
+    template = []
+    for column in zip(*samples, strict=True):
+        if len(set(column)) == 1:
+            template.append(column[0])
+        else:
+            template.append(~classes.setdefault(column, len(classes)))
+    return Sizes(tuple(template), len(classes))
+
+
+def build(expanded: Expanded, sizes: Sizes, hints: tuple[int, ...]) -> Graph:
+    """The graph of a record; rows that merely stand for another vanish."""
+    record = expanded.record
+    nodes: list[Node] = []
+    of_row: list[Node] = []
+    position = 0
+    for row, place in zip(record.rows, record.places, strict=True):
+        number, attributes, type_index, *operands = row
+        op, (concrete, dtype) = OPS[number], TYPES[type_index]
+        shape = tuple(
+            Size.of(want) if want >= 0 else Size.variable(("size", ~want))
+            for want in sizes.template[position:position + len(concrete)]
+        )
+        position += len(concrete)
+        mapped = tuple(of_row[operand] if operand >= 0 else operand for operand in operands)
+        stands_for = _stands_for(op, shape, dtype, mapped)
+        if stands_for is not None:
+            of_row.append(stands_for)
+            continue
+        node = Node(len(nodes), op, attributes, shape, dtype, mapped, place)
+        for operand in mapped:
+            if isinstance(operand, Node):
+                operand.users.append(node)
+        nodes.append(node)
+        of_row.append(node)
+    leaves = [node for node in nodes if node.op.kind is Kind.LEAF]
+    return Graph(nodes, [of_row[output] for output in expanded.outputs], leaves, hints)
+
+
+def _stands_for(op: Op, shape: Shape, dtype: DType, operands: tuple[Node | int, ...]) -> Node | None:
+    """The operand that a row is identical to, if it is."""
+    if op is movement.ALIAS:
+        candidate = operands[0]
+    elif op is movement.REPLACE:
+        candidate = operands[1]
+    elif op in (movement.RESHAPE, movement.EXPAND) or op.name == "cast":
+        candidate = operands[0]
+        if not isinstance(candidate, Node) or candidate.shape != shape or candidate.dtype is not dtype:
+            return None
+    else:
+        return None
+    assert isinstance(candidate, Node)
+    return candidate

@@ -1,0 +1,208 @@
+"""What a kernel computes: loops, and expressions over loads whose addresses are affine in the loops.
+
+Movement ops are gone at this level; they have become addresses and guards. A kernel is a pure description that
+prints as kernel IR (`TORTUROUS_DEBUG=3`); floor 4 turns it into instructions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torturous.compiler.graph import Node
+from torturous.compiler.sizes import Affine, Size
+from torturous.core.dtypes import DType
+from torturous.ir.op import Op
+
+
+@dataclass(frozen=True, eq=False)
+class Guard:
+    """Holds where 0 ≤ position < extent."""
+
+    position: Affine
+    extent: Size
+
+    def key(self) -> tuple:
+        return self.position, self.extent
+
+
+@dataclass(frozen=True, eq=False)
+class Expression:
+    """A value at each point of the loops."""
+
+    dtype: DType
+
+
+@dataclass(frozen=True, eq=False)
+class Load(Expression):
+    """An element of a buffer; zero where a guard fails."""
+
+    buffer: Node
+    address: Affine
+    """In elements."""
+    guards: tuple[Guard, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SlotNumber(Expression):
+    """A Python number given at run time, in this dtype."""
+
+    code: int
+
+
+@dataclass(frozen=True, eq=False)
+class Literal(Expression):
+    """A number that is part of the kernel."""
+
+    number: int | float
+
+
+@dataclass(frozen=True, eq=False)
+class Position(Expression):
+    """An integer worked out from the loops, as int64."""
+
+    affine: Affine
+
+
+@dataclass(frozen=True, eq=False)
+class Compute(Expression):
+    """An elementwise op; operands have the dtype `compute`, the result is rounded to `dtype`."""
+
+    op: Op
+    compute: DType
+    operands: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Convert(Expression):
+    """A cast."""
+
+    operand: Expression
+
+
+@dataclass(frozen=True, eq=False)
+class Choose(Expression):
+    """`inside` where all guards hold, else `outside`."""
+
+    guards: tuple[Guard, ...]
+    inside: Expression
+    outside: Expression
+
+
+@dataclass(frozen=True, eq=False)
+class Accumulated(Expression):
+    """The finished value of one of the kernel's accumulators."""
+
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Derived:
+    """A position that is not affine: axis ~index. Guards on it go with its definition."""
+
+
+@dataclass(frozen=True, eq=False)
+class Quotient(Derived):
+    """affine / divisor, out of every range where that is not whole."""
+
+    affine: Affine
+    divisor: int
+
+
+@dataclass(frozen=True, eq=False)
+class Digit(Derived):
+    """(affine / inner) mod extent: one axis of a merged position."""
+
+    affine: Affine
+    inner: Size
+    extent: Size
+
+
+@dataclass(frozen=True, eq=False)
+class DataPosition(Derived):
+    """A position read from an index tensor; the kernel checks it against the extent and reports `place`."""
+
+    expression: Expression
+    extent: Size
+    node: Node
+
+
+@dataclass(frozen=True, eq=False)
+class Accumulator:
+    """A reduction of `expression` over the kernel's reduced axes."""
+
+    op: Op
+    dtype: DType
+    """What it accumulates in."""
+    expression: Expression
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """Where a kernel puts a value: into `buffer`, at `address`, in the node's dtype."""
+
+    buffer: Node
+    address: Affine
+    expression: Expression
+
+
+@dataclass(eq=False)
+class Kernel:
+    """Loops over `axes` (outermost first); inside them `reduced` loops feed the accumulators; then the stores.
+
+    Axis n of an affine function is `axes[n]` for n < len(axes), then `reduced`. `product`, where set, makes it a
+    contraction: the only accumulator sums left·right over the reduced axes.
+    """
+
+    axes: list[Size]
+    reduced: list[Size] = field(default_factory=list)
+    outer_runs: int = 0
+    """How many of the reduced axes come before the inner run (see `ir.reduction`)."""
+    accumulators: list[Accumulator] = field(default_factory=list)
+    product: tuple[Expression, Expression] | None = None
+    stores: list[Store] = field(default_factory=list)
+    derived: list[Derived] = field(default_factory=list)
+    special: Node | None = None
+    """A node with a kernel of its own kind: raw random words, scatter."""
+    operands: tuple[Node, ...] = ()
+    """Buffers that a special kernel reads."""
+    lane_axis: int = -1
+    """The loop the vector lanes run along, chosen by the schedule."""
+    names: list[str] = field(default_factory=list)
+    places: list[Any] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"kernel {'+'.join(self.names)} axes {self.axes} reduced {self.reduced} lanes {self.lane_axis}"]
+        for number, derived in enumerate(self.derived):
+            lines.append(f"  d{number} = {derived}")
+        if self.product:
+            lines.append(f"  product {describe(self.product[0])} · {describe(self.product[1])}")
+        for number, accumulator in enumerate(self.accumulators):
+            lines.append(f"  a{number} = {accumulator.op.name} {describe(accumulator.expression)}")
+        for store in self.stores:
+            lines.append(f"  {store.buffer}[{store.address}] = {describe(store.expression)}")
+        return "\n".join(lines)
+
+
+def describe(expression: Expression) -> str:
+    """An expression as kernel IR text."""
+    match expression:
+        case Load(_, buffer, address, guards):
+            suffix = " if " + " and ".join(f"0≤{g.position}<{g.extent}" for g in guards) if guards else ""
+            return f"{buffer}[{address}]{suffix}"
+        case SlotNumber(dtype, code):
+            return f"slot{~code >> 2}:{dtype.name}"
+        case Literal(_, number):
+            return str(number)
+        case Position(_, affine):
+            return f"({affine})"
+        case Compute(dtype, op, _, operands):
+            return f"{op.name}:{dtype.name}({', '.join(map(describe, operands))})"
+        case Convert(dtype, operand):
+            return f"{dtype.name}({describe(operand)})"
+        case Choose(_, guards, inside, outside):
+            test = " and ".join(f"0≤{g.position}<{g.extent}" for g in guards)
+            return f"({describe(inside)} if {test} else {describe(outside)})"
+        case Accumulated(_, index):
+            return f"a{index}"
+    return "?"

@@ -1,0 +1,107 @@
+"""Last pass: where temporary values lie. Values whose lives do not overlap share a slot of the arena.
+
+Lives are measured in *levels*: kernels of one level run side by side, with a barrier after each level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torturous.compiler.graph import Node
+from torturous.compiler.kernel import Kernel
+from torturous.compiler.schedule import loads
+from torturous.compiler.sizes import Size, product
+from torturous.ir.op import Kind
+
+ALIGNMENT = 64
+"""Bytes: slots start at cache lines."""
+PADDING = 64
+"""Bytes past a value's end that vector loads may touch."""
+
+
+@dataclass(eq=False)
+class Slot:
+    """A stretch of the arena, as large as the largest value that ever lies in it."""
+
+    sizes: set[Size] = field(default_factory=set)
+    """In bytes."""
+    free_after: int = -1
+    """The last level at which its present value is read."""
+
+
+@dataclass(eq=False)
+class Memory:
+    """Levels of kernels, and slots of the values that are not outputs."""
+
+    levels: list[list[Kernel]]
+    slots: list[Slot]
+    slot_of: dict[Node, int]
+
+    def offsets(self, evaluate: Callable[[Size], int]) -> tuple[list[int], int]:
+        """Each slot's offset in bytes, and the arena's length."""
+        offsets, end = [], 0
+        for slot in self.slots:
+            offsets.append(end)
+            largest = max(evaluate(size) for size in slot.sizes)
+            end += -(-(largest + PADDING) // ALIGNMENT) * ALIGNMENT
+        return offsets, end
+
+
+def read_by(kernel: Kernel) -> set[Node]:
+    """Buffers that a kernel reads."""
+    if kernel.special is not None:
+        return set(kernel.operands)
+    return {load.buffer for load in loads(kernel)}
+
+
+def written_by(kernel: Kernel) -> set[Node]:
+    if kernel.special is not None:
+        return {kernel.special}
+    return {store.buffer for store in kernel.stores}
+
+
+def place(kernels: list[Kernel], outputs: list[Node], hint: Callable[[Size], int]) -> Memory:
+    """Groups kernels into levels and gives every temporary a slot."""
+    level_of: dict[Node, int] = {}
+    last_read: dict[Node, int] = {}
+    levels: list[list[Kernel]] = []
+    for kernel in kernels:
+        read = read_by(kernel)
+        level = max((level_of.get(node, -1) + 1 for node in read), default=0)
+        while len(levels) <= level:
+            levels.append([])
+        levels[level].append(kernel)
+        for node in written_by(kernel):
+            level_of[node] = level
+        for node in read:
+            last_read[node] = max(last_read.get(node, -1), level)
+    held = set(outputs)
+    slots: list[Slot] = []
+    slot_of: dict[Node, int] = {}
+    for level, group in enumerate(levels):
+        for kernel in group:
+            for node in written_by(kernel):
+                if node in held or node.op.kind is Kind.LEAF:
+                    continue
+                bytes_ = product(node.shape) * node.dtype.itemsize
+                index = _best(slots, level, bytes_, hint)
+                slots[index].sizes.add(bytes_)
+                slots[index].free_after = last_read.get(node, level)
+                slot_of[node] = index
+    return Memory(levels, slots, slot_of)
+
+
+def _best(slots: list[Slot], level: int, size: Size, hint: Callable[[Size], int]) -> int:
+    """The free slot that wastes least, or a new one."""
+    want = hint(size)
+    best, best_waste = -1, 0
+    for index, slot in enumerate(slots):
+        if slot.free_after < level:
+            waste = abs(max(map(hint, slot.sizes)) - want)
+            if best < 0 or waste < best_waste:
+                best, best_waste = index, waste
+    if best < 0:
+        slots.append(Slot())
+        return len(slots) - 1
+    return best

@@ -1,0 +1,157 @@
+"""Sizes as symbols: polynomials over the variables of a plan, and affine functions of loop axes.
+
+A plan's sizes are integers or variables; strides and extents are products of them, starting positions are slots.
+`Size` holds all of these; equality is equality for every value of the variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+Variable = tuple[str, int]
+"""("size", n): the plan's size variable n; ("slot", code): an integer slot."""
+Monomial = tuple[Variable, ...]
+
+
+class Size:
+    """A polynomial with integer coefficients, immutable and hashable."""
+
+    __slots__ = ("terms", "_hash")
+
+    def __init__(self, terms: Mapping[Monomial, int]) -> None:
+        self.terms = {monomial: factor for monomial, factor in sorted(terms.items()) if factor}
+        self._hash = hash(tuple(self.terms.items()))
+
+    @staticmethod
+    def of(value: int | Size) -> Size:
+        return value if isinstance(value, Size) else Size({(): value})
+
+    @staticmethod
+    def variable(variable: Variable) -> Size:
+        return Size({(variable,): 1})
+
+    @property
+    def constant(self) -> int | None:
+        """The value, if it does not depend on any variable."""
+        if not self.terms:
+            return 0
+        if len(self.terms) == 1 and () in self.terms:
+            return self.terms[()]
+        return None
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, int):
+            return self.constant == other
+        return isinstance(other, Size) and self._hash == other._hash and self.terms == other.terms
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __add__(self, other: int | Size) -> Size:
+        result = dict(self.terms)
+        for monomial, factor in Size.of(other).terms.items():
+            result[monomial] = result.get(monomial, 0) + factor
+        return Size(result)
+
+    def __sub__(self, other: int | Size) -> Size:
+        return self + Size.of(other) * -1
+
+    def __mul__(self, other: int | Size) -> Size:
+        result: dict[Monomial, int] = {}
+        for mine, factor in self.terms.items():
+            for theirs, other_factor in Size.of(other).terms.items():
+                key = tuple(sorted(mine + theirs))
+                result[key] = result.get(key, 0) + factor * other_factor
+        return Size(result)
+
+    def variables(self) -> set[Variable]:
+        return {variable for monomial in self.terms for variable in monomial}
+
+    def evaluate(self, value: Callable[[Variable], int]) -> int:
+        total = 0
+        for monomial, factor in self.terms.items():
+            for variable in monomial:
+                factor *= value(variable)
+            total += factor
+        return total
+
+    def __repr__(self) -> str:
+        if not self.terms:
+            return "0"
+        parts = []
+        for monomial, factor in self.terms.items():
+            names = "·".join(f"{kind}{number}" for kind, number in monomial)
+            parts.append(names if factor == 1 and names else f"{factor}·{names}" if names else str(factor))
+        return " + ".join(parts)
+
+
+ZERO, ONE = Size.of(0), Size.of(1)
+
+
+def product(sizes: Iterable[Size]) -> Size:
+    result = ONE
+    for size in sizes:
+        result = result * size
+    return result
+
+
+def row_major(shape: tuple[Size, ...]) -> tuple[Size, ...]:
+    """Strides in elements of a contiguous buffer."""
+    strides = [ONE] * len(shape)
+    for axis in range(len(shape) - 2, -1, -1):
+        strides[axis] = strides[axis + 1] * shape[axis + 1]
+    return tuple(strides)
+
+
+class Affine:
+    """constant + Σ coefficient · axis. Axes from 0 are a kernel's loops; below 0 its derived positions."""
+
+    __slots__ = ("constant", "terms", "_hash")
+
+    def __init__(self, constant: Size, terms: Mapping[int, Size]) -> None:
+        self.constant = constant
+        self.terms = {axis: factor for axis, factor in sorted(terms.items()) if factor != 0}
+        self._hash = hash((constant, tuple(self.terms.items())))
+
+    @staticmethod
+    def axis(axis: int) -> Affine:
+        return Affine(ZERO, {axis: ONE})
+
+    @staticmethod
+    def fixed(value: int | Size) -> Affine:
+        return Affine(Size.of(value), {})
+
+    def __eq__(self, other: object) -> bool:
+        return (isinstance(other, Affine) and self._hash == other._hash and self.constant == other.constant
+                and self.terms == other.terms)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __add__(self, other: int | Size | Affine) -> Affine:
+        if not isinstance(other, Affine):
+            return Affine(self.constant + other, self.terms)
+        terms = dict(self.terms)
+        for axis, factor in other.terms.items():
+            terms[axis] = terms[axis] + factor if axis in terms else factor
+        return Affine(self.constant + other.constant, terms)
+
+    def __mul__(self, factor: int | Size) -> Affine:
+        return Affine(self.constant * factor, {axis: mine * factor for axis, mine in self.terms.items()})
+
+    def __sub__(self, other: int | Size | Affine) -> Affine:
+        return self + (other if isinstance(other, Affine) else Size.of(other)) * -1
+
+    def factor(self, axis: int) -> Size:
+        return self.terms.get(axis, ZERO)
+
+    def renamed(self, axes: Mapping[int, Affine]) -> Affine:
+        """With axes replaced by what they are in other axes."""
+        result = Affine(self.constant, {})
+        for axis, factor in self.terms.items():
+            result = result + (axes[axis] if axis in axes else Affine.axis(axis)) * factor
+        return result
+
+    def __repr__(self) -> str:
+        parts = [f"({factor})·i{axis}" if axis >= 0 else f"({factor})·d{~axis}" for axis, factor in self.terms.items()]
+        return " + ".join([*parts, repr(self.constant)] if self.constant != 0 or not parts else parts)

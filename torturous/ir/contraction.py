@@ -1,0 +1,217 @@
+"""The contraction: a sum of products over affine index maps.
+
+Matrix products, convolutions of any rank, and all of their gradients are this one op. A *loop* is an axis of the
+result (numbered from 0) or a reduced axis (numbered after those). Each operand axis has an index map
+
+    index = (Σ coefficient · loop + offset) / divisor
+
+that reads as zero where it is not whole or outside the operand. The sum is taken over the reduced loops in
+row-major order, in blocks of BLOCK products: a block is one chain of multiply-adds, each rounded once, from zero;
+block results are added in order. The order thus depends on the reduced extents alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from torturous.core import dtypes
+from torturous.core.dtypes import Category, DType
+from torturous.core.shapes import Shape
+from torturous.ir.op import Attributes, Kind, Op, Type, define
+
+BLOCK = 256
+
+
+class Map(NamedTuple):
+    """Where one operand axis is read: see the module's text."""
+
+    terms: tuple[tuple[int, int], ...]
+    """(loop, coefficient), coefficients not zero."""
+    offset: int = 0
+    divisor: int = 1
+
+    @property
+    def lone(self) -> int | None:
+        """The loop that this map simply is, if it is one."""
+        if len(self.terms) == 1 and self.terms[0][1] == 1 and self.offset == 0 and self.divisor == 1:
+            return self.terms[0][0]
+        return None
+
+
+def lone(loop: int) -> Map:
+    return Map(((loop, 1),))
+
+
+def loop_extents(attributes: Attributes, out: Shape, a: Shape, b: Shape) -> Shape:
+    """Extents of all loops: of the result, then of the reduced ones, read off the operand axes they index alone."""
+    reduced, maps_a, maps_b = attributes
+    extents: list[int | None] = [*out, *[None] * reduced]
+    for maps, shape in ((maps_a, a), (maps_b, b)):
+        for index_map, size in zip(maps, shape, strict=True):
+            loop = Map(*index_map).lone
+            if loop is not None and extents[loop] is None:
+                extents[loop] = size
+    assert None not in extents, "a reduced loop that no operand axis is"
+    return tuple(extents)  # type: ignore[arg-type]
+
+
+def accumulator(dtype: DType) -> DType:
+    return dtypes.float32 if dtype.is_half else dtype
+
+
+def _gathered(x: np.ndarray, maps: Sequence[Map], extents: Shape) -> np.ndarray:
+    """An operand spread over the whole loop space (a reference, for small cases)."""
+    loops = np.indices(extents, sparse=True)
+    valid = np.ones(extents, bool)
+    index = []
+    for axis, (terms, offset, divisor) in enumerate(maps):
+        position: Any = offset
+        for loop, coefficient in terms:
+            position = position + loops[loop] * coefficient
+        valid = valid & (position % divisor == 0)
+        position = position // divisor
+        valid = valid & (position >= 0) & (position < x.shape[axis])
+        index.append(np.broadcast_to(np.clip(position, 0, max(x.shape[axis] - 1, 0)), extents))
+    if not x.size:
+        return np.zeros(extents, x.dtype)
+    return np.where(valid, x[tuple(index)], x.dtype.type(0))
+
+
+def _meaning(out: Type, at: Attributes, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    reduced, maps_a, maps_b = at
+    extents = loop_extents(at, out.shape, a.shape, b.shape)
+    working = accumulator(out.dtype).numpy
+    # Products of float32 are exact in float64, and one rounding of product plus sum is then nearly the fused one.
+    wide = np.dtype(np.longdouble if working == np.float64 else np.float64 if working.kind == "f" else working)
+    total_products = prod(extents[len(out.shape):])
+    left = _gathered(a.astype(working), maps_a, extents).reshape(prod(out.shape), total_products)
+    right = _gathered(b.astype(working), maps_b, extents).reshape(prod(out.shape), total_products)
+    total = np.zeros(prod(out.shape), working)
+    with np.errstate(all="ignore"):
+        for start in range(0, total_products, BLOCK):
+            chain = np.zeros_like(total)
+            for k in range(start, min(start + BLOCK, total_products)):
+                chain = (left[:, k].astype(wide) * right[:, k] + chain).astype(working)
+            total = chain if start == 0 else total + chain
+    return total.reshape(out.shape).astype(out.dtype.numpy)
+
+
+def _substitute(index_map: Map, loop: int, solution: Map) -> Map:
+    """Replaces a loop by the map that solves for it."""
+    coefficient = dict(index_map.terms).get(loop)
+    if coefficient is None:
+        return index_map
+    if solution.divisor == 1:
+        terms = dict(index_map.terms)
+        del terms[loop]
+        for other, factor in solution.terms:
+            terms[other] = terms.get(other, 0) + coefficient * factor
+        kept = tuple((other, factor) for other, factor in sorted(terms.items()) if factor)
+        return Map(kept, index_map.offset + coefficient * solution.offset, index_map.divisor)
+    if index_map.lone == loop:
+        return solution
+    raise NotImplementedError("a contraction whose two operands both step through the same loop with a stride")
+
+
+def _gradient_rule(position: int) -> Any:
+    """The gradient of one operand: a contraction of the result's gradient with the other operand."""
+
+    def rule(g: Any, out: Any, at: Attributes, a: Any, b: Any) -> Any:
+        _, *both = at
+        mine = [Map(*m) for m in both[position]]
+        theirs = [Map(*m) for m in both[1 - position]]
+        operand, other = (a, b) if position == 0 else (b, a)
+        rank = len(out.shape)
+        upstream = [lone(loop) for loop in range(rank)]
+        total = rank + at[0]
+        # New loops, numbered from `total` on, are this operand's axes; each eliminates one old loop.
+        eliminated: set[int] = set()
+        for axis, index_map in enumerate(mine):
+            target = total + axis
+            candidates = [(loop, c) for loop, c in index_map.terms if c > 0 and loop not in eliminated]
+            loop, factor = candidates[0]
+            terms = [(target, index_map.divisor)]
+            terms += [(other_loop, -c) for other_loop, c in index_map.terms if other_loop != loop]
+            solution = Map(tuple(terms), -index_map.offset, factor)
+            eliminated.add(loop)
+            upstream = [_substitute(m, loop, solution) for m in upstream]
+            theirs = [_substitute(m, loop, solution) for m in theirs]
+        remaining = [loop for loop in range(total) if loop not in eliminated]
+        numbering = {total + axis: axis for axis in range(len(mine))}
+        numbering |= {loop: len(mine) + position for position, loop in enumerate(remaining)}
+
+        def renumber(maps: list[Map]) -> tuple[Map, ...]:
+            return tuple(
+                Map(tuple(sorted((numbering[loop], c) for loop, c in m.terms)), m.offset, m.divisor) for m in maps
+            )
+
+        attributes = (len(remaining), renumber(upstream), renumber(theirs))
+        return g.apply_typed(CONTRACT, operand.shape, operand.dtype, other, attributes=attributes)
+
+    return rule
+
+
+def _infer(at: Attributes, operands: Sequence[Type]) -> Type:
+    raise NotImplementedError("the shape of a contraction is worked out by whoever records it")
+
+
+CONTRACT = define(Op(
+    "contract", Kind.CONTRACT, None, _meaning, (_gradient_rule(0), _gradient_rule(1)), (0, 1),
+    document="attributes: number of reduced loops, maps of the first and of the second operand"))
+
+
+def matrix_product(batch: int) -> Attributes:
+    """(…, M, K) @ (…, K, N) with `batch` leading axes common to both."""
+    lead = tuple(lone(loop) for loop in range(batch))
+    m, n, k = (lone(batch + position) for position in range(3))
+    return 1, (*lead, m, k), (*lead, k, n)
+
+
+def linear(rank: int) -> Attributes:
+    """x(…, I) with weight(O, I): the last axis of x contracted with the last of weight."""
+    lead = tuple(lone(loop) for loop in range(rank - 1))
+    return 1, (*lead, lone(rank)), (lone(rank - 1), lone(rank))
+
+
+def convolution(stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], grouped: bool) -> Attributes:
+    """x(N, [G,] C, …) with weight([G,] O, C, …) to (N, [G,] O, …): cross-correlation, as in PyTorch."""
+    spatial = len(stride)
+    first = 3 if grouped else 2  # The result's loops: n, [g,] o, spatial…
+    rank = first + spatial
+    channel = rank
+    kernel = [rank + 1 + axis for axis in range(spatial)]
+    windows = tuple(
+        Map(tuple(sorted(((first + axis, stride[axis]), (kernel[axis], dilation[axis])))), -padding[axis])
+        for axis in range(spatial)
+    )
+    group = (lone(1),) if grouped else ()
+    x_maps = (lone(0), *group, lone(channel), *windows)
+    weight_maps = (*group, lone(first - 1), lone(channel), *map(lone, kernel))
+    return 1 + spatial, x_maps, weight_maps
+
+
+def transposed_convolution(
+    stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], grouped: bool
+) -> Attributes:
+    """x(N, [G,] C, …) with weight([G,] C, O, …) to (N, [G,] O, …): the gradient of a convolution, as in PyTorch."""
+    spatial = len(stride)
+    first = 3 if grouped else 2
+    rank = first + spatial
+    channel = rank
+    kernel = [rank + 1 + axis for axis in range(spatial)]
+    windows = tuple(
+        Map(tuple(sorted(((first + axis, 1), (kernel[axis], -dilation[axis])))), padding[axis], stride[axis])
+        for axis in range(spatial)
+    )
+    group = (lone(1),) if grouped else ()
+    x_maps = (lone(0), *group, lone(channel), *windows)
+    weight_maps = (*group, lone(channel), lone(first - 1), *map(lone, kernel))
+    return 1 + spatial, x_maps, weight_maps
+
+
+__all__ = ["BLOCK", "CONTRACT", "Category", "Map", "accumulator", "convolution", "linear", "lone", "loop_extents",
+           "matrix_product", "transposed_convolution"]

@@ -1,0 +1,63 @@
+"""Gather and scatter: positions that are themselves data.
+
+Index tensors are checked against the axis by the kernel, or when recorded if their values are known; a position
+below zero counts from the end only where the recording op says so (it has been made non-negative by then).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from torturous.core.shapes import Shape
+from torturous.ir.op import Attributes, Kind, Op, Type, define
+
+
+def taken_shape(x: Shape, axis: int, index: Shape) -> Shape:
+    return x[:axis] + index + x[axis + 1:]
+
+
+def _infer_take(at: Attributes, operands: Sequence[Type]) -> Type:
+    x, index = operands
+    return Type(taken_shape(x.shape, at[0], index.shape), x.dtype)
+
+
+def _take_add_meaning(out: Type, at: Attributes, base: np.ndarray, index: np.ndarray, x: np.ndarray) -> np.ndarray:
+    (axis,) = at
+    result = np.moveaxis(base.copy(), axis, 0)
+    parts = np.moveaxis(x.reshape(base.shape[:axis] + (index.size,) + base.shape[axis + 1:]), axis, 0)
+    for position, part in zip(index.reshape(-1), parts, strict=True):
+        result[position] = result[position] + part
+    return np.moveaxis(result, 0, axis)
+
+
+def _along_add_meaning(out: Type, at: Attributes, base: np.ndarray, index: np.ndarray, x: np.ndarray) -> np.ndarray:
+    (axis,) = at
+    result = base.copy()
+    for place in np.ndindex(index.shape):
+        target = place[:axis] + (int(index[place]),) + place[axis + 1:]
+        result[target] = result[target] + x[place]
+    return result
+
+
+TAKE = define(Op(
+    "take", Kind.GATHER, _infer_take, lambda out, at, x, index: x.take(index, at[0]),
+    (lambda g, out, at, x, index: x.zeros().apply(TAKE_ADD, index, g, attributes=at), None), (1,),
+    document="x(.., index, ..): whole slices of one axis; the index's axes take the place of that axis"))
+TAKE_ADD = define(Op(
+    "take_add", Kind.SCATTER, lambda at, operands: operands[0], _take_add_meaning,
+    (lambda g, out, at, base, index, x: g, None,
+     lambda g, out, at, base, index, x: g.apply(TAKE, index, attributes=at)), (1,),
+    document="base with slices added at the index's positions, in the index's order"))
+TAKE_ALONG = define(Op(
+    "take_along", Kind.GATHER, lambda at, operands: Type(operands[1].shape, operands[0].dtype),
+    lambda out, at, x, index: np.take_along_axis(
+        x[tuple(slice(0, n) if axis != at[0] else slice(None) for axis, n in enumerate(index.shape))], index, at[0]),
+    (lambda g, out, at, x, index: x.zeros().apply(TAKE_ALONG_ADD, index, g, attributes=at), None), (1,),
+    document="x at the index along one axis and at the element's own place along the others (PyTorch's gather)"))
+TAKE_ALONG_ADD = define(Op(
+    "take_along_add", Kind.SCATTER, lambda at, operands: operands[0], _along_add_meaning,
+    (lambda g, out, at, base, index, x: g, None,
+     lambda g, out, at, base, index, x: g.apply(TAKE_ALONG, index, attributes=at)), (1,),
+    document="base with elements added at the index's positions along one axis (PyTorch's scatter_add)"))

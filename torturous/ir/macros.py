@@ -1,0 +1,275 @@
+"""Macros: what is recorded as one row and expanded by the compiler's first pass.
+
+They keep records short (recording is what eager-sized steps pay for) without adding anything that a kernel has to
+know: an expansion is written in the same ops as everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+from torturous.core import dtypes
+from torturous.core.dtypes import Category
+from torturous.core.shapes import Shape
+from torturous.ir.contraction import CONTRACT, Map, convolution, linear, transposed_convolution
+from torturous.ir.elementwise import UNIFORM53
+from torturous.ir.op import Attributes, Kind, Op, Type, define
+from torturous.ir.reduction import AMAX, ARGMAX, lowest
+
+
+def _define(
+    name: str,
+    infer: Callable[[Attributes, Sequence[Any]], Type] | None,
+    expand: Callable[..., Any],
+    *gradients: Callable[..., Any] | None,
+    saves: tuple[int, ...] = (),
+    document: str = "",
+) -> Op:
+    return define(Op(name, Kind.MACRO, infer, None, gradients, saves, None, expand, document=document))
+
+
+# One of several values -------------------------------------------------------------------------------------------
+ITEM = define(Op("item", Kind.ITEM, None, document="one of the values of a macro that has several: attributes (k,)"))
+
+
+# Linear layers ---------------------------------------------------------------------------------------------------
+def _expand_linear(out: Type, at: Attributes, x: Any, weight: Any, *bias: Any) -> Any:
+    y = x.apply_typed(CONTRACT, out.shape, out.dtype, weight, attributes=linear(len(out.shape)))
+    return y + bias[0] if bias else y
+
+
+def _linear_input_rule(g: Any, out: Any, at: Attributes, x: Any, weight: Any, *bias: Any) -> Any:
+    rank = len(g.shape)
+    lead = tuple(Map(((axis, 1),)) for axis in range(rank - 1))
+    attributes = (1, (*lead, Map(((rank, 1),))), (Map(((rank, 1),)), Map(((rank - 1, 1),))))
+    return g.apply_typed(CONTRACT, x.shape, x.dtype, weight, attributes=attributes)
+
+
+def _linear_weight_rule(g: Any, out: Any, at: Attributes, x: Any, weight: Any, *bias: Any) -> Any:
+    rank = len(g.shape)
+    lead = tuple(Map(((axis + 2, 1),)) for axis in range(rank - 1))
+    attributes = (rank - 1, (*lead, Map(((0, 1),))), (*lead, Map(((1, 1),))))
+    return g.apply_typed(CONTRACT, weight.shape, weight.dtype, x, attributes=attributes)
+
+
+def _linear_bias_rule(g: Any, out: Any, at: Attributes, x: Any, weight: Any, bias: Any) -> Any:
+    return g.sum(range(len(g.shape) - 1))
+
+
+LINEAR = _define("linear", None, _expand_linear, _linear_input_rule, _linear_weight_rule, _linear_bias_rule,
+                 saves=(0, 1), document="x(…, I), weight(O, I), bias(O)? → (…, O)")
+
+
+# Convolution -----------------------------------------------------------------------------------------------------
+# attributes: (transposed, stride, padding, dilation, groups)
+
+def _grouped(shape: Shape, axis: int, groups: int) -> Shape:
+    return shape[:axis] + (groups, shape[axis] // groups) + shape[axis + 1:]
+
+
+def _expand_convolution(out: Type, at: Attributes, x: Any, weight: Any, *bias: Any) -> Any:
+    transposed, stride, padding, dilation, groups = at
+    shape = out.shape
+    if groups > 1:
+        x = x.reshape(_grouped(x.shape, 1, groups))
+        weight = weight.reshape(_grouped(weight.shape, 0, groups))
+        shape = _grouped(shape, 1, groups)
+    make = transposed_convolution if transposed else convolution
+    attributes = make(stride, padding, dilation, groups > 1)
+    y = x.apply_typed(CONTRACT, shape, out.dtype, weight, attributes=attributes).reshape(out.shape)
+    return y + bias[0].reshape((out.shape[1],) + (1,) * len(stride)) if bias else y
+
+
+# The two gradients of a convolution are macros too, whose own gradients are convolutions and each other again.
+def _expand_gradient(position: int) -> Any:
+    def expand(out: Type, at: Attributes, g: Any, other: Any, *like: Any) -> Any:
+        """The gradient rule of the contraction, applied to operands whose shapes are known."""
+        transposed, stride, padding, dilation, groups = at
+        shape = out.shape
+        if groups > 1:
+            g = g.reshape(_grouped(g.shape, 1, groups))
+            other = other.reshape(_grouped(other.shape, 1 - position, groups) if position == 0
+                                  else _grouped(other.shape, 1, groups))
+            if position == 0:
+                shape = _grouped(shape, 1, groups)
+            else:
+                shape = _grouped(shape, 0, groups)
+        make = transposed_convolution if transposed else convolution
+        attributes = make(stride, padding, dilation, groups > 1)
+        mine = _Shaped(shape, out.dtype)
+        operands = (mine, other) if position == 0 else (other, mine)
+        return CONTRACT.gradients[position](g, g, attributes, *operands).reshape(out.shape)  # type: ignore[misc]
+
+    return expand
+
+
+class _Shaped:
+    """Stands for an operand of which a rule reads only the type."""
+
+    def __init__(self, shape: Shape, dtype: Any) -> None:
+        self.shape = shape
+        self.dtype = dtype
+
+
+def _convolution_input_rule(g: Any, out: Any, at: Attributes, x: Any, weight: Any, *bias: Any) -> Any:
+    return g.apply_typed(CONVOLUTION_INPUT, x.shape, x.dtype, weight, attributes=at)
+
+
+def _convolution_weight_rule(g: Any, out: Any, at: Attributes, x: Any, weight: Any, *bias: Any) -> Any:
+    return g.apply_typed(CONVOLUTION_WEIGHT, weight.shape, weight.dtype, x, attributes=at)
+
+
+def _convolution_bias_rule(g: Any, out: Any, at: Attributes, x: Any, weight: Any, bias: Any) -> Any:
+    return g.sum((0, *range(2, len(g.shape))))
+
+
+def _convolve(like: Any, at: Attributes, x: Any, weight: Any) -> Any:
+    return x.apply_typed(CONVOLUTION, like.shape, like.dtype, weight, attributes=at)
+
+
+CONVOLUTION = _define(
+    "convolution", None, _expand_convolution, _convolution_input_rule, _convolution_weight_rule,
+    _convolution_bias_rule, saves=(0, 1),
+    document="x(N, C, …), weight, bias? → (N, O, …); attributes: transposed, stride, padding, dilation, groups")
+CONVOLUTION_INPUT = _define(
+    "convolution_input", None, _expand_gradient(0),
+    lambda gg, out, at, g, weight: _convolve(g, at, gg, weight),
+    lambda gg, out, at, g, weight: g.apply_typed(CONVOLUTION_WEIGHT, weight.shape, weight.dtype, gg, attributes=at),
+    saves=(0, 1), document="the gradient of a convolution's input: operands the result's gradient, weight")
+CONVOLUTION_WEIGHT = _define(
+    "convolution_weight", None, _expand_gradient(1),
+    lambda gg, out, at, g, x: _convolve(g, at, x, gg),
+    lambda gg, out, at, g, x: g.apply_typed(CONVOLUTION_INPUT, x.shape, x.dtype, gg, attributes=at),
+    saves=(0, 1), document="the gradient of a convolution's weight: operands the result's gradient, input")
+
+
+# Pooling ---------------------------------------------------------------------------------------------------------
+# attributes: (kernel, stride, padding, dilation) over the last axes
+
+def _windows(rank: int, at: Attributes) -> tuple:
+    """The attributes of a window over the last axes, kernel axes appended behind them."""
+    kernel, stride, padding, dilation = at
+    spatial = len(kernel)
+    first = rank - spatial
+    return tuple((first + a, rank + a, stride[a], dilation[a], padding[a]) for a in range(spatial))
+
+
+def _windowed(x: Any, out: Shape, at: Attributes, fill: Any) -> Any:
+    """x seen through its windows: out's axes, then the kernel's."""
+    kernel = at[0]
+    spread = x.reshape(x.shape + (1,) * len(kernel)).expand(x.shape + tuple(kernel))
+    return spread.window(out + tuple(kernel), _windows(len(out), at), fill)
+
+
+def _kernel_axes(out: Shape, at: Attributes) -> tuple[int, ...]:
+    return tuple(range(len(out), len(out) + len(at[0])))
+
+
+def _expand_max_pool(out: Type, at: Attributes, x: Any) -> Any:
+    return _windowed(x, out.shape, at, lowest(out.dtype)).reduce(AMAX, _kernel_axes(out.shape, at), False)
+
+
+def _expand_max_pool_tap(out: Type, at: Attributes, x: Any) -> Any:
+    """Which tap of its window each maximum came from."""
+    return _windowed(x, out.shape, at, lowest(x.dtype)).reduce(ARGMAX, _kernel_axes(out.shape, at), False).to(out.dtype)
+
+
+def _expand_max_unpool(out: Type, at: Attributes, g: Any, tap: Any) -> Any:
+    """The gradient of max pooling: every input sums the gradients of the windows that chose it."""
+    kernel = tuple(at[0])
+    rank, spatial = len(out.shape), len(kernel)
+    counted = tap.iota(prod(kernel), tap.dtype).reshape((1,) * rank + kernel)
+    widened = g.shape + (1,) * spatial
+    chosen = tap.reshape(widened).eq(counted).where(g.reshape(widened), 0.0)
+    spread = chosen.unwindow(out.shape + kernel, _windows(rank, at), 0)
+    return spread.sum(_kernel_axes(out.shape, at))
+
+
+def _expand_max_pick(out: Type, at: Attributes, x: Any, tap: Any) -> Any:
+    """x at the taps that a maximum chose: the adjoint of the above."""
+    kernel = tuple(at[0])
+    rank, spatial = len(out.shape), len(kernel)
+    counted = tap.iota(prod(kernel), tap.dtype).reshape((1,) * rank + kernel)
+    window = _windowed(x, out.shape, at, 0)
+    return tap.reshape(out.shape + (1,) * spatial).eq(counted).where(window, 0.0).sum(_kernel_axes(out.shape, at))
+
+
+def _max_pool_rule(g: Any, out: Any, at: Attributes, x: Any) -> Any:
+    tap = x.apply_typed(MAX_POOL_TAP, out.shape, dtypes.int32, attributes=at)
+    return g.apply_typed(MAX_UNPOOL, x.shape, x.dtype, tap, attributes=at)
+
+
+MAX_POOL_TAP = _define("max_pool_tap", None, _expand_max_pool_tap)
+MAX_POOL = _define("max_pool", None, _expand_max_pool, _max_pool_rule, saves=(0,))
+MAX_UNPOOL = _define(
+    "max_unpool", None, _expand_max_unpool,
+    lambda gg, out, at, g, tap: gg.apply_typed(MAX_PICK, g.shape, g.dtype, tap, attributes=at), None, saves=(1,))
+MAX_PICK = _define(
+    "max_pick", None, _expand_max_pick,
+    lambda gg, out, at, x, tap: gg.apply_typed(MAX_UNPOOL, x.shape, x.dtype, tap, attributes=at), None, saves=(1,))
+WINDOW_SUM = _define(
+    "window_sum", None,
+    lambda out, at, x: _windowed(x, out.shape, at, 0).sum(_kernel_axes(out.shape, at)),
+    lambda g, out, at, x: g.apply_typed(WINDOW_SPREAD, x.shape, x.dtype, attributes=at),
+    document="the sum over each window (average pooling divides it)")
+
+
+def _expand_window_spread(out: Type, at: Attributes, g: Any) -> Any:
+    kernel = tuple(at[0])
+    spread = g.reshape(g.shape + (1,) * len(kernel)).expand(g.shape + kernel)
+    return spread.unwindow(out.shape + kernel, _windows(len(out.shape), at), 0).sum(_kernel_axes(out.shape, at))
+
+
+WINDOW_SPREAD = _define(
+    "window_spread", None, _expand_window_spread,
+    lambda gg, out, at, g: gg.apply_typed(WINDOW_SUM, g.shape, g.dtype, attributes=at))
+
+
+# Softmax ---------------------------------------------------------------------------------------------------------
+def _same(at: Attributes, operands: Sequence[Type]) -> Type:
+    return operands[0]
+
+
+def _expand_softmax(out: Type, at: Attributes, x: Any) -> Any:
+    shifted = (x - x.amax(at, True)).exp()
+    return shifted / shifted.sum(at, True)
+
+
+def _expand_log_softmax(out: Type, at: Attributes, x: Any) -> Any:
+    shifted = x - x.amax(at, True)
+    return shifted - shifted.exp().sum(at, True).log()
+
+
+SOFTMAX = _define(
+    "softmax", _same, _expand_softmax, lambda g, out, at, x: g.apply(SOFTMAX_BACKWARD, out, attributes=at), saves=(-1,))
+SOFTMAX_BACKWARD = _define(
+    "softmax_backward", _same, lambda out, at, g, y: y * (g - (g * y).sum(at, True)),
+    lambda gg, out, at, g, y: gg.apply(SOFTMAX_BACKWARD, y, attributes=at),
+    lambda gg, out, at, g, y: gg * (g - (g * y).sum(at, True)) - g * (gg * y).sum(at, True), saves=(0, 1))
+LOG_SOFTMAX = _define(
+    "log_softmax", _same, _expand_log_softmax,
+    lambda g, out, at, x: g.apply(LOG_SOFTMAX_BACKWARD, out, attributes=at), saves=(-1,))
+LOG_SOFTMAX_BACKWARD = _define(
+    "log_softmax_backward", _same, lambda out, at, g, y: g - y.exp() * g.sum(at, True),
+    lambda gg, out, at, g, y: gg - (gg * y.exp()).sum(at, True),
+    lambda gg, out, at, g, y: -(gg * y.exp() * g.sum(at, True)), saves=(0, 1))
+
+
+# Dropout ---------------------------------------------------------------------------------------------------------
+def _expand_noise(out: Type, at: Attributes, words: Any, keep: Any) -> Any:
+    """1/keep where an element stays and 0 where it goes, from two raw words an element, as in PyTorch."""
+    count = prod(out.shape)
+    high = words.slice((count,), (0,), (2,), (words.slot(0),))
+    low = words.slice((count,), (0,), (2,), (words.slot(1),))
+    kept = low.apply(UNIFORM53, high).lt(keep)
+    one = words.full((), dtypes.float32 if out.dtype.is_half else out.dtype, 1)
+    return kept.where(one / keep, 0.0).to(out.dtype).reshape(out.shape)
+
+
+NOISE = _define("noise", None, _expand_noise, None, None, document="dropout's factors; operands: raw words, 1 − p")
+
+
+# Losses ----------------------------------------------------------------------------------------------------------
+__all__ = ["Category"]

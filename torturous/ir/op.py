@@ -1,0 +1,109 @@
+"""What an operation is: one definition that every floor reads.
+
+An `Op` carries its shape and dtype rule, its meaning in NumPy, its gradient, and how it is lowered. Elementwise ops
+lower through an emitter that floor 4 supplies; the other kinds are known to the compiler by their `kind`. A *macro*
+is recorded as one row and expanded into simpler rows by the compiler's first pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any, NamedTuple
+
+from torturous.core.dtypes import DType
+from torturous.core.shapes import Shape
+
+Attributes = tuple
+"""Structural attributes of a row: nested tuples of ints and strings, part of every key."""
+
+
+class Kind(Enum):
+    LEAF = auto()
+    """A buffer that exists before the plan runs."""
+    CREATE = auto()
+    """A value made from slots and positions alone: constant fill, arithmetic sequence."""
+    ELEMENTWISE = auto()
+    MOVEMENT = auto()
+    """Says where each element comes from; becomes an index map, seldom a copy."""
+    REDUCE = auto()
+    CONTRACT = auto()
+    GATHER = auto()
+    SCATTER = auto()
+    RANDOM = auto()
+    HOST = auto()
+    MACRO = auto()
+    ITEM = auto()
+    """One of the values of a macro that has several."""
+
+
+class Type(NamedTuple):
+    """Shape and dtype of a row. Interned: rows name a type by its number."""
+
+    shape: Shape
+    dtype: DType
+
+    def __str__(self) -> str:
+        return f"{self.dtype.name}{list(self.shape)}"
+
+
+TYPES: list[Type] = []
+_type_numbers: dict[Type, int] = {}
+
+
+def type_number(shape: Shape, dtype: DType) -> int:
+    """The number of a type; types are few and live as long as the process."""
+    key = Type(shape, dtype)
+    number = _type_numbers.get(key)
+    if number is None:
+        number = _type_numbers[key] = len(TYPES)
+        TYPES.append(key)
+    return number
+
+
+@dataclass(slots=True, eq=False)
+class Op:
+    """One operation.
+
+    `infer(attributes, operands)` gives the result's type or raises PyTorch's error; an operand is a `Type`, or a
+    `Category` for a Python number. `gradients` holds one rule per operand: `rule(g, out, attributes, *operands)`
+    over `Value`s, None where nothing flows. `saves` names what the rules read: operand positions, −1 for the output.
+    """
+
+    name: str
+    kind: Kind
+    infer: Callable[[Attributes, Sequence[Any]], Type] | None = None
+    meaning: Callable[..., Any] | None = None
+    """`meaning(node type, attributes, *arrays)` in NumPy; a test oracle, never what runs."""
+    gradients: tuple[Callable[..., Any] | None, ...] = ()
+    saves: tuple[int, ...] = ()
+    lower: Callable[..., Any] | None = None
+    """Elementwise: `lower(emitter, *vectors)`, in the compute dtype."""
+    expand: Callable[..., Any] | None = None
+    """Macro: `expand(out type, attributes, *operands)` over `Value`s gives a `Value` or a list of them."""
+    compares: bool = False
+    """Elementwise: the result is bool while operands keep their common type."""
+    operands_as: DType | None = None
+    """Elementwise: the type operands are read in, where it is not the compute dtype."""
+    cost: int = 1
+    """Elementwise: machine operations per element, roughly; decides whether recomputing is cheaper than storing."""
+    document: str = ""
+    number: int = field(default=-1)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+OPS: list[Op] = []
+BY_NAME: dict[str, Op] = {}
+
+
+def define(op: Op) -> Op:
+    """Enters an op into the table."""
+    if op.name in BY_NAME:
+        raise ValueError(f"op {op.name} is defined twice")
+    op.number = len(OPS)
+    OPS.append(op)
+    BY_NAME[op.name] = op
+    return op

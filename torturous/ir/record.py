@@ -1,0 +1,185 @@
+"""The record: what has been asked for and not yet computed.
+
+A record is a list of flat rows `(op, attributes, type, *operands)` of small integers and structural tuples. The list
+is at once the tape that `backward` walks and the key under which its plan is remembered. An operand is a row's
+index, or, below zero, a *slot*: a Python number whose value stays outside the key (see `slot_code`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+from collections.abc import Sequence
+from types import CodeType
+from typing import Any
+
+from torturous.core.dtypes import Category, DType
+from torturous.core.shapes import Shape
+from torturous.ir.op import OPS, TYPES, Attributes, Kind, Op, Type, define, type_number
+
+Row = tuple
+Place = tuple[CodeType, int] | None
+"""Where in the user's program a row was recorded: code object and instruction offset, never a frame."""
+
+LEAF = define(Op("leaf", Kind.LEAF, document="a value that exists in memory before the plan runs"))
+
+
+def slot_code(ordinal: int, category: Category) -> int:
+    """The operand that stands for slot number `ordinal`, a Python number of this category."""
+    return ~(ordinal * 4 + category)
+
+
+def slot_ordinal(code: int) -> int:
+    return ~code >> 2
+
+
+def slot_category(code: int) -> Category:
+    return Category(~code & 3)
+
+
+def number_category(number: bool | int | float) -> Category:
+    if isinstance(number, bool):
+        return Category.BOOL
+    return Category.INTEGRAL if isinstance(number, int) else Category.FLOATING
+
+
+_inferred: dict[tuple, int] = {}
+_serials = itertools.count()
+
+_package = __name__.partition(".")[0] + "."
+_internal: dict[CodeType, bool] = {}
+
+
+def _is_internal(code: CodeType, module: str) -> bool:
+    known = module.startswith(_package) and not module.startswith((_package + "datasets", _package + "models"))
+    _internal[code] = known
+    return known
+
+
+def user_place(depth: int = 2) -> Place:
+    """The innermost frame outside this package: the user's line."""
+    frame = sys._getframe(depth)
+    while frame is not None:
+        code = frame.f_code
+        internal = _internal.get(code)
+        if internal is None:
+            internal = _is_internal(code, frame.f_globals.get("__name__", ""))
+        if not internal:
+            return code, frame.f_lasti
+        if frame.f_back is None:
+            return None
+        frame = frame.f_back
+    return None
+
+
+def describe_place(place: Place) -> str:
+    """`file.py:12 in forward` for a place, as errors name it."""
+    if place is None:
+        return "an unknown line"
+    code, offset = place
+    line = code.co_firstlineno
+    for start, end, number in code.co_lines():
+        if number is not None and start <= offset < end:
+            line = number
+            break
+    return f"{code.co_filename}:{line} in {code.co_name}"
+
+
+class Record:
+    """Pending rows with what belongs to them, one list each, all of the same length.
+
+    `owners` holds the object (a Tensor or a Storage) that would want the row's value; a row is alive while somebody
+    besides this list refers to its owner. `tracked` says whether gradients flow through a row.
+    """
+
+    __slots__ = ("rows", "owners", "places", "tracked", "slots", "leaves", "values", "versions", "sources",
+                 "freed", "serial", "cut", "urgent", "__weakref__")
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.owners: list[Any] = []
+        self.places: list[Place] = []
+        self.tracked = bytearray()
+        self.slots: list[bool | int | float] = []
+        self.leaves: dict[Any, int] = {}
+        """Rows of leaves already entered, by (storage identity, version) or saved value."""
+        self.values: dict[int, Any] = {}
+        """After realization: buffers by row, of leaves and of what was stored."""
+        self.versions: dict[int, int] = {}
+        """Version of the owning storage when a row became its value."""
+        self.sources: dict[int, Any] = {}
+        """Tracked leaves: the tensor whose gradient accumulates, or (record, row) of an older tape."""
+        self.freed = bytearray()
+        """Rows whose saved values a backward pass has given up."""
+        self.serial = next(_serials)
+        self.cut: Place = None
+        self.urgent = False
+        """Whether a leaf entered was memory that others can write: realize as soon as its reader is recorded."""
+
+    def slot(self, number: bool | int | float) -> int:
+        """Appends a Python number; gives the operand that stands for it."""
+        slots = self.slots
+        slots.append(number)
+        return ~((len(slots) - 1) * 4 + number_category(number))
+
+    def append(self, row: Row, tracked: int, place: Place, owner: Any = None) -> int:
+        index = len(self.rows)
+        self.rows.append(row)
+        self.tracked.append(tracked)
+        self.places.append(place)
+        self.owners.append(owner)
+        return index
+
+    def leaf(self, type_index: int, tracked: bool, owner: Any) -> int:
+        return self.append((LEAF.number, (), type_index), tracked, None, owner)
+
+    def type_of(self, operand: int) -> Type:
+        return TYPES[self.rows[operand][2]]
+
+    def apply(self, op: Op, attributes: Attributes, operands: Sequence[int], place: Place, tracking: bool) -> int:
+        """Records an op whose result type follows from its operands; raises the op's own errors."""
+        rows = self.rows
+        key = (op.number, attributes, *[rows[o][2] if o >= 0 else ~(~o & 3) for o in operands])
+        type_index = _inferred.get(key)
+        if type_index is None:
+            kinds = [TYPES[rows[o][2]] if o >= 0 else slot_category(o) for o in operands]
+            assert op.infer is not None
+            result = op.infer(attributes, kinds)
+            type_index = _inferred[key] = type_number(result.shape, result.dtype)
+        return self.apply_typed(op, attributes, type_index, operands, place, tracking)
+
+    def apply_typed(
+        self, op: Op, attributes: Attributes, type_index: int, operands: Sequence[int], place: Place, tracking: bool
+    ) -> int:
+        """Records an op whose result type the caller has worked out."""
+        flag = 0
+        if tracking and op.gradients and TYPES[type_index].dtype.category is Category.FLOATING:
+            tracked = self.tracked
+            for operand in operands:
+                if operand >= 0 and tracked[operand]:
+                    flag = 1
+                    break
+        return self.append((op.number, attributes, type_index, *operands), flag, place)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __str__(self) -> str:
+        lines = []
+        for index, (number, attributes, type_index, *operands) in enumerate(self.rows):
+            names = [f"%{o}" if o >= 0 else f"slot{slot_ordinal(o)}" for o in operands]
+            extra = f" {attributes}" if attributes else ""
+            lines.append(f"%{index} = {OPS[number].name}({', '.join(names)}){extra} : {TYPES[type_index]}")
+        return "\n".join(lines)
+
+
+class Context(threading.local):
+    """What belongs to one thread: its pending record and whether operations are tracked for gradients."""
+
+    def __init__(self) -> None:
+        self.record = Record()
+        self.tracking = True
+
+
+context = Context()

@@ -1,0 +1,83 @@
+"""Adagrad (Duchi et al., 2011)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from torturous.optim.optimizer import (
+    Group,
+    GroupOptimizer,
+    StateChanges,
+    as_number,
+    check_implementation,
+    check_learning_rate,
+)
+from torturous.tensor import Tensor, full_like
+
+
+class Adagrad(GroupOptimizer):
+    """Steps along the gradient over the root of the sum of its squares; the rate falls by `lr_decay`."""
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-2,
+        lr_decay: float = 0,
+        weight_decay: float = 0,
+        initial_accumulator_value: float = 0,
+        eps: float = 1e-10,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        check_learning_rate(lr)
+        if not 0.0 <= lr_decay:
+            raise ValueError(f"Invalid lr_decay value: {lr_decay}")
+        if not 0.0 <= weight_decay:
+            raise ValueError(f"Invalid weight_decay value: {weight_decay}")
+        if not 0.0 <= initial_accumulator_value:
+            raise ValueError(f"Invalid initial_accumulator_value value: {initial_accumulator_value}")
+        if not 0.0 <= eps:
+            raise ValueError(f"Invalid epsilon value: {eps}")
+        check_implementation(foreach, fused, differentiable)
+        defaults = {
+            "lr": lr,
+            "lr_decay": lr_decay,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "initial_accumulator_value": initial_accumulator_value,
+            "foreach": foreach,
+            "maximize": maximize,
+            "differentiable": differentiable,
+            "fused": fused,
+        }
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group; its accumulators exist from the beginning, as in PyTorch."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        for param in group["params"]:
+            self.state[param] = {"step": 0, "sum": full_like(param, group["initial_accumulator_value"])}
+
+    def _update(
+        self, group: Group, params: list[Tensor], grads: list[Tensor], changes: StateChanges
+    ) -> None:
+        for param, grad in zip(params, grads, strict=True):
+            state = self.state[param]
+            step = state["step"] + 1
+            changes.set(state, "step", step)
+            total = changes.buffer(
+                state, "sum", partial(full_like, param, group["initial_accumulator_value"])
+            )
+            if group["maximize"]:
+                grad = -grad
+            if group["weight_decay"] != 0:
+                grad = grad.add(param, alpha=group["weight_decay"])
+            rate = as_number(group["lr"]) / (1 + (step - 1) * group["lr_decay"])
+            total.add_(grad * grad)
+            param.add_(grad / (total.sqrt() + group["eps"]), alpha=-rate)

@@ -1,0 +1,96 @@
+"""Stochastic gradient descent with momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from torturous.optim.optimizer import (
+    Group,
+    GroupOptimizer,
+    StateChanges,
+    as_number,
+    check_implementation,
+    check_learning_rate,
+)
+from torturous.tensor import Tensor, empty_like, multi_tensor
+
+
+class SGD(GroupOptimizer):
+    """p ← p - lr · b, where b ← momentum · b + (1 - dampening) · (g + weight_decay · p) (b ← g at first).
+
+    `nesterov` steps along g + momentum · b instead; `maximize` goes up the gradient. Formulas as in PyTorch,
+    after Sutskever et al. (2013).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        check_learning_rate(lr)
+        if momentum < 0.0:
+            raise ValueError(f"Invalid momentum value: {momentum}")
+        if weight_decay < 0.0:
+            raise ValueError(f"Invalid weight_decay value: {weight_decay}")
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+        check_implementation(foreach, fused, differentiable)
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "maximize": maximize,
+            "foreach": foreach,
+            "differentiable": differentiable,
+            "fused": fused,
+        }
+        super().__init__(params, defaults)
+
+    def _update(
+        self, group: Group, params: list[Tensor], grads: list[Tensor], changes: StateChanges
+    ) -> None:
+        if group["momentum"] == 0:
+            _call(group, params, grads, None, False)
+            return
+        # A parameter's first step fills its buffer instead of adding to it. Nearly always one call is enough.
+        started = [self.state[param].get("momentum_buffer") is not None for param in params]
+        for first_step in (True, False):
+            chosen = [position for position, has in enumerate(started) if has != first_step]
+            if not chosen:
+                continue
+            chosen_params = [params[position] for position in chosen]
+            buffers = [
+                changes.buffer(self.state[param], "momentum_buffer", partial(empty_like, param))
+                for param in chosen_params
+            ]
+            _call(group, chosen_params, [grads[position] for position in chosen], buffers, first_step)
+
+
+def _call(
+    group: Group, params: list[Tensor], grads: list[Tensor], buffers: list[Tensor] | None, first_step: bool
+) -> None:
+    multi_tensor.sgd(
+        params,
+        grads,
+        buffers,
+        as_number(group["lr"]),
+        group["momentum"],
+        group["dampening"],
+        group["weight_decay"],
+        group["nesterov"],
+        group["maximize"],
+        first_step,
+    )

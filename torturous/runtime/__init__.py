@@ -1,0 +1,1 @@
+"""Floor 5: run it. Buffers, workers, the object cache and realization."""

@@ -1,0 +1,434 @@
+"""Realization: pending rows become a plan, found or made, and the plan runs.
+
+A record's rows and the set of values wanted from it are the key of its plan. On a miss the record is expanded; if a
+plan of the same structure serves its sizes it is bound to them, otherwise one is compiled: with constant sizes for
+the first record of a structure, with symbolic ones from the second on.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from torturous.codegen.driver import ENTRY_BYTES
+from torturous.codegen.expressions import Argument
+from torturous.codegen.kernels import Generated, generate
+from torturous.codegen.target import Target, host_target
+from torturous.compiler.expand import Expanded, expand
+from torturous.compiler.graph import Sizes, dimensions, structure, unify
+from torturous.compiler.plan import Plan, make_plan
+from torturous.compiler.sizes import Size
+from torturous.core import dtypes, settings
+from torturous.core.dtypes import DType
+from torturous.ir.op import OPS
+from torturous.ir.record import Record, context, describe_place, slot_ordinal
+from torturous.runtime import build
+from torturous.runtime.buffers import Buffer, allocate
+from torturous.runtime.storage import Storage
+from torturous.runtime.workers import Workers, build_workers
+
+GRAIN = 1 << 15
+"""Rough machine operations per piece: what makes handing work to another thread worth while."""
+SERIAL_COST = 1 << 16
+"""A plan of at most this many rough operations runs on the calling thread alone."""
+
+_lock = threading.RLock()
+
+
+@dataclass
+class Statistics:
+    """What realization has done in this process."""
+
+    plans_made: int = 0
+    plans_bound: int = 0
+    """Plans given new sizes without compiling."""
+    runs: int = 0
+    plan_seconds: float = 0.0
+    """Making plans and generating text, without LLVM (see `build.statistics`)."""
+
+
+statistics = Statistics()
+
+
+@dataclass(eq=False)
+class Loaded:
+    """A plan whose kernels are ready to run."""
+
+    plan: Plan
+    generated: list[list[Generated]]
+    """Per level, in the order of `plan.memory.levels`."""
+    addresses: list[list[int]]
+
+
+@dataclass(eq=False)
+class _Family:
+    """Plans of one structure, and the sizes seen of it."""
+
+    samples: list[tuple[int, ...]] = field(default_factory=list)
+    plans: list[Loaded] = field(default_factory=list)
+
+
+_families: dict[tuple, _Family] = {}
+_bound: dict[tuple, Bound] = {}
+_workers: Workers | None = None
+
+
+def target() -> Target:
+    """The target of this process."""
+    return host_target(settings.target.value)
+
+
+def workers() -> Workers:
+    """The threads that run plans, started when first needed."""
+    global _workers
+    if _workers is None:
+        _workers = build_workers(target())
+    return _workers
+
+
+def _pack_format(dtype: DType) -> str:
+    return {"float32": "f4x", "float64": "d"}.get(dtype.name, "q")
+
+
+class Bound:
+    """A loaded plan at fixed sizes: every address and number it needs, laid out to be filled and run."""
+
+    def __init__(self, loaded: Loaded, values: tuple[int, ...], expanded: Expanded, slot_count: int) -> None:
+        plan = loaded.plan
+        self.loaded = loaded
+        self.leaves = expanded.leaves
+        self.constants = expanded.record.slots[slot_count:]
+        """Numbers that macro expansions brought along, as slots after the user's."""
+
+        def evaluate(size: Size) -> int:
+            return size.evaluate(lambda variable: values[variable[1]] if variable[0] == "size" else 0)
+
+        self.output_bytes = [
+            evaluate(_bytes(node.shape, node.dtype)) for node in plan.outputs
+        ]
+        offsets, self.arena_bytes = plan.memory.offsets(evaluate)
+        # The block of values: buffers, sizes, granules, error words' addresses, then slots.
+        position: dict[Any, int] = {}
+        for node in [*plan.leaves, *plan.outputs]:
+            position.setdefault(("buffer", node), len(position))
+        self.moving = len(position)
+        self.temporaries = []
+        for node, slot in plan.memory.slot_of.items():
+            self.temporaries.append(offsets[slot])
+            position["buffer", node] = len(position)
+        granules: list[tuple[Any, int]] = []
+        slots: list[Argument] = []
+        checks: list[Any] = []
+        gather: list[int] = []
+        entries: list[list[int]] = []
+        self.cost = 0
+        scratch = 0
+        for level, (group, addresses) in enumerate(zip(loaded.generated, loaded.addresses, strict=True)):
+            for order, (kernel, address) in enumerate(zip(group, addresses, strict=True)):
+                granule, pieces, cost = _pieces(kernel, evaluate)
+                self.cost += cost
+                scratch = max(scratch, evaluate(kernel.scratch))
+                entries.append([address, len(gather), pieces, order if pieces == 1 else 0, 0, 0, 0, 0])
+                for argument in plan_arguments(loaded, level, order):
+                    key: Any = (argument.kind, argument.what)
+                    if argument.kind == "slot":
+                        key = argument
+                    elif argument.kind == "granule":
+                        key = ("granule", level, order)
+                    if key not in position:
+                        position[key] = len(position)
+                        if argument.kind == "slot":
+                            slots.append(argument)
+                        elif argument.kind == "errors":
+                            checks.append(argument.what)
+                    gather.append(position[key])
+                    if argument.kind == "granule":
+                        granules.append((key, granule))
+            if entries:
+                entries[-1][4] = 1
+        self.checks = checks
+        self.errors = np.zeros(max(len(checks), 1), np.int64)
+        self.values = np.zeros(max(len(position), 1), np.int64)
+        for key, place in position.items():
+            if isinstance(key, Argument):
+                continue
+            kind, what = key[0], key[1]
+            if kind == "size":
+                self.values[place] = values[what]
+            elif kind == "errors":
+                self.values[place] = self.errors.ctypes.data + 8 * checks.index(what)
+        for key, value in granules:
+            self.values[position[key]] = value
+        self.gather = np.array(gather, np.intp)
+        self.table = np.zeros(max(len(gather), 1), np.int64)
+        self.entries = np.array(entries, np.int64).reshape(-1, ENTRY_BYTES // 8)
+        self.entries[:, 1] = self.table.ctypes.data + 8 * self.entries[:, 1]
+        self.serial = self.cost <= SERIAL_COST
+        self.scratch = scratch
+        # Slots are packed in one call, in the order of their places; each place is eight bytes.
+        slots.sort(key=lambda argument: position[argument])
+        self.slot_places = [position[argument] for argument in slots]
+        self.slot_sources = [
+            (slot_ordinal(argument.what), _converter(argument.dtype)) for argument in slots  # type: ignore[arg-type]
+        ]
+        self.slot_format = struct.Struct("<" + "".join(_pack_format(a.dtype) for a in slots))  # type: ignore[arg-type]
+        self.slot_index = np.array(self.slot_places, np.intp)
+        self.slot_words = np.zeros(len(slots), np.int64)
+
+    def run(self, leaves: Sequence[Buffer], numbers: Sequence[bool | int | float]) -> list[Buffer]:
+        """Runs the plan; gives the outputs' buffers. Nothing that anyone can see has changed if it raises."""
+        outputs = [allocate(nbytes) for nbytes in self.output_bytes]
+        arena = allocate(self.arena_bytes) if self.arena_bytes else None
+        values = self.values
+        addresses = [buffer.address for buffer in leaves]
+        addresses += [buffer.address for buffer in outputs]
+        if arena is not None:
+            base = arena.address
+            addresses += [base + offset for offset in self.temporaries]
+        values[:len(addresses)] = addresses
+        if self.slot_sources:
+            if self.constants:
+                numbers = [*numbers, *self.constants]
+            self._fill_slots(numbers)
+        if len(self.entries):
+            values.take(self.gather, out=self.table[:len(self.gather)], mode="clip")
+            crew = workers()
+            if self.scratch:
+                crew.reserve(self.scratch)
+            run = crew.run_serial if self.serial or crew.count == 1 else crew.run
+            run(self.entries.ctypes.data, len(self.entries))
+            if self.checks and self.errors.any():
+                self._report()
+        statistics.runs += 1
+        return outputs
+
+    def _fill_slots(self, numbers: Sequence[bool | int | float]) -> None:
+        words = [convert(numbers[ordinal]) for ordinal, convert in self.slot_sources]
+        self.slot_format.pack_into(self.slot_words, 0, *words)
+        self.values[self.slot_index] = self.slot_words
+
+    def _report(self) -> None:
+        """Raises the error of the first check that failed."""
+        node = self.checks[int(np.flatnonzero(self.errors)[0])]
+        self.errors[...] = 0
+        raise IndexError(
+            f"index out of range in {node.op.name}: axis {node.attributes[0]} of {list(map(repr, node.inputs[0].shape))}"
+            f" (recorded at {describe_place(node.place)})"
+        )
+
+
+def _converter(dtype: DType) -> Callable[[Any], Any]:
+    """Makes a Python number ready to be packed."""
+    if dtype is dtypes.float32:
+        return _single
+    if dtype is dtypes.float64:
+        return float
+    if dtype is dtypes.bool_:
+        return bool
+    bits = dtype.itemsize * 8
+
+    def wrapped(number: Any) -> int:
+        whole = int(number) if number == number and abs(number) != float("inf") else -(1 << (bits - 1))
+        return (whole + (1 << 63)) % (1 << 64) - (1 << 63)
+
+    return wrapped
+
+
+_MOST_SINGLE = 3.4028235677973366e38
+
+
+def _single(number: Any) -> float:
+    number = float(number)
+    return number if -_MOST_SINGLE < number < _MOST_SINGLE or number != number else float("inf" if number > 0 else "-inf")
+
+
+def _bytes(shape: Sequence[Size], dtype: DType) -> Size:
+    total = Size.of(dtype.itemsize)
+    for size in shape:
+        total = total * size
+    return total
+
+
+def plan_arguments(loaded: Loaded, level: int, order: int) -> tuple[Argument, ...]:
+    return loaded.generated[level][order].arguments
+
+
+def _pieces(kernel: Generated, evaluate: Callable[[Size], int]) -> tuple[int, int, int]:
+    """Items per piece, number of pieces, and the kernel's rough cost, for given sizes."""
+    outer = evaluate(kernel.work.outer)
+    inner = evaluate(kernel.work.inner) if kernel.work.inner is not None else 1
+    chunks = -(-inner // kernel.chunk) if kernel.work.inner is not None else 1
+    items = outer * chunks
+    per_item = max(1, evaluate(kernel.work.cost) // max(chunks, 1))
+    granule = max(1, GRAIN // per_item)
+    return granule, -(-items // granule), items * per_item
+
+
+# Finding or making plans -------------------------------------------------------------------------------------------
+def bind(record: Record, outputs: tuple[int, ...]) -> Bound:
+    """The bound plan for these values of a record."""
+    key = (tuple(record.rows), outputs, settings.fuse.value)
+    bound = _bound.get(key)
+    if bound is None:
+        bound = _bound[key] = _bind(record, outputs)
+    return bound
+
+
+def _bind(record: Record, outputs: tuple[int, ...]) -> Bound:
+    started = time.perf_counter()
+    expanded = expand(record, outputs)
+    observed = dimensions(expanded)
+    family = _families.setdefault((structure(expanded), settings.fuse.value), _Family())
+    loaded = values = None
+    for candidate in family.plans:
+        values = candidate.plan.sizes.match(observed)
+        if values is not None:
+            loaded = candidate
+            statistics.plans_bound += 1
+            break
+    if loaded is None or values is None:
+        family.samples.append(observed)
+        sizes = unify(family.samples)
+        matched = sizes.match(observed)
+        assert matched is not None
+        values = matched
+        loaded = _load(expanded, sizes, values, started)
+        family.plans.insert(0, loaded)
+    else:
+        statistics.plan_seconds += time.perf_counter() - started
+    return Bound(loaded, values, expanded, len(record.slots))
+
+
+def _load(expanded: Expanded, sizes: Sizes, values: tuple[int, ...], started: float) -> Loaded:
+    build.start()
+    plan = make_plan(expanded, sizes, values, settings.fuse.value)
+    machine = target()
+    generated = [[generate(kernel, machine) for kernel in level] for level in plan.memory.levels]
+    statistics.plans_made += 1
+    statistics.plan_seconds += time.perf_counter() - started
+    compiled = build.statistics.kernels_compiled
+    sources = [
+        build.KernelSource(kernel.symbol, kernel.text, _describe(plan, level, order))
+        for level, group in enumerate(generated) for order, kernel in enumerate(group)
+    ]
+    flat = build.build(sources, machine)
+    addresses, position = [], 0
+    for group in generated:
+        addresses.append(flat[position:position + len(group)])
+        position += len(group)
+    _debug(plan, generated, build.statistics.kernels_compiled - compiled, time.perf_counter() - started)
+    return Loaded(plan, generated, addresses)
+
+
+def _describe(plan: Plan, level: int, order: int) -> str:
+    kernel = plan.memory.levels[level][order]
+    return f"{'+'.join(kernel.names)} at {describe_place(kernel.places[0])}"
+
+
+def _debug(plan: Plan, generated: list[list[Generated]], compiled: int, seconds: float) -> None:
+    level = settings.debug.value
+    if level < 1:
+        return
+    print(f"[torturous] made {plan} ({compiled} kernels compiled, {seconds * 1e3:.0f} ms; "
+          f"{statistics.plans_made} plans and {build.statistics.kernels_compiled} kernels so far)", file=sys.stderr)
+    if level < 2:
+        return
+    for depth, (kernels, texts) in enumerate(zip(plan.memory.levels, generated, strict=True)):
+        for kernel, text in zip(kernels, texts, strict=True):
+            place = describe_place(kernel.places[0])
+            print(f"[torturous]   level {depth}: {'+'.join(kernel.names)} {text.symbol} at {place}", file=sys.stderr)
+            if level >= 3:
+                print(kernel, file=sys.stderr)
+            if level >= 4:
+                print(text.text, file=sys.stderr)
+            if level >= 5:
+                print(build.assembly(text.text, target()), file=sys.stderr)
+
+
+# Realizing ---------------------------------------------------------------------------------------------------------
+def _alone() -> int:
+    """References to an owner that nobody but its record holds, counted as `_alive` counts them."""
+    owners: list[Any] = [Storage((), dtypes.float32)]
+    for owner in owners:
+        return sys.getrefcount(owner)
+    raise AssertionError
+
+
+_ALONE = _alone()
+
+
+def _alive(record: Record) -> list[int]:
+    """Rows that are the present version of a storage that somebody holds."""
+    alone, rows = _ALONE, []
+    index = 0
+    for owner in record.owners:
+        if owner is not None and sys.getrefcount(owner) > alone:
+            rows.append(index)
+        index += 1
+    return rows
+
+
+def saved_rows(record: Record, alive: Sequence[int]) -> list[int]:
+    """Rows whose values a later backward pass through this record would read."""
+    tracked, freed, rows = record.tracked, record.freed, record.rows
+    visited: set[int] = set()
+    pending = [index for index in alive if tracked[index]]
+    wanted: set[int] = set()
+    while pending:
+        index = pending.pop()
+        if index in visited or (index < len(freed) and freed[index]):
+            continue
+        visited.add(index)
+        row = rows[index]
+        operands = row[3:]
+        for position in OPS[row[0]].saves:
+            if position < 0:
+                wanted.add(index)
+            elif position < len(operands) and operands[position] >= 0:
+                wanted.add(operands[position])
+        pending += [operand for operand in operands if operand >= 0 and tracked[operand]]
+    return sorted(wanted)
+
+
+def realize(record: Record | None = None) -> None:
+    """Computes whatever of a record (this thread's pending one) somebody still wants."""
+    record = context.record if record is None else record
+    if not record.rows:
+        return
+    with _lock:
+        if context.record is record:
+            context.record = Record()
+            context.record.cut = record.cut
+        alive = _alive(record)
+        saved = [row for row in saved_rows(record, alive) if row not in record.values]
+        wanted = sorted({*alive, *saved})
+        outputs = tuple(row for row in wanted if row not in record.values)
+        if outputs:
+            try:
+                bound = bind(record, outputs)
+                leaves = [record.values[row] for row in bound.leaves]
+                buffers = bound.run(leaves, record.slots)
+            except BaseException as failure:
+                for storage in record.owners:
+                    if storage is not None:
+                        storage.withdraw(failure)
+                raise
+        else:
+            buffers = []
+        computed = dict(zip(outputs, buffers, strict=True))
+        for index in alive:
+            storage = record.owners[index]
+            storage.commit(computed[index])
+            if not record.tracked[index] or (index < len(record.freed) and record.freed[index]):
+                storage.record, storage.index = None, -1
+                storage.tracked = False
+        kept = {row: computed[row] if row in computed else record.values[row] for row in saved_rows(record, alive)}
+        record.values = kept
+        record.owners = []

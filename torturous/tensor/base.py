@@ -1,0 +1,357 @@
+"""What every tensor is: a storage, a way of looking at it, and its row in the pending record.
+
+Mixins in this package add the operations by family; `tensor.py` puts them together as `Tensor`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torturous.core import settings
+from torturous.core.dtypes import Category, DType
+from torturous.core.shapes import Shape, contiguous_strides
+from torturous.ir import movement
+from torturous.ir.op import TYPES, Attributes, Op, type_number
+from torturous.ir.record import Place, Record, context, describe_place, user_place
+from torturous.runtime.realize import realize
+from torturous.runtime.storage import SNAPSHOT_BYTES, Storage
+
+if TYPE_CHECKING:
+    from torturous.tensor.tensor import Tensor
+
+Number = bool | int | float
+Operand = "TensorBase | Number"
+
+
+class Step:
+    """One movement op of a view's way from its base. Starting positions are kept as plain numbers."""
+
+    __slots__ = ("op", "attributes", "type_index", "starts")
+
+    def __init__(self, op: Op, attributes: Attributes, type_index: int, starts: Sequence[int] = ()) -> None:
+        self.op = op
+        self.attributes = attributes
+        self.type_index = type_index
+        self.starts = tuple(starts)
+
+
+class TensorBase:
+    """The part of a tensor that floors below can see. Not for users: see `Tensor`."""
+
+    __slots__ = ("storage", "base", "steps", "_type", "_strides", "_offset", "_record", "_index", "_version",
+                 "_requires_grad", "_detached", "_grad", "_hooks", "_retains", "__weakref__", "__dict__")
+
+    storage: Storage
+    base: TensorBase | None
+    """The tensor this is a view of, whose history it shares."""
+    steps: tuple[Step, ...]
+
+    @staticmethod
+    def _make(storage: Storage, type_index: int) -> Tensor:
+        t: Any = _new(_class)
+        t.storage = storage
+        t.base = None
+        t.steps = ()
+        t._type = type_index
+        t._strides = None
+        t._offset = 0
+        t._record = None
+        t._index = -1
+        t._version = -1
+        t._requires_grad = False
+        t._detached = False
+        t._grad = None
+        t._hooks = None
+        t._retains = False
+        return t
+
+    # Shape and type --------------------------------------------------------------------------------------------
+    @property
+    def shape(self) -> Shape:
+        return Size(TYPES[self._type].shape)
+
+    @property
+    def dtype(self) -> DType:
+        return TYPES[self._type].dtype
+
+    @property
+    def strides(self) -> Shape:
+        """Strides in elements."""
+        if self._strides is None:
+            self._strides = contiguous_strides(TYPES[self._type].shape)
+        return self._strides
+
+    # Rows ------------------------------------------------------------------------------------------------------
+    def row(self) -> int:
+        """The row of this tensor's present value in this thread's pending record, entered if need be."""
+        if self._record is context.record and self._version == self.storage.version:
+            return self._index
+        return self._enter()
+
+    def _enter(self, writing: bool = False) -> int:
+        storage = self.storage
+        if storage.failure is not None:
+            raise RuntimeError(f"this tensor has no value, because computing it failed: {storage.failure}") from (
+                storage.failure
+            )
+        if self.base is not None:
+            index = self.base.row()
+            record = context.record
+            place = user_place()
+            for step in self.steps:
+                operands = [index, *map(record.slot, step.starts)]
+                index = record.apply_typed(
+                    step.op, step.attributes, step.type_index, operands, place, not self._detached)
+            if self._detached and record.tracked[index]:
+                index = _untracked(record, index, self._type)
+        else:
+            index = self._enter_base(writing)
+            record = context.record
+        self._record, self._index, self._version = record, index, storage.version
+        return index
+
+    def _enter_base(self, writing: bool) -> int:
+        storage = self.storage
+        if storage.pending:
+            assert storage.record is not None
+            if storage.record is not context.record:
+                realize(storage.record)
+            elif storage.buffer is not None and context.tracking and not writing:
+                # A loop came round: what is read now was written at its end.
+                realize()
+            else:
+                return self._alias(storage.index)
+        return self._leaf()
+
+    def _alias(self, index: int) -> int:
+        """This tensor's own row for a pending version of its storage."""
+        record = context.record
+        if self._requires_grad:
+            alias = record.append((movement.ALIAS.number, (), self._type, index), 1, user_place(3))
+            record.sources[alias] = self
+            return alias
+        if self._detached and record.tracked[index]:
+            return _untracked(record, index, self._type)
+        return index
+
+    def _leaf(self) -> int:
+        """Enters realized memory into the pending record."""
+        storage, record = self.storage, context.record
+        buffer = storage.buffer
+        assert buffer is not None
+        history = storage.tracked and not self._detached
+        tracked = self._requires_grad or history
+        key: tuple | None = (id(buffer), storage.version, id(self) if self._requires_grad else history)
+        if storage.shared():
+            key = None
+            if buffer.nbytes <= SNAPSHOT_BYTES:
+                buffer = storage.snapshot()
+            else:
+                record.urgent = True
+        elif (known := record.leaves.get(key)) is not None:
+            return known
+        index = record.leaf(storage.type_index, tracked, None)
+        record.values[index] = buffer
+        record.versions[index] = (storage.watch(), storage.version)
+        if self._requires_grad:
+            record.sources[index] = self
+        elif history:
+            record.sources[index] = (storage.record, storage.index)
+        if key is not None:
+            record.leaves[key] = index
+        return index
+
+    # Results ---------------------------------------------------------------------------------------------------
+    def _writable(self) -> None:
+        """Raises PyTorch's errors if this tensor must not be written in place now."""
+        if context.tracking:
+            if self._requires_grad:
+                raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+            if self.base is not None and self.base._requires_grad and not self._detached:
+                raise RuntimeError(
+                    "a view of a leaf Variable that requires grad is being used in an in-place operation.")
+        if any(step.op is movement.EXPAND for step in self.steps):
+            raise RuntimeError(
+                "unsupported operation: more than one element of the written-to tensor refers to a single memory "
+                "location. Please clone() the tensor before performing the operation.")
+
+    def _came_round(self, place: Place) -> None:
+        """Realizes first if this very line has already written this storage since the last realization."""
+        storage = self.storage
+        if storage.pending and storage.written is not None and storage.written == place:
+            realize()
+
+    def _write(self, value: int, place: Place) -> None:
+        """Makes a row, of this tensor's shape and dtype, the next version of what the tensor looks at."""
+        record, storage = context.record, self.storage
+        owner = self.base if self.base is not None else self
+        if self.steps:
+            base = owner._enter(writing=True)
+            value = _write_through(record, base, value, self.steps, storage.type_index, place)
+        previous = storage.index if storage.pending and storage.record is record else None
+        if not context.tracking and owner._tracked() and not owner._requires_grad and not self._detached:
+            history = owner._enter(writing=True)
+            value = record.append((movement.REPLACE.number, (), storage.type_index, history, value), 1, place)
+        elif record.owners[value] is not None or record.rows[value][0] == 0:
+            # The row is somebody else's value (or a leaf): this storage needs one of its own.
+            value = record.append(
+                (movement.ALIAS.number, (), storage.type_index, value), record.tracked[value], place)
+        if previous is not None:
+            record.owners[previous] = None
+        record.owners[value] = storage
+        storage.record, storage.index = record, value
+        storage.pending = True
+        storage.version += 1
+        storage.written = place
+        storage.tracked = bool(record.tracked[value])
+        record.versions[value] = (storage.watch(), storage.version)
+        self._record, self._index, self._version = None, -1, -1
+        if storage.foreign is not None or storage.shared():
+            realize()
+
+    # Tracking --------------------------------------------------------------------------------------------------
+    def _tracked(self) -> bool:
+        """Whether this tensor has a history, so that it is not a leaf of autograd."""
+        if self._detached:
+            return False
+        if self.base is not None:
+            return TYPES[self._type].dtype.category is Category.FLOATING and (
+                self.base._tracked() or self.base._requires_grad)
+        return self.storage.tracked and not self._requires_grad
+
+    def detach(self) -> Tensor:
+        """The same memory without history; writing to one is seen by the other."""
+        t = self._alias_tensor()
+        t._detached = True
+        return t
+
+    def _alias_tensor(self) -> Tensor:
+        """Another tensor that looks at the same elements in the same way."""
+        t = TensorBase._make(self.storage, self._type)
+        t.base, t.steps = self.base, self.steps
+        t._strides, t._offset = self._strides, self._offset
+        t._detached = self._detached
+        return t
+
+
+class Size(tuple):
+    """A shape: a tuple that prints as PyTorch's `torch.Size` and counts its elements."""
+
+    __slots__ = ()
+
+    def numel(self) -> int:
+        count = 1
+        for size in self:
+            count *= size
+        return count
+
+    def __repr__(self) -> str:
+        return f"torch.Size({list(self)})"
+
+
+_new = object.__new__
+_class: type = TensorBase
+
+
+def set_class(cls: type) -> None:
+    """Says which class results are made of (called once, by `tensor.py`)."""
+    global _class, _new
+    _class = cls
+    _new = cls.__new__
+
+
+def _untracked(record: Record, index: int, type_index: int) -> int:
+    return record.append((movement.ALIAS.number, (), type_index, index), 0, None)
+
+
+def _write_through(record: Record, base: int, value: int, steps: Sequence[Step], base_type: int, place: Place) -> int:
+    """The base with a view's elements replaced: the inverse of the view's steps, from the last to the first."""
+    rows = [base]
+    tracking = context.tracking
+    slots = [[record.slot(start) for start in step.starts] for step in steps]
+    for step, starts in zip(steps[:-1], slots[:-1], strict=True):
+        rows.append(record.apply_typed(step.op, step.attributes, step.type_index, [rows[-1], *starts], place, tracking))
+    types = [base_type, *[step.type_index for step in steps[:-1]]]
+    for step, starts, before, type_index in reversed(list(zip(steps, slots, rows, types, strict=True))):
+        if step.op is movement.SLICE:
+            value = record.apply_typed(
+                movement.INSERT, step.attributes, type_index, [before, value, *starts], place, tracking)
+        elif step.op is movement.RESHAPE:
+            value = record.apply_typed(movement.RESHAPE, (), type_index, [value], place, tracking)
+        elif step.op is movement.PERMUTE:
+            inverse = tuple(sorted(range(len(step.attributes)), key=step.attributes.__getitem__))
+            value = record.apply_typed(movement.PERMUTE, inverse, type_index, [value], place, tracking)
+        else:
+            raise RuntimeError(f"cannot write through {step.op.name}")
+    return value
+
+
+def wrap(record: Record, index: int) -> Tensor:
+    """A tensor for a newly recorded row."""
+    type_index = record.rows[index][2]
+    kind = TYPES[type_index]
+    storage = Storage(kind.shape, kind.dtype)
+    storage.record, storage.index = record, index
+    storage.tracked = bool(record.tracked[index])
+    record.owners[index] = storage
+    t = TensorBase._make(storage, type_index)
+    t._record, t._index, t._version = record, index, 0
+    if record.urgent or len(record.rows) > settings.row_limit.value:
+        _limit(record, index)
+    return t
+
+
+def _limit(record: Record, index: int) -> None:
+    """Realizes where memory asks for it at once, or where the program comes round to the place of the last cut."""
+    if record.urgent:
+        realize(record)
+        return
+    place = record.places[index]
+    limit = settings.row_limit.value
+    if record.cut is None or len(record.rows) > 4 * limit:
+        record.cut = place if record.cut is None or record.cut != place else record.cut
+        if len(record.rows) > 4 * limit:
+            record.cut = place
+    elif record.cut == place:
+        realize(record)
+
+
+def cut_here(place: Any) -> None:
+    """Called where a program comes round (a module's call, a loader's next batch): realizes past the soft limit."""
+    record = context.record
+    if len(record.rows) > settings.row_limit.value:
+        realize(record)
+
+
+def operand(value: TensorBase | Number, record: Record) -> int:
+    """A tensor's row, or a number's slot."""
+    if isinstance(value, TensorBase):
+        return value.row()
+    return record.slot(value)
+
+
+def apply(op: Op, *operands: Any, attributes: Attributes = ()) -> Tensor:
+    """Records an op over tensors and numbers; the result's type follows from them."""
+    rows = [o.row() if isinstance(o, TensorBase) else o for o in operands]
+    record = context.record
+    codes = [o if isinstance(v, TensorBase) else record.slot(o) for o, v in zip(rows, operands, strict=True)]
+    # Entering an operand may have realized the record that an earlier one was entered into.
+    if any(isinstance(v, TensorBase) and v._record is not record for v in operands):
+        return apply(op, *operands, attributes=attributes)
+    return wrap(record, record.apply(op, attributes, codes, user_place(), context.tracking))
+
+
+def apply_typed(op: Op, shape: Shape, dtype: DType, *operands: Any, attributes: Attributes = ()) -> Tensor:
+    """The same for an op whose result type the caller has worked out."""
+    rows = [o.row() if isinstance(o, TensorBase) else o for o in operands]
+    record = context.record
+    codes = [o if isinstance(v, TensorBase) else record.slot(o) for o, v in zip(rows, operands, strict=True)]
+    if any(isinstance(v, TensorBase) and v._record is not record for v in operands):
+        return apply_typed(op, shape, dtype, *operands, attributes=attributes)
+    index = record.apply_typed(op, attributes, type_number(tuple(shape), dtype), codes, user_place(), context.tracking)
+    return wrap(record, index)
+
+
+__all__ = ["Number", "Operand", "Place", "Size", "Step", "TensorBase", "apply", "apply_typed", "cut_here",
+           "describe_place", "operand", "set_class", "wrap"]

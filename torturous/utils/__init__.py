@@ -1,0 +1,1 @@
+"""Helpers around training: removable hooks (`hooks`) and input pipelines (`data`)."""
