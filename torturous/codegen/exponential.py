@@ -186,17 +186,16 @@ def _combine(
     """log(2^k·(1 + f)) to the base whose log(2) is `two`, in parts, and whose log(e) is `base` (None for e)."""
     curved = e.mul(e.mul(f, f), polynomial(e, f, numbers(e).logarithm))
     if base is None:
-        near = e.add(f, curved if len(two) == 1 else e.multiply_add(k, e.constant(two[1]), curved))
+        lead = e.multiply_add(k, e.constant(two[0]), f)
     else:
-        tail = e.mul(curved, e.constant(base[0]))
-        tail = e.multiply_add(f, e.constant(base[1]), tail)
-        if len(two) > 1:
-            tail = e.multiply_add(k, e.constant(two[1]), tail)
-        near = e.multiply_add(f, e.constant(base[0]), tail)
-    return e.multiply_add(k, e.constant(two[0]), near)
+        lead = e.multiply_add(f, e.constant(base[0]), e.mul(k, e.constant(two[0])))
+        curved = e.multiply_add(f, e.constant(base[1]), e.mul(curved, e.constant(base[0])))
+    if len(two) > 1:
+        curved = e.multiply_add(k, e.constant(two[1]), curved)
+    return e.add(lead, curved)
 
 
-def _logarithm(e: Arithmetic, x: str, two: tuple[float, float], base: tuple[float, float] | None) -> str:
+def _logarithm(e: Arithmetic, x: str, two: tuple[float, ...], base: tuple[float, float] | None) -> str:
     one = e.constant(1.0)
     if has_native_parts(e):
         # Significand in [3/4, 3/2), NaN for negative numbers; the exponents of 0 and infinity are infinite, and
@@ -215,7 +214,7 @@ def log(e: Arithmetic, x: str) -> str:
 
 def log2(e: Arithmetic, x: str) -> str:
     """The logarithm to base 2; exact for powers of 2."""
-    return _logarithm(e, x, (1.0, 0.0), numbers(e).log2_e)
+    return _logarithm(e, x, (1.0,), numbers(e).log2_e)
 
 
 def log10(e: Arithmetic, x: str) -> str:

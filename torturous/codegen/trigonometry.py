@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 def sin(e: Arithmetic, x: str) -> str:
     """The sine of an angle in radians; NaN for infinities."""
     i = integers(e)
-    quadrant, r = _reduce(e, e.abs(x))
-    value = _either_wave(e, quadrant, r)
+    quadrant, *angle = _reduce(e, e.abs(x))
+    value = _either_wave(e, quadrant, *angle)
     return flip_sign(e, value, i.binary("xor", _upper_half(e, quadrant), sign_bit(e, x)))
 
 
 def cos(e: Arithmetic, x: str) -> str:
     """The cosine of an angle in radians; NaN for infinities."""
     i = integers(e)
-    quadrant, r = _reduce(e, e.abs(x))
+    quadrant, *angle = _reduce(e, e.abs(x))
     quadrant = i.add(quadrant, i.constant(1))
-    return flip_sign(e, _either_wave(e, quadrant, r), _upper_half(e, quadrant))
+    return flip_sign(e, _either_wave(e, quadrant, *angle), _upper_half(e, quadrant))
 
 
 def _upper_half(e: Arithmetic, quadrant: str) -> str:
@@ -49,57 +49,61 @@ def _upper_half(e: Arithmetic, quadrant: str) -> str:
     return i.binary("and", i.binary("shl", quadrant, i.constant(form.bits - 2)), i.constant(form.sign))
 
 
-def _either_wave(e: Arithmetic, quadrant: str, r: str) -> str:
-    """sin r, or cos r where the quadrant is odd."""
+def _either_wave(e: Arithmetic, quadrant: str, r: str, r_low: str) -> str:
+    """The sine of r + r_low, or its cosine where the quadrant is odd."""
     i, n = integers(e), numbers(e)
     square = e.mul(r, r)
-    sine = e.multiply_add(e.mul(square, r), polynomial(e, square, n.sine), r)
+    sine = e.add(r, e.multiply_add(e.mul(square, r), polynomial(e, square, n.sine), r_low))
     curved = e.multiply_add(square, polynomial(e, square, n.cosine), e.constant(-0.5))
     cosine = e.multiply_add(square, curved, e.constant(1.0))
     odd = i.compare("ne", i.binary("and", quadrant, i.constant(1)), i.constant(0))
     return e.select(odd, cosine, sine)
 
 
-def _reduce(e: Arithmetic, x: str) -> tuple[str, str]:
-    """x = q·π/2 + r for x ≥ 0: the integer q modulo 4 in its two low bits, and r with |r| ≤ π/4.
+def _reduce(e: Arithmetic, x: str) -> tuple[str, str, str]:
+    """x = q·π/2 + r for x ≥ 0: the integer q modulo 4 in its two low bits; r with |r| ≤ π/4, and what it lacks.
 
-    After Cody and Waite: the first fused step is exact, and the others round relative to their result, which for
-    no float in range comes near enough to zero to need a fourth part of π/2.
+    After Cody and Waite: the first fused step is exact, and the others round relative to their result, which
+    for no float in range comes near enough to zero to need a fourth part of π/2.
     """
     i, n, form = integers(e), numbers(e), format_of(e)
     shifted = e.multiply_add(x, e.constant(n.two_over_pi), e.constant(form.magic))
     q = e.sub(shifted, e.constant(form.magic))
-    r = x
-    for part in n.half_pi:
-        r = e.multiply_add(q, e.constant(-part), r)
+    first, second, third = (e.constant(-part) for part in n.half_pi)
+    exact = e.multiply_add(q, first, x)
+    r = e.multiply_add(q, second, exact)
+    r_low = e.multiply_add(q, second, e.sub(exact, r))
+    r = e.multiply_add(q, third, r)
     limit = e.constant(n.reducible)
     far = both(e, e.compare("gt", x, limit), e.compare("lt", x, e.constant(float("inf"))))
 
     def slowly() -> list[str]:
         angles = e.select(far, x, limit)
-        quadrants, rests = bits(e, shifted), r
+        slow = [bits(e, shifted), r, r_low]
         for index in range(e.lanes):
-            quadrant, rest = _reduce_one(e, lane(e, angles, index))
-            quadrants = with_lane(i, quadrants, quadrant, index)
-            rests = with_lane(e, rests, rest, index)
-        return [i.select(far, quadrants, bits(e, shifted)), e.select(far, rests, r)]
+            parts = _reduce_one(e, lane(e, angles, index))
+            slow = [with_lane(v, old, new, index) for v, old, new in zip((i, e, e), slow, parts, strict=True)]
+        near = (bits(e, shifted), r, r_low)
+        return [v.select(far, new, old) for v, new, old in zip((i, e, e), slow, near, strict=True)]
 
-    usual = [(i.kind, bits(e, shifted)), (e.kind, r)]
-    quadrant, rest = rarely(e, any_lane(e, far), usual, slowly)
-    return quadrant, rest
+    usual = [(i.kind, bits(e, shifted)), (e.kind, r), (e.kind, r_low)]
+    quadrant, r, r_low = rarely(e, any_lane(e, far), usual, slowly)
+    return quadrant, r, r_low
 
 
-def _reduce_one(e: Arithmetic, angle: str) -> tuple[str, str]:
+def _reduce_one(e: Arithmetic, angle: str) -> tuple[str, str, str]:
     b = e.builder
     if e.dtype is dtypes.float32:
         angle = b.value(f"fpext float {angle} to double")
     pair = b.call("{ i64, double }", _define_reduction(b), ("double", angle))
     quadrant = b.value(f"extractvalue {{ i64, double }} {pair}, 0")
     rest = b.value(f"extractvalue {{ i64, double }} {pair}, 1")
-    if e.dtype is dtypes.float32:
-        quadrant = b.value(f"trunc i64 {quadrant} to i32")
-        rest = b.value(f"fptrunc double {rest} to float")
-    return quadrant, rest
+    if e.dtype is dtypes.float64:
+        return quadrant, rest, "0.0"
+    quadrant = b.value(f"trunc i64 {quadrant} to i32")
+    high = b.value(f"fptrunc double {rest} to float")
+    lack = b.value(f"fsub double {rest}, {b.value(f'fpext float {high} to double')}")
+    return quadrant, high, b.value(f"fptrunc double {lack} to float")
 
 
 # Payne and Hanek's reduction ----------------------------------------------------------------------------------------

@@ -89,13 +89,10 @@ def _expand_gradient(position: int) -> Any:
         transposed, stride, padding, dilation, groups = at
         shape = out.shape
         if groups > 1:
+            # Weights are grouped along their first axis, inputs and results along their second.
             g = g.reshape(_grouped(g.shape, 1, groups))
-            other = other.reshape(_grouped(other.shape, 1 - position, groups) if position == 0
-                                  else _grouped(other.shape, 1, groups))
-            if position == 0:
-                shape = _grouped(shape, 1, groups)
-            else:
-                shape = _grouped(shape, 0, groups)
+            other = other.reshape(_grouped(other.shape, position, groups))
+            shape = _grouped(shape, 1 - position, groups)
         make = transposed_convolution if transposed else convolution
         attributes = make(stride, padding, dilation, groups > 1)
         mine = _Shaped(shape, out.dtype)

@@ -108,10 +108,14 @@ class Module:
 
     def __getattr__(self, name: str) -> Any:
         tables = self.__dict__
-        for kind in ("_parameters", "_modules", "_buffers"):
-            table = tables.get(kind)
-            if table is not None and name in table:
-                return table[name]
+        # Before `Module.__init__` there is none of the tables. Every layer comes here for its weight.
+        if "_parameters" in tables:
+            if name in (parameters := tables["_parameters"]):
+                return parameters[name]
+            if name in (modules := tables["_modules"]):
+                return modules[name]
+            if name in (buffers := tables["_buffers"]):
+                return buffers[name]
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     def __delattr__(self, name: str) -> None:

@@ -1,0 +1,205 @@
+"""Products: matrix products, linear layers, convolutions. All of them record a contraction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torturous.core import dtypes
+from torturous.core.dtypes import DType
+from torturous.core.shapes import broadcast, describe
+from torturous.ir.contraction import CONTRACT, matrix_product
+from torturous.ir.macros import CONVOLUTION, LINEAR
+from torturous.tensor.base import TensorBase, apply_typed
+
+if TYPE_CHECKING:
+    from torturous.tensor.tensor import Tensor
+
+_NAMES = {"float32": "float", "float64": "double", "float16": "c10::Half", "bfloat16": "c10::BFloat16",
+          "int64": "long", "int32": "int", "uint8": "unsigned char", "bool": "bool"}
+
+
+def same_dtype(name: str, a: TensorBase, b: TensorBase) -> DType:
+    """The common dtype of two factors; RuntimeError where they differ, for products do not promote."""
+    if a.dtype is not b.dtype:
+        raise RuntimeError(
+            f"{name}: expected m1 and m2 to have the same dtype, but got: {_NAMES[a.dtype.name]} != "
+            f"{_NAMES[b.dtype.name]} (shapes {describe(a.shape)} and {describe(b.shape)})")
+    if a.dtype is dtypes.bool_:
+        raise RuntimeError(f"\"{name}\" not implemented for 'Bool'")
+    return a.dtype
+
+
+def matmul(a: TensorBase, b: TensorBase) -> Tensor:
+    """The product of matrices, vectors, or batches of them, as `torch.matmul`.
+
+    Shapes (…, M, K) and (…, K, N) give (…, M, N) with leading axes broadcast; a vector's missing axis comes and goes.
+    RuntimeError where K differs.
+    """
+    if not isinstance(b, TensorBase):
+        raise TypeError(f"matmul(): argument 'other' must be Tensor, not {type(b).__name__}")
+    if not a.shape or not b.shape:
+        raise RuntimeError("both arguments to matmul need to be at least 1D, but they are "
+                           f"{len(a.shape)}D and {len(b.shape)}D")
+    dtype = same_dtype("matmul", a, b)
+    left: Any = a if len(a.shape) > 1 else a.unsqueeze(0)  # type: ignore[attr-defined]
+    right: Any = b if len(b.shape) > 1 else b.unsqueeze(1)  # type: ignore[attr-defined]
+    m, k, n = left.shape[-2], left.shape[-1], right.shape[-1]
+    if right.shape[-2] != k:
+        raise RuntimeError(
+            f"mat1 and mat2 shapes cannot be multiplied ({m}x{k} and {right.shape[-2]}x{n}): the last axis of "
+            f"{describe(a.shape)} must equal axis {-2 if len(b.shape) > 1 else -1} of {describe(b.shape)}")
+    if len(right.shape) == 2 and len(left.shape) > 2:
+        # One matrix for a whole batch: leading axes are more rows.
+        product = _product(left, right, dtype, (*left.shape[:-1], n))
+    else:
+        lead = broadcast([left.shape[:-2], right.shape[:-2]])
+        left = left.expand(*lead, m, k) if left.shape[:-2] != lead else left
+        right = right.expand(*lead, k, n) if right.shape[:-2] != lead else right
+        product = apply_typed(CONTRACT, (*lead, m, n), dtype, left, right, attributes=matrix_product(len(lead)))
+    if len(a.shape) == 1:
+        product = product.squeeze(-2)
+    return product.squeeze(-1) if len(b.shape) == 1 else product
+
+
+def _product(left: Any, right: Any, dtype: DType, shape: tuple[int, ...]) -> Tensor:
+    rank = len(shape)
+    lead = tuple(((axis, 1),) for axis in range(rank - 1))
+    maps_left = tuple((terms, 0, 1) for terms in (*lead, ((rank, 1),)))
+    maps_right = ((((rank, 1),), 0, 1), (((rank - 1, 1),), 0, 1))
+    return apply_typed(CONTRACT, shape, dtype, left, right, attributes=(1, maps_left, maps_right))
+
+
+def linear(x: TensorBase, weight: TensorBase, bias: TensorBase | None = None) -> Tensor:
+    """x(…, I) · weight(O, I)ᵀ + bias(O), as `F.linear`. RuntimeError names the axis that does not fit."""
+    if len(weight.shape) == 1:
+        product: Any = matmul(x, weight)
+        return product if bias is None else product + bias
+    if not x.shape or x.shape[-1] != weight.shape[1]:
+        rows = x.shape.numel() // max(x.shape[-1], 1) if x.shape else 1  # type: ignore[attr-defined]
+        raise RuntimeError(
+            f"mat1 and mat2 shapes cannot be multiplied ({rows}x{x.shape[-1] if x.shape else 1} and "
+            f"{weight.shape[1]}x{weight.shape[0]}): linear needs the last axis of its input, {describe(x.shape)}, to "
+            f"be {weight.shape[1]}")
+    dtype = same_dtype("linear", x, weight)
+    operands = (x, weight) if bias is None else (x, weight, bias)
+    return apply_typed(LINEAR, (*x.shape[:-1], weight.shape[0]), dtype, *operands)
+
+
+def tuple_of(value: int | Sequence[int], count: int, name: str) -> tuple[int, ...]:
+    """A number for every spatial axis, or one number each."""
+    if isinstance(value, int):
+        return (value,) * count
+    result = tuple(int(v) for v in value)
+    if len(result) == 1:
+        return result * count
+    if len(result) != count:
+        raise RuntimeError(f"expected {name} to be a single integer value or a list of {count} values, but got {value}")
+    return result
+
+
+def convolution(
+    x: TensorBase, weight: TensorBase, bias: TensorBase | None, stride: int | Sequence[int],
+    padding: int | Sequence[int] | str, dilation: int | Sequence[int], groups: int, spatial: int,
+) -> Tensor:
+    """x(N, C, …) with weight(O, C/groups, …): `F.conv1d`, `conv2d`, `conv3d`; x may lack the batch axis."""
+    name = f"conv{spatial}d"
+    _check_operands(name, x, weight, bias, spatial)
+    if len(x.shape) == spatial + 1:
+        batched = convolution(x.unsqueeze(0), weight, bias, stride, padding, dilation, groups, spatial)  # type: ignore[attr-defined]
+        return batched.squeeze(0)
+    strides = tuple_of(stride, spatial, "stride")
+    dilations = tuple_of(dilation, spatial, "dilation")
+    kernel = weight.shape[2:]
+    if isinstance(padding, str):
+        x, pads = _named_padding(x, padding, strides, dilations, kernel)
+    else:
+        pads = tuple_of(padding, spatial, "padding")
+    if x.shape[1] != weight.shape[1] * groups:
+        raise RuntimeError(
+            f"Given groups={groups}, weight of size {describe(weight.shape)}, expected input{describe(x.shape)} to have "
+            f"{weight.shape[1] * groups} channels, but got {x.shape[1]} channels instead ({name}: axis 1)")
+    if weight.shape[0] % groups:
+        raise RuntimeError(f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, but "
+                           f"got weight of size {describe(weight.shape)} instead ({name})")
+    out = []
+    for axis in range(spatial):
+        reach = dilations[axis] * (kernel[axis] - 1) + 1
+        padded = x.shape[2 + axis] + 2 * pads[axis]
+        if padded < reach:
+            raise RuntimeError(
+                f"Calculated padded input size per channel: ({padded}). Kernel size: ({reach}). Kernel size can't be "
+                f"greater than actual input size ({name}: axis {2 + axis} of {describe(x.shape)})")
+        out.append((padded - reach) // strides[axis] + 1)
+    operands = (x, weight) if bias is None else (x, weight, bias)
+    return apply_typed(CONVOLUTION, (x.shape[0], weight.shape[0], *out), x.dtype, *operands,
+                       attributes=(False, strides, pads, dilations, groups))
+
+
+def _named_padding(x: Any, padding: str, strides: tuple[int, ...], dilations: tuple[int, ...],
+                   kernel: Sequence[int]) -> tuple[Any, tuple[int, ...]]:
+    if padding == "valid":
+        return x, (0,) * len(kernel)
+    if padding != "same":
+        raise RuntimeError(f"Invalid padding string: '{padding}' (valid choices are 'same' and 'valid')")
+    if any(stride != 1 for stride in strides):
+        raise RuntimeError("padding='same' is not supported for strided convolutions")
+    totals = [dilation * (size - 1) for dilation, size in zip(dilations, kernel, strict=True)]
+    if any(total % 2 for total in totals):
+        from torturous.tensor.joining import pad
+
+        extra = [amount for total in reversed(totals) for amount in (0, total % 2)]
+        x = pad(x, extra)
+    return x, tuple(total // 2 for total in totals)
+
+
+def _check_operands(name: str, x: Any, weight: Any, bias: Any, spatial: int) -> None:
+    for role, value in (("input", x), ("weight", weight)):
+        if not isinstance(value, TensorBase):
+            raise TypeError(f"{name}(): argument '{role}' must be Tensor, not {type(value).__name__}")
+    if len(x.shape) not in (spatial + 1, spatial + 2):
+        raise RuntimeError(f"Expected {spatial + 1}D (unbatched) or {spatial + 2}D (batched) input to {name}, but got "
+                           f"input of size: {describe(x.shape)}")
+    if x.dtype is not weight.dtype:
+        raise RuntimeError(f"Input type ({_NAMES[x.dtype.name]}) and weight type ({_NAMES[weight.dtype.name]}) should "
+                           f"be the same ({name}); cast one of them with .to()")
+    if bias is not None and bias.dtype is not x.dtype:
+        raise RuntimeError(f"Input type ({_NAMES[x.dtype.name]}) and bias type ({_NAMES[bias.dtype.name]}) should be "
+                           f"the same ({name})")
+    if bias is not None and len(bias.shape) != 1:
+        raise RuntimeError(f"{name}: expected bias to be 1-dimensional, but got {describe(bias.shape)}")
+
+
+def transposed_convolution(
+    x: TensorBase, weight: TensorBase, bias: TensorBase | None, stride: int | Sequence[int],
+    padding: int | Sequence[int], output_padding: int | Sequence[int], groups: int, dilation: int | Sequence[int],
+    spatial: int,
+) -> Tensor:
+    """x(N, C, …) with weight(C, O/groups, …): the gradient of a convolution, `F.conv_transpose1d` and so on."""
+    name = f"conv_transpose{spatial}d"
+    _check_operands(name, x, weight, bias, spatial)
+    if len(x.shape) == spatial + 1:
+        batched = transposed_convolution(
+            x.unsqueeze(0), weight, bias, stride, padding, output_padding, groups, dilation, spatial)  # type: ignore[attr-defined]
+        return batched.squeeze(0)
+    strides, pads = tuple_of(stride, spatial, "stride"), tuple_of(padding, spatial, "padding")
+    extra, dilations = tuple_of(output_padding, spatial, "output_padding"), tuple_of(dilation, spatial, "dilation")
+    if x.shape[1] != weight.shape[0]:
+        raise RuntimeError(
+            f"Given transposed=1, weight of size {describe(weight.shape)}, expected input{describe(x.shape)} to have "
+            f"{weight.shape[0]} channels, but got {x.shape[1]} channels instead ({name}: axis 1)")
+    out = []
+    for axis in range(spatial):
+        if extra[axis] >= max(strides[axis], dilations[axis]):
+            raise RuntimeError(
+                f"output padding must be smaller than either stride or dilation, but got output_padding {extra[axis]} "
+                f"stride {strides[axis]} dilation {dilations[axis]} ({name})")
+        size = ((x.shape[2 + axis] - 1) * strides[axis] - 2 * pads[axis]
+                + dilations[axis] * (weight.shape[2 + axis] - 1) + extra[axis] + 1)
+        if size <= 0:
+            raise RuntimeError(f"Given input size per channel: {describe(x.shape[2:])}. Calculated output size per "
+                               f"channel: {size}. Output size is too small ({name})")
+        out.append(size)
+    operands = (x, weight) if bias is None else (x, weight, bias)
+    return apply_typed(CONVOLUTION, (x.shape[0], weight.shape[1] * groups, *out), x.dtype, *operands,
+                       attributes=(True, strides, pads, dilations, groups))
