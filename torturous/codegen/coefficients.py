@@ -47,7 +47,7 @@ class Numbers(NamedTuple):
     underflow: float
     """eˣ is zero for x up to here."""
     reducible: float
-    """Up to here the parts of π/2 are enough to reduce an angle."""
+    """Up to here the parts of π/2 are enough to reduce an angle: x times the second stays well below 2^-6."""
 
 
 _NUMBERS: dict[DType, Numbers] = {
@@ -120,7 +120,7 @@ _NUMBERS: dict[DType, Numbers] = {
         two_over_pi=0.6366197723675814,
         overflow=710.0,
         underflow=-746.0,
-        reducible=2.0**49,
+        reducible=2.0**47,
     ),
 }
 

@@ -186,13 +186,13 @@ def _combine(
     """log(2^k·(1 + f)) to the base whose log(2) is `two`, in parts, and whose log(e) is `base` (None for e)."""
     curved = e.mul(e.mul(f, f), polynomial(e, f, numbers(e).logarithm))
     if base is None:
-        lead = e.multiply_add(k, e.constant(two[0]), f)
+        near = e.add(f, e.multiply_add(k, e.constant(two[1]), curved))
     else:
-        lead = e.multiply_add(f, e.constant(base[0]), e.mul(k, e.constant(two[0])))
-        curved = e.multiply_add(f, e.constant(base[1]), e.mul(curved, e.constant(base[0])))
-    if len(two) > 1:
-        curved = e.multiply_add(k, e.constant(two[1]), curved)
-    return e.add(lead, curved)
+        small = e.mul(f, e.constant(base[1]))
+        if len(two) > 1:
+            small = e.multiply_add(k, e.constant(two[1]), small)
+        near = e.multiply_add(f, e.constant(base[0]), e.multiply_add(curved, e.constant(base[0]), small))
+    return e.multiply_add(k, e.constant(two[0]), near)
 
 
 def _logarithm(e: Arithmetic, x: str, two: tuple[float, ...], base: tuple[float, float] | None) -> str:

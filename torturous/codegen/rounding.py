@@ -157,11 +157,13 @@ def _narrow_half(w: _Words, pattern: str) -> str:
 def float_to_integer(builder: Builder, value: str, source: DType, target: DType, lanes: int) -> str:
     """Toward zero, as PyTorch casts on x86-64: NaN and what is out of range become the smallest integer.
 
-    uint8 takes the low eight bits of the int32, so that −1 becomes 255 and 300 becomes 44.
+    uint8 takes the low eight bits of the int64, so that −1 becomes 255 and 300 becomes 44. From float32 the int32
+    will do: beyond its range these bits are zero.
     """
     if target is dtypes.uint8:
-        wide = float_to_integer(builder, value, source, dtypes.int32, lanes)
-        return builder.value(f"trunc <{lanes} x i32> {wide} to <{lanes} x i8>")
+        middle = dtypes.int32 if source is dtypes.float32 else dtypes.int64
+        wide = float_to_integer(builder, value, source, middle, lanes)
+        return builder.value(f"trunc <{lanes} x i{8 * middle.itemsize}> {wide} to <{lanes} x i8>")
     width = 8 * target.itemsize
     scalar, letter = ("float", "f32") if source is dtypes.float32 else ("double", "f64")
     have, want = f"<{lanes} x {scalar}>", f"<{lanes} x i{width}>"

@@ -72,7 +72,9 @@ def _reduce(e: Arithmetic, x: str) -> tuple[str, str, str]:
     first, second, third = (e.constant(-part) for part in n.half_pi)
     exact = e.multiply_add(q, first, x)
     r = e.multiply_add(q, second, exact)
+    # The difference is exact unless most of `exact` has cancelled; near zero r needs no second part.
     r_low = e.multiply_add(q, second, e.sub(exact, r))
+    r_low = e.select(e.compare("gt", e.abs(r), e.constant(2.0**-6)), r_low, e.constant(0.0))
     r = e.multiply_add(q, third, r)
     limit = e.constant(n.reducible)
     far = both(e, e.compare("gt", x, limit), e.compare("lt", x, e.constant(float("inf"))))

@@ -274,7 +274,7 @@ def _pieces(kernel: Generated, evaluate: Callable[[Size], int]) -> tuple[int, in
 # Finding or making plans -------------------------------------------------------------------------------------------
 def bind(record: Record, outputs: tuple[int, ...]) -> Bound:
     """The bound plan for these values of a record."""
-    key = (tuple(record.rows), outputs, settings.fuse.value)
+    key = (tuple(record.rows), outputs, settings.fuse.value, settings.target.value)
     bound = _bound.get(key)
     if bound is None:
         bound = _bound[key] = _bind(record, outputs)
@@ -285,7 +285,7 @@ def _bind(record: Record, outputs: tuple[int, ...]) -> Bound:
     started = time.perf_counter()
     expanded = expand(record, outputs)
     observed = dimensions(expanded)
-    family = _families.setdefault((structure(expanded), settings.fuse.value), _Family())
+    family = _families.setdefault((structure(expanded), settings.fuse.value, settings.target.value), _Family())
     loaded = values = None
     for candidate in family.plans:
         values = candidate.plan.sizes.match(observed)

@@ -182,8 +182,11 @@ class TensorBase:
         if storage.pending and storage.written is not None and storage.written == place:
             realize()
 
-    def _write(self, value: int, place: Place) -> None:
-        """Makes a row, of this tensor's shape and dtype, the next version of what the tensor looks at."""
+    def _write(self, value: int, place: Place, settle: bool = True) -> None:
+        """Makes a row, of this tensor's shape and dtype, the next version of what the tensor looks at.
+
+        Memory that others see is written at once, unless the caller will `settle` several writes together.
+        """
         record, storage = context.record, self.storage
         owner = self.base if self.base is not None else self
         if self.steps:
@@ -207,7 +210,7 @@ class TensorBase:
         storage.tracked = bool(record.tracked[value])
         record.versions[value] = (storage.watch(), storage.version)
         self._record, self._index, self._version = None, -1, -1
-        if storage.foreign is not None or storage.shared():
+        if settle and storage.shared():
             realize()
 
     # Tracking --------------------------------------------------------------------------------------------------

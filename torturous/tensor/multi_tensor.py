@@ -1,0 +1,103 @@
+"""Optimizer updates over many tensors at once: one recorded row per call, whose values are written in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torturous.ir.macros import ITEM
+from torturous.ir.op import Attributes, Op
+from torturous.ir.optimizers import ADAM, RMSPROP, SGD
+from torturous.ir.record import context, user_place
+from torturous.runtime.realize import realize
+from torturous.tensor.base import TensorBase
+
+Tensors = Sequence[TensorBase]
+
+
+def _update(op: Op, attributes: Attributes, kinds: Sequence[Tensors], numbers: Sequence[float],
+            written: Sequence[Tensors]) -> None:
+    """Records the row and writes its values, kind by kind, into the tensors of `written`."""
+    place = user_place()
+    while True:  # Entering a tensor may realize what others were entered into: then all are entered afresh.
+        record = context.record
+        rows = [t.row() for tensors in kinds for t in tensors]
+        if record is context.record:
+            break
+    operands = [*rows, *map(record.slot, map(float, numbers))]
+    first = kinds[0][0]
+    update = record.apply_typed(op, attributes, first._type, operands, place, False)
+    targets = [t for tensors in written for t in tensors]
+    for number, t in enumerate(targets):
+        t._write(record.append((ITEM.number, (number,), t._type, update), 0, place), place, settle=False)
+    if any(t.storage.shared() for t in targets):
+        realize()
+
+
+def _untracked(function: Any) -> Any:
+    """Updates are not part of any tape."""
+    def run(*arguments: Any, **named: Any) -> None:
+        tracking, context.tracking = context.tracking, False
+        try:
+            function(*arguments, **named)
+        finally:
+            context.tracking = tracking
+
+    run.__doc__ = function.__doc__
+    return run
+
+
+@_untracked
+def sgd(params: Tensors, grads: Tensors, momentum_buffers: Tensors | None, lr: float, momentum: float,
+        dampening: float, weight_decay: float, nesterov: bool, maximize: bool, first_step: bool) -> None:
+    """Stochastic gradient descent as `torch.optim.SGD`; on the first step the momentum buffers become the gradients."""
+    if not params:
+        return
+    has_momentum = momentum_buffers is not None
+    attributes = (len(params), has_momentum, first_step, dampening != 0, nesterov, weight_decay != 0, maximize)
+    kinds = [params, grads]
+    if momentum_buffers is not None and not first_step:
+        kinds.append(momentum_buffers)
+    written = [params] if momentum_buffers is None else [params, momentum_buffers]
+    _update(SGD, attributes, kinds, (lr, momentum, 1 - dampening, weight_decay), written)
+
+
+@_untracked
+def adam(params: Tensors, grads: Tensors, exp_avgs: Tensors, exp_avg_sqs: Tensors, max_exp_avg_sqs: Tensors | None,
+         steps: Sequence[int], lr: float, beta1: float, beta2: float, eps: float, weight_decay: float,
+         decoupled: bool, maximize: bool) -> None:
+    """Adam and AdamW (Kingma and Ba, 2015; Loshchilov and Hutter, 2019) as PyTorch computes them.
+
+    `steps` counts from 1; tensors with the same count are updated by one row.
+    """
+    for step in sorted(set(steps)):
+        chosen = [position for position, count in enumerate(steps) if count == step]
+        kinds = [[tensors[position] for position in chosen] for tensors in (params, grads, exp_avgs, exp_avg_sqs)]
+        if max_exp_avg_sqs is not None:
+            kinds.append([max_exp_avg_sqs[position] for position in chosen])
+        attributes = (len(chosen), max_exp_avg_sqs is not None, weight_decay != 0, decoupled, maximize)
+        step_size = lr / (1 - beta1 ** step)
+        decay = 1 - lr * weight_decay if decoupled else weight_decay
+        numbers = (step_size, (1 - beta2 ** step) ** 0.5, 1 - beta1, beta2, 1 - beta2, eps, decay)
+        _update(ADAM, attributes, kinds, numbers, [kinds[0], *kinds[2:]])
+
+
+@_untracked
+def rmsprop(params: Tensors, grads: Tensors, square_avgs: Tensors, momentum_buffers: Tensors | None,
+            grad_avgs: Tensors | None, lr: float, alpha: float, eps: float, weight_decay: float, momentum: float,
+            centered: bool, maximize: bool) -> None:
+    """RMSprop (Hinton, 2012) as `torch.optim.RMSprop`."""
+    if not params:
+        return
+    kinds = [params, grads, square_avgs]
+    kinds += [tensors for tensors in (momentum_buffers, grad_avgs) if tensors is not None]
+    attributes = (len(params), momentum_buffers is not None, grad_avgs is not None, weight_decay != 0, maximize)
+    _update(RMSPROP, attributes, kinds, (lr, alpha, 1 - alpha, eps, weight_decay, momentum), [kinds[0], *kinds[2:]])
+
+
+def realize_step(params: Tensors, states: Tensors, grads: Tensors) -> None:
+    """The end of a training step: computes everything that is alive, parameters, states and gradients among it."""
+    realize()
+
+
+__all__ = ["adam", "realize_step", "rmsprop", "sgd"]
