@@ -1,8 +1,8 @@
 """Numbers that the vector mathematics is made of.
 
 The polynomials are minimax approximations, found for this project by Remez' exchange algorithm in 45-digit
-arithmetic and then rounded to the dtype; each entry names the function, the interval and the largest error that
-the rounded coefficients leave. Coefficients are in ascending powers of the variable named.
+arithmetic and then rounded to the dtype; each entry names the function, the interval and the largest error
+that the rounded coefficients leave. Coefficients are in ascending powers of the variable named.
 """
 
 from __future__ import annotations

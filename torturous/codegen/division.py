@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def integer_quotient(e: Arithmetic, a: str, b: str) -> str:
-    """The quotient toward zero. Nothing traps: division by zero gives 0, and the smallest integer by −1 wraps."""
+    """The quotient toward zero. Nothing traps: division by zero gives 0, the smallest integer by −1 wraps."""
     zero = e.constant(0)
     by_zero = e.compare("eq", b, zero)
     if e.dtype is dtypes.int64:
@@ -70,7 +70,7 @@ def floor_divide(e: Arithmetic, a: str, b: str) -> str:
     infinity = e.constant(float("inf"))
     overflow = both(e, e.compare("eq", e.abs(plain), infinity), e.compare("ne", e.abs(a), infinity))
     quotient = e.binary("fdiv", e.select(overflow, a, e.sub(a, rest)), b)
-    lower = both(e, e.compare("ne", rest, zero), differ(e, e.compare("lt", b, zero), e.compare("lt", rest, zero)))
+    lower = _needs_divisor(e, rest, b)
     quotient = e.select(lower, e.sub(quotient, one), quotient)
     whole = floor(e, quotient)
     # The quotient was rounded: it may lie just under the integer that it stands for.
@@ -79,13 +79,22 @@ def floor_divide(e: Arithmetic, a: str, b: str) -> str:
     return e.select(e.compare("eq", b, zero), plain, whole)
 
 
+def _needs_divisor(e: Arithmetic, rest: str, b: str) -> str:
+    """Where a truncated remainder is not zero and not of the divisor's sign."""
+    zero = e.constant(0.0)
+    opposite = differ(e, e.compare("lt", b, zero), e.compare("lt", rest, zero))
+    return both(e, e.compare("ne", rest, zero), opposite)
+
+
 def remainder(e: Arithmetic, a: str, b: str) -> str:
-    """a − b·⌊a/b⌋ with the divisor's sign, as Python's %; integers modulo zero give 0, floats NaN."""
+    """a − b·⌊a/b⌋ with the divisor's sign, as Python's %; integers modulo zero give 0, floats NaN.
+
+    Exact before a possible addition of b, also where PyTorch's vectors give NaN because a/b overflows.
+    """
     if not e.floating:
         return _integer_floor_and_remainder(e, a, b)[1]
-    zero = e.constant(0.0)
     rest = truncated_remainder(e, a, b)
-    lower = both(e, e.compare("ne", rest, zero), differ(e, e.compare("lt", b, zero), e.compare("lt", rest, zero)))
+    lower = _needs_divisor(e, rest, b)
     return e.select(lower, e.add(rest, b), rest)
 
 
@@ -124,9 +133,9 @@ def _as_double(e: Arithmetic, scalar: str) -> str:
 
 
 _LONG_DIVISION = """
-; The remainder of two positive finite numbers, the first not smaller: long division of the significands, eleven
-; bits of the quotient at a time.
-define internal double @torturous_long_division(double %a, double %b) #0 {
+; The remainder of two positive finite numbers, the first not smaller: long division of the significands,
+; eleven bits of the quotient at a time.
+define internal double @torturous_long_division(double %a, double %b) cold #0 {
 entry:
   %a_bits = bitcast double %a to i64
   %b_bits = bitcast double %b to i64

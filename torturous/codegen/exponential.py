@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from torturous.codegen.arithmetic import Arithmetic
 
 
-# Powers of e -------------------------------------------------------------------------------------------------------
+# Powers of e ------------------------------------------------------------------------------------------------
 class _Reduced:
-    """x = k·ln 2 + r with an integer k and |r| ≤ ln(2)/2, and the polynomial of `numbers.exponential` at r."""
+    """x = k·ln 2 + r with an integer k and |r| ≤ ln(2)/2, and the polynomial `exponential` at r."""
 
     def __init__(self, e: Arithmetic, x: str) -> None:
         n, form = numbers(e), format_of(e)
@@ -148,15 +148,15 @@ def erf(e: Arithmetic, x: str) -> str:
     return copy_sign(e, e.select(e.compare("lt", magnitude, e.constant(1.0)), small, large), x)
 
 
-# Logarithms --------------------------------------------------------------------------------------------------------
+# Logarithms -------------------------------------------------------------------------------------------------
 def separate(e: Arithmetic, x: str) -> tuple[str, str, str]:
-    """x = 2^k·m with 3/4 ≤ m < 3/2 for positive normal x: k as a number, m, and k in the exponent field's place."""
+    """x = 2^k·m with 3/4 ≤ m < 3/2 for positive normal x: k as a number, m, and k in the exponent's place."""
     i, form = integers(e), format_of(e)
     pattern = bits(e, x)
-    zero_at = form.pattern(0)
-    # x/(3/4) with the bias that 1 has: its exponent field is k + bias.
-    field = i.binary("and", i.add(pattern, i.constant(1 << (form.fraction - 1))), i.constant(-1 << form.fraction))
-    shift = i.sub(field, i.constant(zero_at))
+    # Half a significand more carries into the exponent from 3/2 on.
+    raised = i.add(pattern, i.constant(1 << (form.fraction - 1)))
+    field = i.binary("and", raised, i.constant(-1 << form.fraction))
+    shift = i.sub(field, i.constant(form.pattern(0)))
     number = i.binary("lshr", field, i.constant(form.fraction))
     magic = form.pattern(form.fraction) | 1 << (form.fraction - 1)
     k = e.sub(from_bits(e, i.add(number, i.constant(magic - form.bias))), e.constant(form.magic))
@@ -183,7 +183,7 @@ def _settle(e: Arithmetic, x: str, result: str) -> str:
 def _combine(
     e: Arithmetic, k: str, f: str, two: tuple[float, ...], base: tuple[float, float] | None
 ) -> str:
-    """log(2^k·(1 + f)) to the base whose log(2) is `two`, in parts, and whose log(e) is `base` (None for e)."""
+    """log(2^k·(1 + f)) to the base whose log(2) is `two`, in parts, and log(e) is `base` (None: base e)."""
     curved = e.mul(e.mul(f, f), polynomial(e, f, numbers(e).logarithm))
     if base is None:
         near = e.add(f, e.multiply_add(k, e.constant(two[1]), curved))
@@ -195,11 +195,13 @@ def _combine(
     return e.multiply_add(k, e.constant(two[0]), near)
 
 
-def _logarithm(e: Arithmetic, x: str, two: tuple[float, ...], base: tuple[float, float] | None) -> str:
+def _logarithm(
+    e: Arithmetic, x: str, two: tuple[float, ...], base: tuple[float, float] | None = None
+) -> str:
     one = e.constant(1.0)
     if has_native_parts(e):
-        # Significand in [3/4, 3/2), NaN for negative numbers; the exponents of 0 and infinity are infinite, and
-        # with them everything special comes out right by itself.
+        # Significand in [3/4, 3/2), NaN for negative numbers; the exponents of 0 and infinity are infinite,
+        # and with them everything special comes out right by itself.
         m = native(e, "getmant", [x], 0b1011)
         k = e.sub(native(e, "getexp", [x]), native(e, "getexp", [m]))
         return _combine(e, k, e.sub(m, one), two, base)

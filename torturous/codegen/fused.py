@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torturous.codegen.lanes import (
+    bits,
     both,
     cast,
     companion,
     copy_sign,
+    differ,
     either,
     format_of,
     from_bits,
@@ -21,7 +23,6 @@ from torturous.codegen.lanes import (
     outlined,
     two_sum,
 )
-from torturous.codegen.lanes import bits as bits_of
 from torturous.core import dtypes
 
 if TYPE_CHECKING:
@@ -46,9 +47,9 @@ def _sum_to_odd(e: Arithmetic, a: str, b: str) -> str:
     i = integers(e)
     total, error = two_sum(e, a, b)
     zero = e.constant(0.0)
-    inexact = e.builder.value(f"fcmp one {e.kind} {error}, zeroinitializer")  # false where the sum is infinite
-    lower = e.builder.value(f"xor {e.mask} {e.compare('lt', error, zero)}, {e.compare('lt', total, zero)}")
-    pattern = bits_of(e, total)
+    inexact = e.builder.value(f"fcmp one {e.kind} {error}, zeroinitializer")  # not where the sum is infinite
+    lower = differ(e, e.compare("lt", error, zero), e.compare("lt", total, zero))
+    pattern = bits(e, total)
     toward_zero = i.sub(pattern, i.constant(1))
     pattern = i.select(both(e, inexact, lower), toward_zero, pattern)
     odd = i.binary("or", pattern, i.constant(1))
@@ -92,11 +93,11 @@ def _within(i: Arithmetic, value: str, low: int, high: int) -> str:
 
 
 def _separate(e: Arithmetic, x: str) -> tuple[str, str]:
-    """x = m·2^k with 1 ≤ |m| < 2 and an integer k; m = 0 for zero, and infinity and NaN are left to the caller."""
+    """x = m·2^k with 1 ≤ |m| < 2 and an integer k; m = 0 for zero. Not for infinity and NaN."""
     i, form = integers(e), format_of(e)
     small = e.compare("lt", e.abs(x), e.constant(2.0**-1022))
     x = e.select(small, e.mul(x, e.constant(2.0**64)), x)
-    pattern = bits_of(e, x)
+    pattern = bits(e, x)
     exponent = i.binary("lshr", pattern, i.constant(form.fraction))
     exponent = i.sub(i.binary("and", exponent, i.constant(2047)), i.constant(form.bias))
     mantissa = i.binary("and", pattern, i.constant(form.sign | ((1 << form.fraction) - 1)))
@@ -134,7 +135,7 @@ def _error_free(e: Arithmetic, a: str, b: str, c: str) -> str:
     rest = _sum_to_odd(e, total_error, upper_error)
     rounded = e.add(total, rest)
 
-    # Where the result is subnormal, the smallest normal number added first puts the rounding where it belongs.
+    # Where the result is subnormal, the smallest normal number added first puts the rounding in its place.
     quantum = _within(i, i.sub(i.constant(-1074), exponent), -300, 300)
     limit = _power(e, i.add(quantum, i.constant(52)))
     anchor = e.select(e.compare("lt", e.abs(rounded), limit), copy_sign(e, limit, rounded), zero)
@@ -145,8 +146,4 @@ def _error_free(e: Arithmetic, a: str, b: str, c: str) -> str:
     half = i.binary("ashr", exponent, i.constant(1))
     result = e.mul(e.mul(result, _power(e, half)), _power(e, i.sub(exponent, half)))
     result = copy_sign(e, result, rounded)
-    return e.select(e.builder.value(f"and {e.mask} {ordinary}, {_not(e, simple)}"), result, plain)
-
-
-def _not(e: Arithmetic, mask: str) -> str:
-    return e.builder.value(f"xor {e.mask} {mask}, splat (i1 true)")
+    return e.select(simple, plain, e.select(ordinary, result, plain))

@@ -1,4 +1,4 @@
-"""Small tools that the vector mathematics is written with: bit patterns, polynomials, and code outside the line.
+"""Small tools that the vector mathematics is written with: bit patterns, polynomials, code outside the line.
 
 Everything takes the `Arithmetic` emitter `e`, as an elementwise op's `lower` does.
 """
@@ -136,15 +136,13 @@ def two_product(e: Arithmetic, a: str, b: str) -> tuple[str, str]:
     return product, e.multiply_add(a, b, e.neg(product))
 
 
-# Code outside the line ---------------------------------------------------------------------------------------------
+# Code outside the line --------------------------------------------------------------------------------------
 def define_once(builder: Builder, name: str, text: str) -> None:
     """Puts a module-level definition beside the builder's declarations; its linkage has to be `internal`."""
     builder.declarations.setdefault(name, text)
 
 
-def outlined(
-    e: Arithmetic, name: str, body: Callable[..., str], *arguments: str
-) -> str:
+def outlined(e: Arithmetic, name: str, body: Callable[..., str], *arguments: str) -> str:
     """A call of an internal function on vectors of `e`, written by `body(emitter, *parameters)` on first use.
 
     For what takes so many instructions on some target that repeating it would swell every kernel.
@@ -197,7 +195,7 @@ def with_lane(e: Arithmetic, vector: str, scalar: str, index: int) -> str:
     return e.builder.value(f"insertelement {e.kind} {vector}, {e.scalar} {scalar}, i32 {index}")
 
 
-# AVX-512's instructions that no generic IR stands for ----------------------------------------------------------------
+# AVX-512's instructions that no generic IR stands for -------------------------------------------------------
 def has_native_parts(e: Arithmetic) -> bool:
     """Whether vectors of `e` are whole AVX-512 registers, or one half or quarter of one."""
     size = e.lanes * format_of(e).bits

@@ -1,15 +1,15 @@
 """The vector functions that elementwise ops lower to, gathered under one name for `Arithmetic`.
 
 Each takes the emitter `e` and values of type `e.kind`. They call nothing outside the module that is being
-written and give the same bits for every number of lanes and on every machine; NaN alone may differ in sign and
-payload. Subnormal numbers, infinities and signed zeros are as IEEE 754 has them.
+written and give the same bits for every number of lanes and on every machine; NaN alone may differ in sign
+and payload. Subnormal numbers, infinities and signed zeros are as IEEE 754 has them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torturous.codegen.division import floor_divide, integer_quotient, remainder
+from torturous.codegen.division import floor_divide, integer_quotient, remainder, truncated_remainder
 from torturous.codegen.exponential import erf, exp, expm1, log, log1p, log2, log10, sigmoid, tanh
 from torturous.codegen.fused import fused_multiply_add
 from torturous.codegen.lanes import cast, companion
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ceil", "cos", "erf", "exp", "expm1", "float_to_integer", "floor", "floor_divide", "fused_multiply_add",
-    "integer_quotient", "log", "log10", "log1p", "log2", "narrow", "pow", "remainder", "round", "sigmoid", "sin",
-    "sqrt", "tanh", "trunc", "uniform24", "uniform53", "widen",
+    "integer_quotient", "log", "log10", "log1p", "log2", "narrow", "pow", "remainder", "round", "sigmoid",
+    "sin", "sqrt", "tanh", "trunc", "truncated_remainder", "uniform24", "uniform53", "widen",
 ]
 
 

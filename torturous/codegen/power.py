@@ -14,6 +14,7 @@ from torturous.codegen.lanes import (
     both,
     cast,
     companion,
+    differ,
     either,
     format_of,
     from_bits,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def pow(e: Arithmetic, a: str, b: str) -> str:
-    """aᵇ, with IEEE 754's special cases for floats; integers wrap, and give 0 for negative b unless a is ±1."""
+    """aᵇ, with IEEE 754's special cases for floats; integers wrap, negative b gives 0 unless a is ±1."""
     if not e.floating:
         return _integer_power(e, a, b)
     magnitude = e.abs(a)
@@ -46,9 +47,7 @@ def _settle(e: Arithmetic, a: str, b: str, magnitude: str, result: str) -> str:
     # Zero or infinity to any power, and anything to ±infinity, is infinite where base and exponent agree.
     endless = either(e, e.compare("eq", e.abs(b), infinity),
                      either(e, e.compare("eq", magnitude, infinity), e.compare("eq", magnitude, zero)))
-    agree = e.builder.value(
-        f"xor {e.mask} {e.compare('gt', magnitude, one)}, {e.compare('lt', b, zero)}"
-    )
+    agree = differ(e, e.compare("gt", magnitude, one), e.compare("lt", b, zero))
     result = e.select(endless, e.select(agree, infinity, zero), result)
     # Whole numbers to whole numbers may be negative; others have no real root.
     whole = e.compare("eq", trunc(e, b), b)
@@ -57,15 +56,15 @@ def _settle(e: Arithmetic, a: str, b: str, magnitude: str, result: str) -> str:
     negative = i.compare("lt", bits(e, a), i.constant(0))
     flipped = from_bits(e, i.binary("or", bits(e, result), i.constant(form.sign)))
     result = e.select(both(e, odd, negative), flipped, result)
-    rootless = e.builder.value(f"and {e.mask} {e.compare('lt', a, zero)}, {e.compare('lt', magnitude, infinity)}")
+    rootless = both(e, e.compare("lt", a, zero), e.compare("lt", magnitude, infinity))
     fractional = e.compare("ne", trunc(e, b), b)
     result = e.select(both(e, rootless, fractional), e.constant(float("nan")), result)
     # NaN in, NaN out, but for 1 to any power and any number to the power of 0.
     unordered = e.builder.value(f"fcmp uno {e.kind} {a}, {b}")
     result = e.select(unordered, e.add(a, b), result)
     trivial = either(e, e.compare("eq", a, one), e.compare("eq", b, zero))
-    trivial = either(e, trivial, both(e, e.compare("eq", magnitude, one), e.compare("eq", e.abs(b), infinity)))
-    return e.select(trivial, one, result)
+    balanced = both(e, e.compare("eq", magnitude, one), e.compare("eq", e.abs(b), infinity))
+    return e.select(either(e, trivial, balanced), one, result)
 
 
 def _through_double(e: Arithmetic, a: str, b: str) -> str:
@@ -79,11 +78,12 @@ def _through_double(e: Arithmetic, a: str, b: str) -> str:
     exponent = at_least(wide, at_most(wide, wide.mul(b, logarithm), 200.0), -200.0)
     shifted = wide.add(exponent, wide.constant(form.magic))
     r = wide.sub(exponent, wide.sub(shifted, wide.constant(form.magic)))
-    power = i.add(i.binary("shl", bits(wide, shifted), i.constant(form.fraction)), i.constant(form.pattern(0)))
-    return cast(wide, "fptrunc", wide.mul(polynomial(wide, r, EXP2), from_bits(wide, power)), e)
+    whole = i.binary("shl", bits(wide, shifted), i.constant(form.fraction))
+    power = from_bits(wide, i.add(whole, i.constant(form.pattern(0))))
+    return cast(wide, "fptrunc", wide.mul(polynomial(wide, r, EXP2), power), e)
 
 
-# float64: numbers as unevaluated sums of two ---------------------------------------------------------------------------
+# float64: numbers as unevaluated sums of two ----------------------------------------------------------------
 def _logarithm_pair(e: Arithmetic, a: str) -> tuple[str, str]:
     """ln a to about 2^-66 relative, as a number and what it lacks.
 
@@ -143,29 +143,29 @@ def _in_pairs(e: Arithmetic, a: str, b: str) -> str:
     return scale_by_power(e, e.add(one, e.add(r, curve)), shifted, k)
 
 
-# Integers ----------------------------------------------------------------------------------------------------------
+# Integers ---------------------------------------------------------------------------------------------------
 def _integer_power(e: Arithmetic, a: str, b: str) -> str:
     """By repeated squaring, as long as some lane has bits of its exponent left."""
     builder = e.builder
     zero, one = e.constant(0), e.constant(1)
     negative = e.compare("lt", b, zero)
-    start = e.select(negative, zero, b)
-    names = [builder.value(f"bitcast {e.kind} {value} to {e.kind}") for value in (one, a, start)]
-    before, header, body, after = builder.block, *(builder.label(hint) for hint in ("power", "square", "raised"))
+    initial = (one, a, e.select(negative, zero, b))
+    before, header, body, after = builder.block, *map(builder.label, ("power", "square", "raised"))
     builder.emit(f"br label %{header}")
     builder.start_block(header)
     place = len(builder.lines)
-    builder.lines += ["", "", ""]
-    result, base, exponent = (builder.label("%power") for _ in range(3))
+    builder.lines += [""] * len(initial)  # the phi nodes, once the values that come round have names
+    result, base, exponent = names = [builder.label("%power") for _ in initial]
     builder.emit(f"br i1 {any_lane(e, e.compare('ne', exponent, zero))}, label %{body}, label %{after}")
     builder.start_block(body)
     odd = e.compare("ne", e.binary("and", exponent, one), zero)
-    following = [e.select(odd, e.mul(result, base), result), e.mul(base, base), e.binary("lshr", exponent, one)]
+    product, square = e.mul(result, base), e.mul(base, base)
+    following = (e.select(odd, product, result), square, e.binary("lshr", exponent, one))
     builder.emit(f"br label %{header}")
-    for index, (name, first, after_that) in enumerate(zip((result, base, exponent), names, following, strict=True)):
-        builder.lines[place + index] = (
-            f"  {name} = phi {e.kind} [ {first}, %{before} ], [ {after_that}, %{body} ]"
-        )
+    builder.lines[place : place + len(initial)] = [
+        f"  {name} = phi {e.kind} [ {first}, %{before} ], [ {later}, %{body} ]"
+        for name, first, later in zip(names, initial, following, strict=True)
+    ]
     builder.start_block(after)
     if not e.dtype.signed:
         return result

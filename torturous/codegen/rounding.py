@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from torturous.codegen.arithmetic import Arithmetic
 
 
-# To integers, in the same dtype --------------------------------------------------------------------------------------
+# To integers, in the same dtype -----------------------------------------------------------------------------
 def _to_nearest(e: Arithmetic, a: str) -> str:
-    """Non-negative numbers to the nearest integer, ties to even, by pushing the fraction out of the significand."""
+    """Non-negative numbers to the nearest integer, ties to even: the fraction is pushed out and is gone."""
     large = e.constant(2.0 ** format_of(e).fraction)
     return e.select(e.compare("lt", a, large), e.sub(e.add(a, large), large), a)
 
@@ -63,7 +63,7 @@ def ceil(e: Arithmetic, a: str) -> str:
     return copy_sign(e, e.select(e.compare("lt", nearest, a), higher, nearest), a)
 
 
-# Sixteen-bit floats -----------------------------------------------------------------------------------------------
+# Sixteen-bit floats -----------------------------------------------------------------------------------------
 class _Words:
     """Operations on vectors of i32, for the bit patterns below."""
 
@@ -80,7 +80,8 @@ class _Words:
 
     def select(self, condition: str, a: int | str, b: str) -> str:
         left = f"splat (i32 {a})" if isinstance(a, int) else a
-        return self.builder.value(f"select <{self.lanes} x i1> {condition}, {self.kind} {left}, {self.kind} {b}")
+        mask = f"<{self.lanes} x i1> {condition}"
+        return self.builder.value(f"select {mask}, {self.kind} {left}, {self.kind} {b}")
 
     def of(self, value: str) -> str:
         """The bits of floats."""
@@ -128,7 +129,7 @@ def narrow(builder: Builder, value: str, target: DType, lanes: int) -> str:
 
 
 def _narrow_bfloat(w: _Words, pattern: str) -> str:
-    """A bfloat16 is a float without its low half: add just under half of its last bit, a whole half where odd."""
+    """A bfloat16 is a float's upper half: add just under half of its last bit, or half if that is odd."""
     odd = w.op("and", w.op("lshr", pattern, 16), 1)
     rounded = w.op("lshr", w.op("add", w.op("add", pattern, 0x7FFF), odd), 16)
     nan = w.op("icmp ugt", w.op("and", pattern, 0x7FFFFFFF), 0x7F800000)
@@ -142,7 +143,7 @@ def _narrow_half(w: _Words, pattern: str) -> str:
     odd = w.op("and", w.op("lshr", magnitude, 13), 1)
     normal = w.op("lshr", w.op("add", w.op("add", magnitude, 0xFFF), odd), 13)
     normal = w.op("sub", normal, 112 << 10)
-    # Subnormal results: one half has its last bit where they have theirs, so adding it rounds in the right place.
+    # Subnormal results: 0.5 has its last bit where they have theirs, so adding it rounds in the right place.
     half = 0x3F000000
     raised = b.value(f"fadd {w.single} {w.floats(magnitude)}, splat (float 0x3FE0000000000000)")
     subnormal = w.op("sub", w.of(raised), half)
@@ -153,12 +154,12 @@ def _narrow_half(w: _Words, pattern: str) -> str:
     return w.op("or", result, w.op("lshr", w.op("and", pattern, -0x80000000), 16))
 
 
-# Floats to integers -----------------------------------------------------------------------------------------------
+# Floats to integers -----------------------------------------------------------------------------------------
 def float_to_integer(builder: Builder, value: str, source: DType, target: DType, lanes: int) -> str:
     """Toward zero, as PyTorch casts on x86-64: NaN and what is out of range become the smallest integer.
 
-    uint8 takes the low eight bits of the int64, so that −1 becomes 255 and 300 becomes 44. From float32 the int32
-    will do: beyond its range these bits are zero.
+    uint8 takes the low eight bits of the int64, so that −1 becomes 255 and 300 becomes 44. From float32 the
+    int32 will do: beyond its range these bits are zero.
     """
     if target is dtypes.uint8:
         middle = dtypes.int32 if source is dtypes.float32 else dtypes.int64

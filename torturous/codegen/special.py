@@ -1,4 +1,4 @@
-"""Kernels of their own kind: raw random words, and scattering with addition."""
+"""Kernels of their own kind: raw random words, scattering, and joining many parts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torturous.codegen.loops import Work
 from torturous.compiler.graph import Node
 from torturous.compiler.sizes import ONE, Size, product, row_major
 from torturous.core import dtypes
+from torturous.core.dtypes import DType
 from torturous.core.errors import UnsupportedError
 from torturous.ir import creation, indexing
 
@@ -22,8 +23,10 @@ def write_special(writer: KernelWriter) -> Work:
     assert node is not None
     if node.op is creation.RANDOM:
         return _random(writer, node)
-    if node.op in (indexing.TAKE_ADD, indexing.TAKE_ALONG_ADD):
+    if node.op in (indexing.TAKE_ADD, indexing.TAKE_ALONG_ADD, indexing.PUT, indexing.PUT_ALONG):
         return _scatter(writer, node)
+    if node.op is indexing.JOIN:
+        return _join(writer, node)
     raise UnsupportedError(f"no kernel for {node.op.name}")
 
 
@@ -112,12 +115,12 @@ def _twist(writer: KernelWriter, state: str) -> None:
 
 # Scatter -----------------------------------------------------------------------------------------------------------
 def _scatter(writer: KernelWriter, node: Node) -> Work:
-    """base, then x added at the index's positions in the index's order; one item per place before the axis."""
+    """base, then x added or written at the index's positions in its order; one item per place before the axis."""
     b = writer.builder
     base, index, x = writer.kernel.operands
     operand_base, operand_index, operand_x = node.inputs
     (axis,) = node.attributes
-    along = node.op is indexing.TAKE_ALONG_ADD
+    along = node.op in (indexing.TAKE_ALONG_ADD, indexing.PUT_ALONG)
     out = writer.pointer(node)
     before = product(node.shape[:axis]) if not along else ONE
     granule = writer.argument(Argument("granule"), "i64")
@@ -125,17 +128,16 @@ def _scatter(writer: KernelWriter, node: Node) -> Work:
     last = b.minimum(b.mul("%last_piece", granule), writer.size(before))
     extent = writer.size(node.shape[axis])
     size = node.dtype.itemsize
-    scalar = "i8" if node.dtype is dtypes.bool_ else scalar_kind(node.dtype)
     copied = product(node.shape[axis:]) if not along else product(node.shape)
     with looping(b, first, last) as item:
         start = b.mul(item, writer.size(copied))
         with looping(b, start, b.add(start, writer.size(copied))) as place:
             offset = b.mul(place, size)
-            b.store(scalar, b.load(scalar, b.offset(writer.pointer(base), offset), size), b.offset(out, offset), size)
+            _move(writer, node.dtype, b.offset(writer.pointer(base), offset), b.offset(out, offset))
         if along:
-            _add_along(writer, node, operand_index, operand_x, extent, axis)
+            _combine_along(writer, node, operand_index, operand_x, extent, axis)
         else:
-            _add_slices(writer, node, operand_index, item, extent, axis)
+            _combine_slices(writer, node, operand_index, item, extent, axis)
     del operand_base, index, x
     return Work(before, None, copied + product(operand_x.shape))
 
@@ -154,9 +156,13 @@ def _position(writer: KernelWriter, node: Node, index: Node, place: Integer, ext
     return b.choose(bad, 0, value)
 
 
-def _accumulate(writer: KernelWriter, node: Node, target: Integer, source: Integer) -> None:
-    """out[target] += x[source], rounded to the node's dtype."""
+def _combine(writer: KernelWriter, node: Node, target: Integer, source: Integer) -> None:
+    """out[target] = x[source] where the op puts; else out[target] += x[source], rounded to the node's dtype."""
     b, dtype = writer.builder, node.dtype
+    if node.op in (indexing.PUT, indexing.PUT_ALONG):
+        _move(writer, dtype, b.offset(writer.pointer(writer.kernel.operands[2]), b.mul(source, dtype.itemsize)),
+              b.offset(writer.pointer(node), b.mul(target, dtype.itemsize)))
+        return
     size, wide = dtype.itemsize, kind(dtype, 1)
     memory = "<1 x i8>" if dtype is dtypes.bool_ else wide
     working = dtypes.float32 if dtype.is_half else dtype
@@ -171,7 +177,7 @@ def _accumulate(writer: KernelWriter, node: Node, target: Integer, source: Integ
     b.store(memory, writer.to_memory(convert(b, total, working, dtype, 1), dtype, 1), out, size)
 
 
-def _add_slices(writer: KernelWriter, node: Node, index: Node, item: Integer, extent: Integer, axis: int) -> None:
+def _combine_slices(writer: KernelWriter, node: Node, index: Node, item: Integer, extent: Integer, axis: int) -> None:
     b = writer.builder
     count, after = writer.size(product(index.shape)), writer.size(product(node.shape[axis + 1:]))
     with looping(b, 0, count) as k:
@@ -179,10 +185,10 @@ def _add_slices(writer: KernelWriter, node: Node, index: Node, item: Integer, ex
         target = b.mul(b.add(b.mul(item, extent), position), after)
         source = b.mul(b.add(b.mul(item, count), k), after)
         with looping(b, 0, after) as j:
-            _accumulate(writer, node, b.add(target, j), b.add(source, j))
+            _combine(writer, node, b.add(target, j), b.add(source, j))
 
 
-def _add_along(writer: KernelWriter, node: Node, index: Node, x: Node, extent: Integer, axis: int) -> None:
+def _combine_along(writer: KernelWriter, node: Node, index: Node, x: Node, extent: Integer, axis: int) -> None:
     """One element at a time, in the index's order."""
     b = writer.builder
     strides = row_major(node.shape)
@@ -200,7 +206,50 @@ def _add_along(writer: KernelWriter, node: Node, index: Node, x: Node, extent: I
             chosen = _position(writer, node, index, flat, extent) if position == axis else place
             target = b.add(target, b.mul(chosen, writer.size(strides[position])))
             source = b.add(source, b.mul(place, writer.size(x_strides[position])))
-        _accumulate(writer, node, target, source)
+        _combine(writer, node, target, source)
+
+
+# Join --------------------------------------------------------------------------------------------------------------
+def _join(writer: KernelWriter, node: Node) -> Work:
+    """Copies parts one after another; an item is one part at one place before the axis.
+
+    The parts' addresses, widths and places are laid out in arrays, so that the text hardly grows with their number.
+    """
+    b = writer.builder
+    (axis,) = node.attributes
+    parts = writer.kernel.operands
+    count = len(parts)
+    before = product(node.shape[:axis])
+    places = writer.size(before)
+    total = writer.size(product(node.shape[axis:]))
+    arrays = [b.hoisted(f"alloca [{count} x i64], align 64") for _ in range(3)]
+    start: Integer = 0
+    for number, (part, operand) in enumerate(zip(parts, node.inputs, strict=True)):
+        address = b.value(f"ptrtoint ptr {writer.pointer(part)} to i64")
+        width = writer.size(product(operand.shape[axis:]))
+        for array, value in zip(arrays, (address, width, start), strict=True):
+            b.store("i64", value, b.offset(array, 8 * number), 8)
+        start = b.add(start, width)
+    granule = writer.argument(Argument("granule"), "i64")
+    first = b.mul("%first_piece", granule)
+    last = b.minimum(b.mul("%last_piece", granule), b.mul(places, count))
+    size = node.dtype.itemsize
+    with looping(b, first, last) as item:
+        number, place = b.rem(item, count), b.div(item, count)
+        address, width, start = (b.load("i64", b.offset(array, b.mul(number, 8)), 8) for array in arrays)
+        source = b.offset(b.value(f"inttoptr i64 {address} to ptr"), b.mul(b.mul(place, width), size))
+        target = b.offset(writer.pointer(node), b.mul(b.add(b.mul(place, total), start), size))
+        with looping(b, 0, width) as element:
+            offset = b.mul(element, size)
+            _move(writer, node.dtype, b.offset(source, offset), b.offset(target, offset))
+    return Work(before * count, None, product(node.inputs[0].shape[axis:]))
+
+
+def _move(writer: KernelWriter, dtype: DType, source: str, target: str) -> None:
+    """Copies one element as it lies in memory."""
+    b = writer.builder
+    scalar = f"i{8 * dtype.itemsize}"
+    b.store(scalar, b.load(scalar, source, dtype.itemsize), target, dtype.itemsize)
 
 
 __all__ = ["Size", "write_special"]

@@ -61,7 +61,7 @@ def _either_wave(e: Arithmetic, quadrant: str, r: str, r_low: str) -> str:
 
 
 def _reduce(e: Arithmetic, x: str) -> tuple[str, str, str]:
-    """x = q·π/2 + r for x ≥ 0: the integer q modulo 4 in its two low bits; r with |r| ≤ π/4, and what it lacks.
+    """x = q·π/2 + r for x ≥ 0: the integer q, modulo 4, in its low bits; r with |r| ≤ π/4; what r lacks.
 
     After Cody and Waite: the first fused step is exact, and the others round relative to their result, which
     for no float in range comes near enough to zero to need a fourth part of π/2.
@@ -108,7 +108,7 @@ def _reduce_one(e: Arithmetic, angle: str) -> tuple[str, str, str]:
     return quadrant, high, b.value(f"fptrunc double {lack} to float")
 
 
-# Payne and Hanek's reduction ----------------------------------------------------------------------------------------
+# Payne and Hanek's reduction --------------------------------------------------------------------------------
 _PADDING = 64
 _WORDS = 21
 """64-bit words of 2/π, the first of them zero: enough for the largest double and 190 bits below the point."""
@@ -137,16 +137,16 @@ def _two_over_pi() -> str:
 
 
 _REDUCTION = """
-; An angle x = m·2^e of at least 2^17, m being an integer of 53 bits: the quadrant and the rest in [−π/4, π/4].
-; Bits of 2/π above 2^(2−e) add whole turns and are skipped; of the 192 that follow, times m, the top two are the
-; quadrant and the others the fraction of it.
-define internal { i64, double } @torturous_reduce_angle(double %x) #0 {
+; An angle x = m*2^e of at least 2^17, m being an integer of 53 bits: the quadrant and the rest, at most pi/4.
+; Bits of 2/pi above 2^(2-e) add whole turns and are skipped; of the 192 that follow, times m, the top two are
+; the quadrant and the others the fraction of it.
+define internal { i64, double } @torturous_reduce_angle(double %x) cold #0 {
 entry:
   %bits = bitcast double %x to i64
   %field = lshr i64 %bits, 52
   %fraction = and i64 %bits, 4503599627370495
   %m = or i64 %fraction, 4503599627370496
-  ; e = field − 1075; the window starts at bit e − 2 after the point, counted from 0, behind 64 bits of padding.
+  ; e = field - 1075; the window starts at bit e - 2 after the point, counted from 0, behind 64 zeros.
   %start = sub i64 %field, 1013
   %word = lshr i64 %start, 6
   %shift = and i64 %start, 63
@@ -180,7 +180,7 @@ entry:
   %negative = icmp slt i128 %signed, 0
   %opposite = sub i128 0, %signed
   %magnitude = select i1 %negative, i128 %opposite, i128 %signed
-  ; The leading 106 bits as two doubles, times π/2.
+  ; The leading 106 bits as two doubles, times pi/2.
   %zeros = call i128 @llvm.ctlz.i128(i128 %magnitude, i1 false)
   %zeros_safe = and i128 %zeros, 127
   %normal = shl i128 %magnitude, %zeros_safe
@@ -197,7 +197,7 @@ entry:
   %far_second = fmul double %second, 0x3FF921FB54442D18
   %far = fadd double %far_first, %far_second
   %sum = fadd double %near, %far
-  ; The first part counts 2^(75 − zeros) of 2^-128.
+  ; The first part counts 2^(75 - zeros) of 2^-128.
   %zeros_word = trunc i128 %zeros_safe to i64
   %exponent = sub i64 970, %zeros_word
   %scale_bits = shl i64 %exponent, 52
@@ -214,8 +214,8 @@ entry:
 
 def _define_reduction(builder: Builder) -> str:
     if "torturous_reduce_angle" not in builder.declarations:
-        define_once(builder, "torturous_two_over_pi",
-                    f"@torturous_two_over_pi = internal constant [{_WORDS} x i64] [{_two_over_pi()}], align 8")
+        table = f"@torturous_two_over_pi = internal constant [{_WORDS} x i64] [{_two_over_pi()}], align 8"
+        define_once(builder, "torturous_two_over_pi", table)
         builder.declare("i64", "llvm.fshl.i64", ["i64", "i64", "i64"])
         builder.declare("i128", "llvm.ctlz.i128", ["i128", "i1"])
         define_once(builder, "torturous_reduce_angle", _REDUCTION)

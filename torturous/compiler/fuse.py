@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from torturous.compiler.graph import Graph, Node
-from torturous.compiler.kernel import Accumulator, Kernel, Store
+from torturous.compiler.kernel import Accumulator, Convert, Expression, Kernel, Load, Store
 from torturous.compiler.lower import CannotPull, Positions, Puller, flat_address
-from torturous.compiler.sizes import Affine
+from torturous.compiler.sizes import Affine, Size
 from torturous.ir import contraction, movement, reduction
 from torturous.ir.op import Kind
 
@@ -139,10 +139,13 @@ class _Fusion:
         for node in self.graph.nodes:  # A stored reshape is free if its operand is stored.
             if node in self.stored and node.op is movement.RESHAPE:
                 self._store(node.inputs[0])
-        kernels = []
+        self.kernels: list[Kernel] = []
+        self.padded: dict[tuple, Node] = {}
+        kernels = self.kernels
         for node in self.graph.nodes:
             if node in self.stored and node.op.kind is not Kind.LEAF and self.storage_of(node) is node:
-                kernels.append(self._kernel(node))
+                kernel = self._kernel(node)  # May first append kernels of its own needs.
+                kernels.append(kernel)
         outputs, holders = [], set(self.graph.leaves)
         for node in self.graph.outputs:
             holder = self.storage_of(node)
@@ -242,11 +245,73 @@ class _Fusion:
         kernel.axes, kernel.reduced = extents[:rank], extents[rank:]
         puller = self._puller(kernel)
         dtype = contraction.accumulator(anchor.dtype)
-        sides = [
-            puller.convert(puller.mapped(operand, [contraction.Map(*m) for m in its_maps]), dtype)
-            for operand, its_maps in zip((left, right), maps, strict=True)
-        ]
+        sides = []
+        for operand, its_maps in zip((left, right), maps, strict=True):
+            all_maps = [contraction.Map(*index_map) for index_map in its_maps]
+            value = puller.mapped(*self._padded(operand, all_maps, puller))
+            if not _is_plain_load(value):
+                assert operand not in self.stored, f"{operand} is stored and yet no plain load"
+                raise CannotPull(operand)
+            sides.append(puller.convert(value, dtype))
         kernel.product = (sides[0], sides[1])
         kernel.accumulators.append(Accumulator(anchor.op, dtype, sides[0]))
         puller.accumulated[anchor] = (0, dtype)
         self._finish(kernel, node, anchor, tuple(map(Affine.axis, range(rank))), puller)
+
+    def _padded(self, operand: Node, maps: list[contraction.Map], puller: Puller
+                ) -> tuple[Node, list[contraction.Map]]:
+        """An operand that the maps do not leave, and maps onto it: where they would, a copy with zeros around it.
+
+        A divisor becomes zeros between the elements, so that the contraction itself is plain products.
+        """
+        shape: list[Size] = []
+        positions: list[Affine] = []
+        moved: list[contraction.Map] = []
+        inside = True
+        quotients: list[int] = []
+        for axis, ((terms, offset, divisor), size) in enumerate(zip(maps, operand.shape, strict=True)):
+            affine = Affine(Size.of(offset), {loop: Size.of(factor) for loop, factor in terms})
+            if puller.stays_inside(affine, divisor, size):
+                shape.append(size)
+                positions.append(Affine.axis(axis))
+                moved.append(contraction.Map(terms, offset, divisor))
+                quotients.append(1)
+                continue
+            inside = False
+            low = Size.of(offset)
+            high = Size.of(offset)
+            for loop, factor in terms:
+                reach = (puller.extents[loop] - 1) * factor
+                low, high = (low + reach, high) if factor < 0 else (low, high + reach)
+            shape.append(high - low + 1)
+            positions.append(Affine.axis(axis) + low)
+            quotients.append(divisor)
+            moved.append(contraction.Map(terms, Size.of(offset) - low, 1))  # type: ignore[arg-type]
+        if inside:
+            return operand, maps
+        key = (operand, tuple(shape), tuple(positions), tuple(quotients))
+        copy = self.padded.get(key)
+        if copy is None:
+            copy = self.padded[key] = self._padded_copy(operand, tuple(shape), positions, quotients)
+        return copy, moved
+
+    def _padded_copy(self, operand: Node, shape: tuple[Size, ...], positions: list[Affine], divisors: list[int]
+                     ) -> Node:
+        copy = Node(-1 - len(self.padded), movement.PAD, (), shape, operand.dtype, (), operand.place)
+        kernel = Kernel(list(shape), names=["pad"], places=[operand.place])
+        puller = self._puller(kernel)
+        value = puller.bordered(operand, positions, divisors)
+        axes = tuple(map(Affine.axis, range(len(shape))))
+        kernel.stores.append(Store(copy, flat_address(axes, shape), value))
+        self.stored.add(copy)
+        self.kernels.append(kernel)
+        return copy
+
+
+def _is_plain_load(expression: Expression) -> bool:
+    """Whether an operand is no more than an affine load."""
+    while isinstance(expression, Convert):
+        expression = expression.operand
+    return isinstance(expression, Load) and not expression.guards and all(
+        axis >= 0 for axis in expression.address.terms
+    )

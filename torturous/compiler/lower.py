@@ -218,7 +218,7 @@ class Puller:
             affine = Affine(Size.of(offset), {loop: Size.of(factor) for loop, factor in terms})
             position = self._quotient(affine, divisor)
             positions.append(position)
-            if not self._stays_inside(affine, divisor, size):
+            if not self.stays_inside(affine, divisor, size):
                 tests.append(Guard(position, size))
         inside = tuple(tests)
         value = self.pull(x, tuple(positions), inside)
@@ -226,16 +226,30 @@ class Puller:
             return value  # A guarded load is zero outside by itself.
         return Choose(x.dtype, inside, value, Literal(x.dtype, 0))
 
-    def _stays_inside(self, affine: Affine, divisor: int, size: Size) -> bool:
+    def bordered(self, x: Node, positions: Sequence[Affine], divisors: Sequence[int]) -> Expression:
+        """x at these positions over its divisors, zero where they leave x or are not whole."""
+        moved = tuple(self._quotient(p, divisor) for p, divisor in zip(positions, divisors, strict=True))
+        inside = tuple(
+            Guard(position, size) for position, size in zip(moved, x.shape, strict=True)
+            if not (len(position.terms) == 1 and position.constant == 0 and min(position.terms) >= 0
+                    and self.extents[next(iter(position.terms))] == size)
+        )
+        return Choose(x.dtype, inside, self.pull(x, moved, inside), Literal(x.dtype, 0))
+
+    def stays_inside(self, affine: Affine, divisor: int, size: Size) -> bool:
         """Whether a position cannot leave its axis, as far as symbols tell."""
-        if divisor != 1 or affine.constant.constant is None or affine.constant.constant < 0:
+        if divisor != 1:
             return False
-        reach = affine.constant + 1
+        low, past = affine.constant, affine.constant + 1
         for loop, factor in affine.terms.items():
-            if (factor.constant or 0) < 0:
+            if factor.constant is None:
                 return False
-            reach = reach + (self.extents[loop] - 1) * factor
-        return reach == size or _within(reach, size)
+            reach = (self.extents[loop] - 1) * factor
+            if factor.constant < 0:
+                low = low + reach
+            else:
+                past = past + reach
+        return (low.constant or 0) >= 0 and low.constant is not None and (past == size or _within(past, size))
 
     def _quotient(self, affine: Affine, divisor: int) -> Affine:
         return affine if divisor == 1 else self._derive(("quotient", affine, divisor), Quotient(affine, divisor))

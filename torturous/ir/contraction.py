@@ -160,7 +160,7 @@ def _infer(at: Attributes, operands: Sequence[Type]) -> Type:
 
 
 CONTRACT = define(Op(
-    "contract", Kind.CONTRACT, None, _meaning, (_gradient_rule(0), _gradient_rule(1)), (0, 1),
+    "contract", Kind.CONTRACT, None, _meaning, (_gradient_rule(0), _gradient_rule(1)), ((1,), (0,)),
     document="attributes: number of reduced loops, maps of the first and of the second operand"))
 
 

@@ -11,10 +11,9 @@ from math import prod
 from typing import Any
 
 from torturous.core import dtypes
-from torturous.core.dtypes import Category
+from torturous.core.dtypes import DType
 from torturous.core.shapes import Shape
 from torturous.ir.contraction import CONTRACT, Map, convolution, linear, transposed_convolution
-from torturous.ir.elementwise import UNIFORM53
 from torturous.ir.op import Attributes, Kind, Op, Type, define
 from torturous.ir.reduction import AMAX, ARGMAX, lowest
 
@@ -24,7 +23,7 @@ def _define(
     infer: Callable[[Attributes, Sequence[Any]], Type] | None,
     expand: Callable[..., Any],
     *gradients: Callable[..., Any] | None,
-    saves: tuple[int, ...] = (),
+    saves: tuple[Any, ...] = (),
     document: str = "",
 ) -> Op:
     return define(Op(name, Kind.MACRO, infer, None, gradients, saves, None, expand, document=document))
@@ -59,7 +58,7 @@ def _linear_bias_rule(g: Any, out: Any, at: Attributes, x: Any, weight: Any, bia
 
 
 LINEAR = _define("linear", None, _expand_linear, _linear_input_rule, _linear_weight_rule, _linear_bias_rule,
-                 saves=(0, 1), document="x(…, I), weight(O, I), bias(O)? → (…, O)")
+                 saves=((1,), (0,), ()), document="x(…, I), weight(O, I), bias(O)? → (…, O)")
 
 
 # Convolution -----------------------------------------------------------------------------------------------------
@@ -128,18 +127,18 @@ def _convolve(like: Any, at: Attributes, x: Any, weight: Any) -> Any:
 
 CONVOLUTION = _define(
     "convolution", None, _expand_convolution, _convolution_input_rule, _convolution_weight_rule,
-    _convolution_bias_rule, saves=(0, 1),
+    _convolution_bias_rule, saves=((1,), (0,), ()),
     document="x(N, C, …), weight, bias? → (N, O, …); attributes: transposed, stride, padding, dilation, groups")
 CONVOLUTION_INPUT = _define(
     "convolution_input", None, _expand_gradient(0),
     lambda gg, out, at, g, weight: _convolve(g, at, gg, weight),
     lambda gg, out, at, g, weight: g.apply_typed(CONVOLUTION_WEIGHT, weight.shape, weight.dtype, gg, attributes=at),
-    saves=(0, 1), document="the gradient of a convolution's input: operands the result's gradient, weight")
+    saves=((1,), (0,)), document="the gradient of a convolution's input: operands the result's gradient, weight")
 CONVOLUTION_WEIGHT = _define(
     "convolution_weight", None, _expand_gradient(1),
     lambda gg, out, at, g, x: _convolve(g, at, x, gg),
     lambda gg, out, at, g, x: g.apply_typed(CONVOLUTION_INPUT, x.shape, x.dtype, gg, attributes=at),
-    saves=(0, 1), document="the gradient of a convolution's weight: operands the result's gradient, input")
+    saves=((1,), (0,)), document="the gradient of a convolution's weight: operands the result's gradient, input")
 
 
 # Pooling ---------------------------------------------------------------------------------------------------------
@@ -206,6 +205,27 @@ MAX_UNPOOL = _define(
 MAX_PICK = _define(
     "max_pick", None, _expand_max_pick,
     lambda gg, out, at, x, tap: gg.apply_typed(MAX_UNPOOL, x.shape, x.dtype, tap, attributes=at), None, saves=(1,))
+
+
+def _expand_max_pool_place(out: Type, at: Attributes, x: Any) -> Any:
+    """Where each maximum lies in the flattened windowed axes of x."""
+    kernel, stride, padding, dilation = at
+    spatial = len(kernel)
+    rest = x.apply_typed(MAX_POOL_TAP, out.shape, dtypes.int64, attributes=at)
+    place: Any = None
+    extent = 1
+    for axis in reversed(range(spatial)):
+        quotient = rest.floor_divide(kernel[axis])
+        tap = rest - quotient * kernel[axis]
+        rest = quotient
+        first = x.iota(out.shape[axis - spatial], dtypes.int64) * stride[axis] - padding[axis]
+        position = (first.reshape((out.shape[axis - spatial],) + (1,) * (spatial - 1 - axis)) + tap * dilation[axis]) * extent
+        place = position if place is None else place + position
+        extent *= x.shape[axis - spatial]
+    return place
+
+
+MAX_POOL_PLACE = _define("max_pool_place", None, _expand_max_pool_place)
 WINDOW_SUM = _define(
     "window_sum", None,
     lambda out, at, x: _windowed(x, out.shape, at, 0).sum(_kernel_axes(out.shape, at)),
@@ -222,6 +242,41 @@ def _expand_window_spread(out: Type, at: Attributes, g: Any) -> Any:
 WINDOW_SPREAD = _define(
     "window_spread", None, _expand_window_spread,
     lambda gg, out, at, g: gg.apply_typed(WINDOW_SUM, g.shape, g.dtype, attributes=at))
+
+
+# Average pooling: attributes (kernel, stride, padding, dilation of 1, whether padding counts)
+def _window_count(like: Any, x: Shape, out: Shape, at: Attributes, dtype: DType) -> Any:
+    """How many elements each window has: out's windowed axes. What hangs over the padding never counts."""
+    kernel, stride, padding, _, padded = at
+    spatial = len(kernel)
+    count: Any = None
+    for axis in range(spatial):
+        size, margin = x[axis - spatial], padding[axis] if padded else 0
+        first = like.iota(out[axis - spatial], dtypes.int64) * stride[axis] - padding[axis]
+        last = (first + kernel[axis]).minimum(size + margin)
+        along = (last - first.maximum(-margin)).to(dtype).reshape((out[axis - spatial],) + (1,) * (spatial - 1 - axis))
+        count = along if count is None else count * along
+    return count
+
+
+def _expand_average_pool(out: Type, at: Attributes, x: Any) -> Any:
+    wide = dtypes.float32 if out.dtype.is_half else out.dtype
+    total = x.to(wide).apply_typed(WINDOW_SUM, out.shape, wide, attributes=at[:4])
+    return (total / _window_count(x, x.shape, out.shape, at, wide)).to(out.dtype)
+
+
+def _expand_average_spread(out: Type, at: Attributes, g: Any) -> Any:
+    wide = dtypes.float32 if out.dtype.is_half else out.dtype
+    share = g.to(wide) / _window_count(g, out.shape, g.shape, at, wide)
+    return share.apply_typed(WINDOW_SPREAD, out.shape, wide, attributes=at[:4]).to(out.dtype)
+
+
+AVERAGE_POOL = _define(
+    "average_pool", None, _expand_average_pool,
+    lambda g, out, at, x: g.apply_typed(AVERAGE_SPREAD, x.shape, x.dtype, attributes=at))
+AVERAGE_SPREAD = _define(
+    "average_spread", None, _expand_average_spread,
+    lambda gg, out, at, g: gg.apply_typed(AVERAGE_POOL, g.shape, g.dtype, attributes=at))
 
 
 # Softmax ---------------------------------------------------------------------------------------------------------
@@ -244,29 +299,11 @@ SOFTMAX = _define(
 SOFTMAX_BACKWARD = _define(
     "softmax_backward", _same, lambda out, at, g, y: y * (g - (g * y).sum(at, True)),
     lambda gg, out, at, g, y: gg.apply(SOFTMAX_BACKWARD, y, attributes=at),
-    lambda gg, out, at, g, y: gg * (g - (g * y).sum(at, True)) - g * (gg * y).sum(at, True), saves=(0, 1))
+    lambda gg, out, at, g, y: gg * (g - (g * y).sum(at, True)) - g * (gg * y).sum(at, True), saves=((1,), (0, 1)))
 LOG_SOFTMAX = _define(
     "log_softmax", _same, _expand_log_softmax,
     lambda g, out, at, x: g.apply(LOG_SOFTMAX_BACKWARD, out, attributes=at), saves=(-1,))
 LOG_SOFTMAX_BACKWARD = _define(
     "log_softmax_backward", _same, lambda out, at, g, y: g - y.exp() * g.sum(at, True),
     lambda gg, out, at, g, y: gg - (gg * y.exp()).sum(at, True),
-    lambda gg, out, at, g, y: -(gg * y.exp() * g.sum(at, True)), saves=(0, 1))
-
-
-# Dropout ---------------------------------------------------------------------------------------------------------
-def _expand_noise(out: Type, at: Attributes, words: Any, keep: Any) -> Any:
-    """1/keep where an element stays and 0 where it goes, from two raw words an element, as in PyTorch."""
-    count = prod(out.shape)
-    high = words.slice((count,), (0,), (2,), (words.slot(0),))
-    low = words.slice((count,), (0,), (2,), (words.slot(1),))
-    kept = low.apply(UNIFORM53, high).lt(keep)
-    one = words.full((), dtypes.float32 if out.dtype.is_half else out.dtype, 1)
-    return kept.where(one / keep, 0.0).to(out.dtype).reshape(out.shape)
-
-
-NOISE = _define("noise", None, _expand_noise, None, None, document="dropout's factors; operands: raw words, 1 − p")
-
-
-# Losses ----------------------------------------------------------------------------------------------------------
-__all__ = ["Category"]
+    lambda gg, out, at, g, y: -(gg * y.exp() * g.sum(at, True)), saves=((1,), (0, 1)))

@@ -68,7 +68,8 @@ class Op:
 
     `infer(attributes, operands)` gives the result's type or raises PyTorch's error; an operand is a `Type`, or a
     `Category` for a Python number. `gradients` holds one rule per operand: `rule(g, out, attributes, *operands)`
-    over `Value`s, None where nothing flows. `saves` names what the rules read: operand positions, −1 for the output.
+    over `Value`s, None where nothing flows. `saves` names what the rules read: operand positions, −1 for the output;
+    either one tuple for all rules or a tuple of tuples, one per rule (`define` makes it the latter).
     """
 
     name: str
@@ -77,7 +78,7 @@ class Op:
     meaning: Callable[..., Any] | None = None
     """`meaning(node type, attributes, *arrays)` in NumPy; a test oracle, never what runs."""
     gradients: tuple[Callable[..., Any] | None, ...] = ()
-    saves: tuple[int, ...] = ()
+    saves: tuple[Any, ...] = ()
     lower: Callable[..., Any] | None = None
     """Elementwise: `lower(emitter, *vectors)`, in the compute dtype."""
     expand: Callable[..., Any] | None = None
@@ -103,6 +104,8 @@ def define(op: Op) -> Op:
     """Enters an op into the table."""
     if op.name in BY_NAME:
         raise ValueError(f"op {op.name} is defined twice")
+    if not op.saves or isinstance(op.saves[0], int):
+        op.saves = (op.saves,) * len(op.gradients)
     op.number = len(OPS)
     OPS.append(op)
     BY_NAME[op.name] = op

@@ -7,9 +7,9 @@ index, or, below zero, a *slot*: a Python number whose value stays outside the k
 
 from __future__ import annotations
 
-import itertools
 import sys
 import threading
+import weakref
 from collections.abc import Sequence
 from types import CodeType
 from typing import Any
@@ -45,7 +45,6 @@ def number_category(number: bool | int | float) -> Category:
 
 
 _inferred: dict[tuple, int] = {}
-_serials = itertools.count()
 
 _package = __name__.partition(".")[0] + "."
 _internal: dict[CodeType, bool] = {}
@@ -93,8 +92,8 @@ class Record:
     besides this list refers to its owner. `tracked` says whether gradients flow through a row.
     """
 
-    __slots__ = ("rows", "owners", "places", "tracked", "slots", "leaves", "values", "versions", "sources",
-                 "freed", "serial", "cut", "urgent", "__weakref__")
+    __slots__ = ("rows", "owners", "places", "tracked", "slots", "leaves", "values", "versions", "sources", "hooks",
+                 "freed", "tape", "cut", "urgent", "__weakref__")
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
@@ -107,12 +106,16 @@ class Record:
         self.values: dict[int, Any] = {}
         """After realization: buffers by row, of leaves and of what was stored."""
         self.versions: dict[int, int] = {}
-        """Version of the owning storage when a row became its value."""
+        """Rows in storages: a weak reference to the storage, and its version when the row was its value."""
         self.sources: dict[int, Any] = {}
-        """Tracked leaves: the tensor whose gradient accumulates, or (record, row) of an older tape."""
+        """Rows whose gradient goes on outside this record: to the tensor in which it accumulates, or to a row of
+        an older tape, given as (record, row)."""
+        self.hooks: dict[int, Any] = {}
+        """What autograd calls when a row's gradient is complete."""
         self.freed = bytearray()
         """Rows whose saved values a backward pass has given up."""
-        self.serial = next(_serials)
+        self.tape: weakref.ref[Record] | None = None
+        """Once realized: where the rows are now, for as long as a backward pass could still need them."""
         self.cut: Place = None
         self.urgent = False
         """Whether a leaf entered was memory that others can write: realize as soon as its reader is recorded."""
@@ -161,6 +164,21 @@ class Record:
                     flag = 1
                     break
         return self.append((op.number, attributes, type_index, *operands), flag, place)
+
+    def close(self) -> Record:
+        """Moves everything to a new record, the tape, and leaves this one empty.
+
+        Tensors remember the pending record that they were entered into; it must not keep a history alive that only
+        tensors with gradients should keep.
+        """
+        tape = Record()
+        for name in ("rows", "places", "tracked", "slots", "values", "versions", "sources", "hooks", "freed"):
+            kept, empty = getattr(self, name), getattr(tape, name)
+            setattr(tape, name, kept)
+            setattr(self, name, empty)
+        self.owners, self.leaves = [], {}
+        self.tape = weakref.ref(tape)
+        return tape
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -1,16 +1,25 @@
-"""Views: other ways of looking at the same memory, and the movement operations that make them."""
+"""Views: other ways of looking at the same memory, and the movement operations that make them.
+
+A view is its base's storage and a chain of movement ops; strides and offset are what PyTorch would report, and what
+an exported NumPy view uses. Everything here is linear and moves elements only, so gradients need no rules of their own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from math import prod
+from operator import index as whole
 from typing import TYPE_CHECKING, Any
 
-from torturous.core.shapes import infer_view_size, normalize_axis, view_strides
+import numpy as np
+
+from torturous.core.dtypes import DType
+from torturous.core.shapes import Shape, broadcast, infer_view_size, is_contiguous, normalize_axis, view_strides
 from torturous.ir import movement
 from torturous.ir.op import TYPES, Attributes, Op, type_number
 from torturous.ir.record import context, user_place
-from torturous.tensor.base import Step, TensorBase, apply_typed, wrap
+from torturous.tensor.base import Step, TensorBase, apply, apply_typed, wrap
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -38,8 +47,40 @@ def view(t: TensorBase, op: Op, attributes: Attributes, shape: Sequence[int], st
 def sizes(arguments: tuple[Any, ...]) -> tuple[int, ...]:
     """`view(2, 3)` and `view((2, 3))` alike."""
     if len(arguments) == 1 and isinstance(arguments[0], (tuple, list)):
-        return tuple(int(size) for size in arguments[0])
-    return tuple(int(size) for size in arguments)
+        arguments = tuple(arguments[0])
+    return tuple(map(whole, arguments))
+
+
+def as_function(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method as a function whose first parameter is called `input`, as PyTorch's functions have it."""
+
+    @wraps(method)
+    def function(input: TensorBase, *arguments: Any, **named: Any) -> Any:
+        if not isinstance(input, TensorBase):
+            raise TypeError(
+                f"{method.__name__}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
+        return method(input, *arguments, **named)
+
+    return function
+
+
+def _moved(rank: int, source: int | Sequence[int], destination: int | Sequence[int]) -> list[int]:
+    """The order of axes that takes `source` axes to `destination` and keeps the others in their order."""
+    sources = [source] if isinstance(source, int) else list(source)
+    destinations = [destination] if isinstance(destination, int) else list(destination)
+    if len(sources) != len(destinations):
+        raise RuntimeError(
+            f"movedim: Invalid source or destination dims: source ({sources} dims) should contain the same number of "
+            f"dims as destination ({destinations} dims)")
+    taken = [normalize_axis(axis, rank) for axis in sources]
+    put = [normalize_axis(axis, rank) for axis in destinations]
+    for name, axes, given in (("source", taken, sources), ("destination", put, destinations)):
+        if len(set(axes)) != len(axes):
+            raise RuntimeError(f"movedim: repeated dim in `{name}` ({given})")
+    order = [axis for axis in range(rank) if axis not in taken]
+    for place, axis in sorted(zip(put, taken, strict=True)):
+        order.insert(place, axis)
+    return order
 
 
 class Movement(TensorBase):
@@ -47,9 +88,23 @@ class Movement(TensorBase):
 
     __slots__ = ()
 
-    def view(self, *shape: Any) -> Tensor:
-        """The same memory under another shape; RuntimeError where strides do not allow it."""
-        wanted = infer_view_size(sizes(shape), self.shape.numel())  # type: ignore[attr-defined]
+    # Shapes --------------------------------------------------------------------------------------------------------
+    def view(self, *shape: Any, dtype: DType | None = None) -> Tensor:
+        """The same memory under another shape, one size of which may be −1.
+
+        Raises RuntimeError where the strides do not allow it. Looking at the bytes as another dtype is not supported.
+        """
+        if dtype is None and len(shape) == 1 and isinstance(shape[0], DType):
+            (dtype,) = shape
+        if dtype is not None:
+            if dtype is self.dtype:
+                return view(self, movement.RESHAPE, (), self.shape, self.strides)
+            raise NotImplementedError(
+                f"view({dtype}) of a tensor of {self.dtype}: memory is not reinterpreted as another dtype here; "
+                f"use .to({dtype}) to convert the values, or .numpy().view(...) for the bytes")
+        if not shape:
+            raise TypeError("view() received no size; give a shape such as view(-1), view(2, 3) or view((2, 3))")
+        wanted = infer_view_size(sizes(shape), prod(self.shape))
         strides = view_strides(self.shape, self.strides, wanted)
         if strides is None:
             raise RuntimeError(
@@ -58,62 +113,206 @@ class Movement(TensorBase):
                 "Use .reshape(...) instead.")
         return view(self, movement.RESHAPE, (), wanted, strides)
 
+    def view_as(self, other: TensorBase) -> Tensor:
+        return self.view(tuple(other.shape))
+
     def reshape(self, *shape: Any) -> Tensor:
         """The same elements under another shape: a view where strides allow it, else a copy."""
-        wanted = infer_view_size(sizes(shape), self.shape.numel())  # type: ignore[attr-defined]
+        wanted = infer_view_size(sizes(shape), prod(self.shape))
         strides = view_strides(self.shape, self.strides, wanted)
         if strides is not None:
             return view(self, movement.RESHAPE, (), wanted, strides)
         return apply_typed(movement.RESHAPE, wanted, self.dtype, self)
 
-    def permute(self, *order: Any) -> Tensor:
+    def reshape_as(self, other: TensorBase) -> Tensor:
+        return self.reshape(tuple(other.shape))
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        """Axes start_dim … end_dim (both included) as one; a 0-d tensor gets one axis."""
         rank = len(self.shape)
-        axes = tuple(normalize_axis(axis, rank) for axis in sizes(order))
-        if sorted(axes) != list(range(rank)):
-            raise RuntimeError(f"permute(dims): {list(axes)} is not an order of the {rank} axes of the tensor")
+        first, last = normalize_axis(start_dim, rank), normalize_axis(end_dim, rank)
+        if first > last:
+            raise RuntimeError("flatten() has invalid args: start_dim cannot come after end_dim")
+        if rank and first == last:
+            return self  # type: ignore[return-value]
+        shape = tuple(self.shape)
+        return self.reshape((*shape[:first], prod(shape[first:last + 1]), *shape[last + 1:]))
+
+    def ravel(self) -> Tensor:
+        return self.reshape(-1)
+
+    def unflatten(self, dim: int, sizes: Sequence[int]) -> Tensor:
+        """One axis as several, one of which may be −1."""
+        axis = normalize_axis(dim, len(self.shape))
+        if not sizes:
+            raise RuntimeError("unflatten: sizes must be non-empty")
+        shape = tuple(self.shape)
+        given = [whole(size) for size in sizes]
+        if -1 not in given and prod(given) != shape[axis]:
+            raise RuntimeError(
+                f"unflatten: Provided sizes {given} don't multiply up to the size of dim {axis} ({shape[axis]}) in "
+                "the input tensor")
+        wanted = infer_view_size(given, shape[axis])
+        return self.view((*shape[:axis], *wanted, *shape[axis + 1:]))
+
+    def squeeze(self, dim: int | Sequence[int] | None = None) -> Tensor:
+        """Without axes of size 1: all of them, or those of `dim` that have it."""
+        rank = len(self.shape)
+        if dim is None:
+            axes = set(range(rank))
+        else:
+            given = [dim] if isinstance(dim, int) else list(dim)
+            found = [normalize_axis(axis, rank) for axis in given]
+            if len(set(found)) != len(found):
+                raise RuntimeError(f"squeeze: a dim appears multiple times in the list of dims {given}")
+            axes = set(found)
+        kept = [axis for axis in range(rank) if axis not in axes or self.shape[axis] != 1]
+        return view(self, movement.RESHAPE, (), [self.shape[a] for a in kept], [self.strides[a] for a in kept])
+
+    def unsqueeze(self, dim: int) -> Tensor:
+        """With an axis of size 1 put in at `dim`."""
+        rank = len(self.shape)
+        axis = dim + rank + 1 if dim < 0 else dim
+        if not 0 <= axis <= rank:
+            raise IndexError(
+                f"Dimension out of range (expected to be in range of [{-rank - 1}, {rank}], but got {dim})")
+        shape, strides = list(self.shape), list(self.strides)
+        stride = shape[axis] * strides[axis] if axis < rank else 1
+        shape.insert(axis, 1)
+        strides.insert(axis, stride)
+        return view(self, movement.RESHAPE, (), shape, strides)
+
+    # Order of axes -------------------------------------------------------------------------------------------------
+    def permute(self, *dims: Any) -> Tensor:
+        rank = len(self.shape)
+        given = sizes(dims)
+        if len(given) != rank:
+            raise RuntimeError(
+                f"permute(sparse_coo): number of dimensions in the tensor input does not match the length of the "
+                f"desired ordering of dimensions i.e. input.dim() = {rank} is not equal to len(dims) = {len(given)}")
+        axes = tuple(normalize_axis(axis, rank) for axis in given)
+        if len(set(axes)) != rank:
+            raise RuntimeError(f"permute(): duplicate dims are not allowed, got {list(given)}")
         return view(self, movement.PERMUTE, axes, [self.shape[a] for a in axes], [self.strides[a] for a in axes])
 
-    def transpose(self, first: int, second: int) -> Tensor:
+    def transpose(self, dim0: int, dim1: int) -> Tensor:
         rank = len(self.shape)
-        first, second = normalize_axis(first, rank), normalize_axis(second, rank)
+        first, second = normalize_axis(dim0, rank), normalize_axis(dim1, rank)
         order = list(range(rank))
         if rank:
             order[first], order[second] = order[second], order[first]
         return self.permute(order)
 
-    def expand(self, *shape: Any) -> Tensor:
+    def swapaxes(self, axis0: int, axis1: int) -> Tensor:
+        return self.transpose(axis0, axis1)
+
+    def swapdims(self, dim0: int, dim1: int) -> Tensor:
+        return self.transpose(dim0, dim1)
+
+    def movedim(self, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+        return self.permute(_moved(len(self.shape), source, destination))
+
+    def moveaxis(self, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+        return self.movedim(source, destination)
+
+    def t(self) -> Tensor:
+        """A matrix transposed; a vector or scalar as it is."""
+        rank = len(self.shape)
+        if rank > 2:
+            raise RuntimeError(
+                f"t() expects a tensor with <= 2 dimensions, but self is {rank}D; use transpose(dim0, dim1) or .mT")
+        return self.permute(*reversed(range(rank)))
+
+    @property
+    def T(self) -> Tensor:
+        """All axes reversed."""
+        return self.permute(*reversed(range(len(self.shape))))
+
+    @property
+    def mT(self) -> Tensor:
+        """The last two axes swapped."""
+        if len(self.shape) < 2:
+            raise RuntimeError(
+                f"tensor.mT is only supported on matrices or batches of matrices. Got {len(self.shape)}-D tensor.")
+        return self.transpose(-2, -1)
+
+    @property
+    def H(self) -> Tensor:
+        """A matrix transposed (there are no complex numbers to conjugate)."""
+        if len(self.shape) not in (0, 2):
+            raise RuntimeError(
+                f"tensor.H is only supported on matrices (2-D tensors). Got {len(self.shape)}-D tensor. "
+                "For batches of matrices, consider using tensor.mH")
+        return self.t()
+
+    @property
+    def mH(self) -> Tensor:
+        return self.mT
+
+    # Repetition ----------------------------------------------------------------------------------------------------
+    def expand(self, *size: Any) -> Tensor:
         """Axes of size 1 repeated, without copying; −1 keeps a size."""
-        wanted = list(sizes(shape))
+        wanted = list(sizes(size))
         lead = len(wanted) - len(self.shape)
         if lead < 0:
             raise RuntimeError(
                 f"expand({list(self.shape)}, size={wanted}): the number of sizes provided ({len(wanted)}) must be "
                 f"greater or equal to the number of dimensions in the tensor ({len(self.shape)})")
-        strides = [0] * lead
-        for axis, (size, stride) in enumerate(zip(self.shape, self.strides, strict=True)):
-            if wanted[lead + axis] == -1:
-                wanted[lead + axis] = size
-            if wanted[lead + axis] != size and size != 1:
+        strides = [0] * len(wanted)
+        for axis in reversed(range(len(wanted))):
+            have = self.shape[axis - lead] if axis >= lead else 1
+            if axis >= lead:
+                stride = self.strides[axis - lead]
+            else:
+                stride = wanted[axis + 1] * strides[axis + 1] if axis + 1 < len(wanted) else 1
+            if wanted[axis] == -1 and axis >= lead:
+                wanted[axis] = have
+            if wanted[axis] < 0:
                 raise RuntimeError(
-                    f"The expanded size of the tensor ({wanted[lead + axis]}) must match the existing size ({size}) "
-                    f"at non-singleton dimension {lead + axis}. Target sizes: {wanted}. Tensor sizes: "
-                    f"{list(self.shape)}")
-            strides.append(stride if wanted[lead + axis] == size else 0)
-        return view(self, movement.EXPAND, (), wanted, strides)
+                    f"The expanded size of the tensor ({wanted[axis]}) isn't allowed in a leading, non-existing "
+                    f"dimension {axis}")
+            if wanted[axis] != have and have != 1:
+                raise RuntimeError(
+                    f"The expanded size of the tensor ({wanted[axis]}) must match the existing size ({have}) "
+                    f"at non-singleton dimension {axis}. Target sizes: {wanted}. Tensor sizes: {list(self.shape)}")
+            strides[axis] = stride if wanted[axis] == have else 0
+        op = movement.RESHAPE if prod(wanted) == prod(self.shape) else movement.EXPAND  # A reshape can be written.
+        return view(self, op, (), wanted, strides)
 
-    def unsqueeze(self, axis: int) -> Tensor:
-        axis = normalize_axis(axis, len(self.shape) + 1)
-        shape, strides = list(self.shape), list(self.strides)
-        stride = shape[axis] * strides[axis] if axis < len(shape) else 1
-        shape.insert(axis, 1)
-        strides.insert(axis, stride)
-        return view(self, movement.RESHAPE, (), shape, strides)
+    def expand_as(self, other: TensorBase) -> Tensor:
+        return self.expand(tuple(other.shape))
 
+    def broadcast_to(self, size: Sequence[int]) -> Tensor:
+        return self.expand(tuple(size))
+
+    def repeat(self, *repeats: Any) -> Tensor:
+        """Copies laid side by side, so often along each axis (new leading axes included)."""
+        times = sizes(repeats)
+        lead = len(times) - len(self.shape)
+        if lead < 0:
+            raise RuntimeError(
+                "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor: "
+                f"{list(times)} for shape {list(self.shape)}")
+        if any(count < 0 for count in times):
+            raise RuntimeError(f"Trying to create tensor with negative dimension: repeat({list(times)})")
+        shape = (1,) * lead + tuple(self.shape)
+        apart = tuple(size for pair in zip((1,) * len(shape), shape, strict=True) for size in pair)
+        spread = tuple(size for pair in zip(times, shape, strict=True) for size in pair)
+        wide = apply_typed(movement.EXPAND, spread, self.dtype, self.reshape(apart))
+        merged = tuple(count * size for count, size in zip(times, shape, strict=True))
+        return apply_typed(movement.RESHAPE, merged, self.dtype, wide)
+
+    def tile(self, *dims: Any) -> Tensor:
+        """`repeat`, but with ones put in front of too few counts."""
+        times = sizes(dims)
+        return self.repeat((1,) * (len(self.shape) - len(times)) + times)
+
+    # Parts of an axis ----------------------------------------------------------------------------------------------
     def sliced(self, axis: int, start: int, stop: int, step: int) -> Tensor:
         """self[..., start:stop:step, ...] along one axis, with 0 ≤ start and a positive step."""
         length = max(0, -(-(stop - start) // step))
         shape, strides = list(self.shape), list(self.strides)
-        offset = start * strides[axis] if length else 0
+        offset = start * strides[axis]
         shape[axis] = length
         strides[axis] *= step
         return view(self, movement.SLICE, ((axis,), (step,)), shape, strides, offset, (start if length else 0,))
@@ -125,23 +324,265 @@ class Movement(TensorBase):
             raise IndexError(
                 f"index {index} is out of bounds for dimension {axis} with size {size} (shape {list(self.shape)})")
         part = self.sliced(axis, index % size, index % size + 1, 1)
-        shape, strides = list(part.shape), list(part.strides)
+        shape, strides = list(part.shape), list(self.strides)
         del shape[axis], strides[axis]
         return view(part, movement.RESHAPE, (), shape, strides)
 
+    def _axis(self, dim: int, name: str) -> int:
+        """An axis to take apart; a 0-d tensor has none."""
+        if not self.shape:
+            raise IndexError(f"{name}() cannot be applied to a 0-dim tensor.")
+        return normalize_axis(dim, len(self.shape))
+
+    def select(self, dim: int, index: int) -> Tensor:
+        """One place of an axis, which vanishes; IndexError if there is no such place."""
+        return self.selected(self._axis(dim, "select"), whole(index))
+
+    def narrow(self, dim: int, start: int, length: int) -> Tensor:
+        """`length` places of an axis from `start` on."""
+        if not self.shape:
+            raise RuntimeError("narrow() cannot be applied to a 0-dim tensor.")
+        axis = self._axis(dim, "narrow")
+        start, length, size = whole(start), whole(length), self.shape[axis]
+        if length < 0:
+            raise RuntimeError(f"narrow(): length must be non-negative, got {length}")
+        if not -size <= start <= size:
+            raise IndexError(f"start out of range (expected to be in range of [{-size}, {size}], but got {start})")
+        start = start + size if start < 0 else start
+        if start + length > size:
+            raise RuntimeError(
+                f"start ({start}) + length ({length}) exceeds dimension size ({size}) of axis {axis}")
+        return self.sliced(axis, start, start + length, 1)
+
+    def unbind(self, dim: int = 0) -> tuple[Tensor, ...]:
+        """A view for each place of an axis."""
+        axis = normalize_axis(dim, len(self.shape))
+        if not self.shape:
+            raise IndexError("Dimension specified as 0 but tensor has no dimensions")
+        return tuple(self.selected(axis, place) for place in range(self.shape[axis]))
+
+    def split(self, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+        """Views of `split_size` places each (the last may be smaller), or of the listed numbers of places."""
+        if not self.shape:
+            raise RuntimeError("split expects at least a 1-dimensional tensor")
+        axis = normalize_axis(dim, len(self.shape))
+        size = self.shape[axis]
+        if isinstance(split_size, int):
+            if split_size < 0 or (split_size == 0 and size):
+                raise RuntimeError(
+                    f"split_size can only be 0 if dimension size is 0, and is never negative: got split_size="
+                    f"{split_size} for dimension {axis} of size {size}")
+            starts = list(range(0, size, split_size)) if size else [0]
+            return tuple(self.sliced(axis, start, min(start + split_size, size), 1) for start in starts)
+        parts = [whole(part) for part in split_size]
+        if any(part < 0 for part in parts) or sum(parts) != size:
+            raise RuntimeError(
+                f"split_with_sizes expects split_sizes to sum exactly to {size} (input tensor's size at dimension "
+                f"{axis}) and to be non-negative, but got split_sizes={parts}")
+        ends = np.cumsum(parts).tolist()
+        return tuple(self.sliced(axis, end - part, end, 1) for end, part in zip(ends, parts, strict=True))
+
+    def chunk(self, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+        """At most `chunks` views of equal size, the last perhaps smaller."""
+        if not self.shape:
+            raise RuntimeError("chunk expects at least a 1-dimensional tensor")
+        if chunks <= 0:
+            raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
+        axis = normalize_axis(dim, len(self.shape))
+        size = -(-self.shape[axis] // chunks)
+        if size == 0:
+            return tuple(self.sliced(axis, 0, 0, 1) for _ in range(chunks))
+        return self.split(size, axis)
+
+    def tensor_split(self, indices_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+        """So many parts as equal as can be, or parts between the given places (which are taken as in slicing)."""
+        if not self.shape:
+            raise RuntimeError("tensor_split expected at least a 1-dimensional tensor, but got a 0-dim tensor")
+        axis = normalize_axis(dim, len(self.shape))
+        size = self.shape[axis]
+        if isinstance(indices_or_sections, int):
+            sections = indices_or_sections
+            if sections <= 0:
+                raise RuntimeError(f"number of sections must be larger than 0, got {sections}")
+            small, larger = divmod(size, sections)
+            places = [small * k + min(k, larger) for k in range(1, sections)]
+        else:
+            places = [whole(place) for place in indices_or_sections]
+        parts, start = [], 0
+        for place in [*places, size]:
+            begin, end, _ = slice(start, place).indices(size)
+            parts.append(self.sliced(axis, begin, end, 1))
+            start = place
+        return tuple(parts)
+
+    def diagonal(self, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+        """A view of a diagonal of two axes, as a new last axis."""
+        rank = len(self.shape)
+        first, second = normalize_axis(dim1, rank), normalize_axis(dim2, rank)
+        if first == second:
+            raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
+        rows, columns = self.shape[first], self.shape[second]
+        length = max(0, min(rows, columns - offset) if offset >= 0 else min(rows + offset, columns))
+        kept = [axis for axis in range(rank) if axis not in (first, second)]
+        flat = self.permute(*kept, first, second)
+        lead, strides = [self.shape[a] for a in kept], [self.strides[a] for a in kept]
+        # As values, not as memory, the two axes can always be merged; then a diagonal is a slice.
+        flat = view(flat, movement.RESHAPE, (), [*lead, rows * columns], [*strides, 1])
+        start = (offset if offset >= 0 else -offset * columns) if length else 0
+        away = (offset * self.strides[second] if offset >= 0 else -offset * self.strides[first]) if length else 0
+        return view(flat, movement.SLICE, ((len(kept),), (columns + 1,)), [*lead, length],
+                    [*strides, self.strides[first] + self.strides[second]], away, (start,))
+
+    def diag(self, diagonal: int = 0) -> Tensor:
+        """The diagonal of a matrix, or the matrix with a vector on its diagonal and zeros elsewhere."""
+        rank = len(self.shape)
+        if rank == 2:
+            return self.diagonal(diagonal).clone()
+        if rank != 1:
+            raise RuntimeError(f"diag(): Supports 1D or 2D tensors. Got {rank}D")
+        size = self.shape[0] + abs(diagonal)
+        start = diagonal if diagonal >= 0 else -diagonal * size
+        flat = apply_typed(movement.PAD, (size * size,), self.dtype, self, 0, start if self.shape[0] else 0,
+                           attributes=((0,), (size + 1,)))
+        return apply_typed(movement.RESHAPE, (size, size), self.dtype, flat)
+
+    def unfold(self, dimension: int, size: int, step: int) -> Tensor:
+        """Windows of `size` places, `step` apart, along one axis; the places of a window become a new last axis.
+
+        A view in value, but one that cannot be written: windows may overlap.
+        """
+        rank = len(self.shape)
+        axis = normalize_axis(dimension, rank)
+        extent, stride = (self.shape[axis], self.strides[axis]) if rank else (1, 1)
+        if not 0 <= size <= extent:
+            raise RuntimeError(f"maximum size for tensor at dimension {axis} is {extent} but size is {size}")
+        if step <= 0:
+            raise RuntimeError(f"step is {step} but must be > 0")
+        count = (extent - size) // step + 1
+        if not rank:
+            return view(self, movement.RESHAPE, (), (size,), (1,)) if size else self.unsqueeze(0).sliced(0, 0, 0, 1)
+        lead, strides = list(self.shape), list(self.strides)
+        wide = view(self, movement.RESHAPE, (), [*lead, 1], [*strides, stride])
+        wide = view(wide, movement.EXPAND, (), [*lead, size], [*strides, stride])
+        lead[axis], strides[axis] = count, stride * step
+        shape = (*lead, size)
+        step_op = Step(movement.WINDOW, ((axis, rank, step, 1, 0),), type_number(shape, self.dtype), (0,))
+        return view(wide, step_op.op, step_op.attributes, shape, [*strides, stride], 0, (0,))
+
+    # Rearranged copies ---------------------------------------------------------------------------------------------
+    def flip(self, *dims: Any) -> Tensor:
+        """A copy with axes run backwards."""
+        rank = len(self.shape)
+        axes = tuple(normalize_axis(axis, rank) for axis in sizes(dims))
+        if len(set(axes)) != len(axes):
+            raise RuntimeError(f"dim appears multiple times in the list of dims: flip({list(dims)})")
+        if not rank or not axes:
+            return self.clone()
+        return apply(movement.FLIP, self, attributes=tuple(sorted(axes)))
+
+    def fliplr(self) -> Tensor:
+        if len(self.shape) < 2:
+            raise RuntimeError("Input must be >= 2-d.")
+        return self.flip(1)
+
+    def flipud(self) -> Tensor:
+        if not self.shape:
+            raise RuntimeError("Input must be >= 1-d.")
+        return self.flip(0)
+
+    def rot90(self, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
+        """A copy turned k times by 90° from the first of two axes towards the second."""
+        rank = len(self.shape)
+        if len(dims) != 2:
+            raise RuntimeError(f"expected total rotation dims == 2, but got dims = {len(dims)}")
+        if rank < 2:
+            raise RuntimeError(f"expected total dims >= 2, but got total dims = {rank}")
+        first, second = (normalize_axis(axis, rank) for axis in dims)
+        if first == second:
+            raise RuntimeError(f"expected rotation dims to be different, but got dim0 = {first} and dim1 = {second}")
+        turns = k % 4
+        if turns == 0:
+            return self.clone()
+        if turns == 2:
+            return self.flip(first, second)
+        return self.flip(second if turns == 1 else first).transpose(first, second).clone()
+
+    # Memory --------------------------------------------------------------------------------------------------------
     def clone(self) -> Tensor:
+        """A copy with history, always row-major."""
         return apply_typed(movement.ALIAS, tuple(self.shape), self.dtype, self)
 
     def contiguous(self) -> Tensor:
         """The tensor itself if its strides are row-major, else a copy that is."""
-        if self.is_contiguous():
-            return self  # type: ignore[return-value]
-        return self.clone()
+        return self if self.is_contiguous() else self.clone()  # type: ignore[return-value]
 
     def is_contiguous(self) -> bool:
-        from torturous.core.shapes import is_contiguous
-
         return is_contiguous(self.shape, self.strides)
 
 
-__all__ = ["Movement", "TYPES", "prod", "sizes", "view", "wrap"]
+# Functions -------------------------------------------------------------------------------------------------------------
+def reshape(input: TensorBase, shape: Sequence[int]) -> Tensor:
+    """`input.reshape(shape)`."""
+    return input.reshape(tuple(shape))  # type: ignore[attr-defined]
+
+
+def permute(input: TensorBase, dims: Sequence[int]) -> Tensor:
+    """`input.permute(dims)`."""
+    return input.permute(tuple(dims))  # type: ignore[attr-defined]
+
+
+def flip(input: TensorBase, dims: Sequence[int]) -> Tensor:
+    """`input.flip(dims)`."""
+    return input.flip(tuple(dims))  # type: ignore[attr-defined]
+
+
+def tile(input: TensorBase, dims: Sequence[int]) -> Tensor:
+    """`input.tile(dims)`."""
+    return input.tile(tuple(dims))  # type: ignore[attr-defined]
+
+
+def broadcast_shapes(*shapes: int | Sequence[int]) -> Shape:
+    """The shape that the given shapes broadcast to; RuntimeError where they do not."""
+    return broadcast([(shape,) if isinstance(shape, int) else tuple(shape) for shape in shapes] or [()])
+
+
+def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
+    """Every tensor expanded to their common shape."""
+    if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)):
+        tensors = tuple(tensors[0])
+    shape = broadcast([tuple(t.shape) for t in tensors])
+    return tuple(t.expand(shape) for t in tensors)
+
+
+broadcast_to = as_function(Movement.broadcast_to)
+chunk = as_function(Movement.chunk)
+clone = as_function(Movement.clone)
+diag = as_function(Movement.diag)
+diagonal = as_function(Movement.diagonal)
+flatten = as_function(Movement.flatten)
+fliplr = as_function(Movement.fliplr)
+flipud = as_function(Movement.flipud)
+moveaxis = as_function(Movement.moveaxis)
+movedim = as_function(Movement.movedim)
+narrow = as_function(Movement.narrow)
+ravel = as_function(Movement.ravel)
+rot90 = as_function(Movement.rot90)
+select = as_function(Movement.select)
+split = as_function(Movement.split)
+squeeze = as_function(Movement.squeeze)
+swapaxes = as_function(Movement.swapaxes)
+swapdims = as_function(Movement.swapdims)
+t = as_function(Movement.t)
+tensor_split = as_function(Movement.tensor_split)
+transpose = as_function(Movement.transpose)
+unbind = as_function(Movement.unbind)
+unflatten = as_function(Movement.unflatten)
+unsqueeze = as_function(Movement.unsqueeze)
+
+FUNCTIONS = (
+    "broadcast_shapes", "broadcast_tensors", "broadcast_to", "chunk", "clone", "diag", "diagonal", "flatten", "flip",
+    "fliplr", "flipud", "moveaxis", "movedim", "narrow", "permute", "ravel", "reshape", "rot90", "select", "split",
+    "squeeze", "swapaxes", "swapdims", "t", "tensor_split", "tile", "transpose", "unbind", "unflatten", "unsqueeze")
+"""Names that the package offers as functions."""
+
+__all__ = ["TYPES", "Movement", "as_function", "prod", "sizes", "view", "wrap", *FUNCTIONS]

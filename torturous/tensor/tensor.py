@@ -12,14 +12,13 @@ from torturous.core.dtypes import DType
 from torturous.core.shapes import normalize_axes
 from torturous.ir import reduction
 from torturous.ir.op import TYPES, Op
-from torturous.ir.record import context, user_place
 from torturous.runtime.buffers import Buffer, allocate
 from torturous.runtime.realize import realize
 from torturous.runtime.storage import Storage
 from torturous.tensor import autograd
 from torturous.tensor.arithmetic import Arithmetic
 from torturous.tensor.base import TensorBase, apply, set_class
-from torturous.tensor.movement import Movement
+from torturous.tensor.indexing import Indexing
 
 
 def reduce(t: TensorBase, op: Op, dim: int | Sequence[int] | None, keepdim: bool) -> Tensor:
@@ -27,7 +26,7 @@ def reduce(t: TensorBase, op: Op, dim: int | Sequence[int] | None, keepdim: bool
     return apply(op, t, attributes=(axes, keepdim))
 
 
-class Tensor(Arithmetic, Movement):
+class Tensor(Arithmetic, Indexing):
     """A multi-dimensional array with PyTorch's interface, computed when a value is needed."""
 
     __slots__ = ()
@@ -86,34 +85,6 @@ class Tensor(Arithmetic, Movement):
 
     def item(self) -> Any:
         return self.numpy().item()
-
-    def __getitem__(self, key: Any) -> Tensor:
-        keys = key if isinstance(key, tuple) else (key,)
-        t: Any = self
-        axis = 0
-        for k in keys:
-            if isinstance(k, int):
-                t = t.selected(axis, k)
-            else:
-                start, stop, step = k.indices(t.shape[axis])
-                t = t.sliced(axis, start, stop, step)
-                axis += 1
-        return t
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        from torturous.tensor.arithmetic import write_value
-
-        target = self[key]
-        target._writable()
-        place = user_place()
-        target._came_round(place)
-        if isinstance(value, TensorBase):
-            index = value.row()
-        else:
-            from torturous.ir.value import Value
-
-            index = Value(context.record, -1, place, False).full((), self.dtype, value).index
-        write_value(target, index, "setitem")
 
 
 set_class(Tensor)

@@ -1,0 +1,407 @@
+"""Packing: the operands of a contraction, a block of products at a time, in the order the micro-kernel reads them.
+
+Row panels are [row][BLOCK]: each row's products copied one after the other. Lane panels are [k][lanes]: for each
+product a line of lanes. How a line is fetched depends on where lanes lie in memory: in whole stretches, across
+contiguous products (transposed in registers), or anywhere (gathered).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torturous.codegen.arithmetic import Arithmetic, convert, kind
+from torturous.codegen.builder import Integer, looping
+from torturous.codegen.expressions import LANES, KernelWriter
+from torturous.compiler.kernel import Load
+from torturous.compiler.sizes import Size, product
+from torturous.core import dtypes
+from torturous.core.dtypes import DType
+from torturous.ir.contraction import BLOCK
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The register tile: `rows` broadcasts against `vectors` vectors of LANES."""
+
+    rows: int
+    vectors: int
+
+    @property
+    def lanes(self) -> int:
+        return self.vectors * LANES
+
+
+@dataclass(frozen=True)
+class Loops:
+    """Some loops of a side, neighbours merged where their addresses are one: extents and strides in elements."""
+
+    sizes: list[Size]
+    strides: list[Size]
+
+    @property
+    def count(self) -> Size:
+        return product(self.sizes)
+
+
+class Side:
+    """One operand: where its elements lie, as a sum of a batch part, its own loops' part and the products' part."""
+
+    def __init__(self, writer: KernelWriter, load: Load, dtype: DType, batch: list[int], own: list[int],
+                 reduced: list[int]) -> None:
+        self.writer = writer
+        self.b = writer.builder
+        self.load = load
+        self.dtype = dtype
+        """What products are computed in; elements are converted while packing."""
+        self.batch = [writer.size(load.address.factor(axis)) for axis in batch]
+        self.own = self._merged(own)
+        self.reduced = self._merged(reduced)
+        self.item = load.dtype.itemsize
+
+    def _merged(self, axes: list[int]) -> Loops:
+        kernel = self.writer.kernel
+        extents = kernel.axes + kernel.reduced
+        sizes: list[Size] = []
+        strides: list[Size] = []
+        for axis in axes:
+            size, stride = extents[axis], self.load.address.factor(axis)
+            if size == 1:
+                continue
+            if strides and strides[-1] == stride * size:
+                sizes[-1], strides[-1] = sizes[-1] * size, stride
+            else:
+                sizes.append(size)
+                strides.append(stride)
+        return Loops(sizes, strides)
+
+    @property
+    def run(self) -> int | None:
+        """The length of the innermost run of this side's own loops, if it is contiguous, known, and not all."""
+        if len(self.own.sizes) < 2 or self.own.strides[-1] != 1:
+            return None
+        return self.own.sizes[-1].constant
+
+    def origin(self, batch: Sequence[Integer]) -> str:
+        """The address of this side's first element in a batch."""
+        b = self.b
+        offset = self.writer.size(self.load.address.constant)
+        for value, stride in zip(batch, self.batch, strict=True):
+            offset = b.add(offset, b.mul(value, stride))
+        return b.offset(self.writer.pointer(self.load.buffer), b.mul(offset, self.item))
+
+    def place(self, loops: Loops, flat: Integer) -> Integer:
+        """The offset, in elements, of a flat index of some of the loops."""
+        b, w = self.b, self.writer
+        offset: Integer = 0
+        for position in range(len(loops.sizes) - 1, -1, -1):
+            stride = w.size(loops.strides[position])
+            if position == 0:
+                return b.add(offset, b.mul(flat, stride))
+            extent = b.maximum(w.size(loops.sizes[position]), 1)
+            offset = b.add(offset, b.mul(b.rem(flat, extent), stride))
+            flat = b.div(flat, extent)
+        return offset
+
+    # Reading and writing -----------------------------------------------------------------------------------------
+    def memory(self, lanes: int) -> str:
+        return f"<{lanes} x {self.writer.memory_kind(self.load.dtype)}>"
+
+    def read(self, address: str, lanes: int, mask: str | None = None) -> str:
+        """Contiguous elements, converted."""
+        w, dtype = self.writer, self.load.dtype
+        if mask is None:
+            value = w.from_memory(self.b.load(self.memory(lanes), address, self.item), dtype, lanes)
+        else:
+            value = w._contiguous(address, dtype, lanes, mask)
+        return convert(self.b, value, dtype, self.dtype, lanes)
+
+    def gather(self, address: str, places: str, lanes: int, mask: str | None) -> str:
+        value = self.writer._gathered(address, places, self.load.dtype, lanes, mask)
+        return convert(self.b, value, self.load.dtype, self.dtype, lanes)
+
+    def write(self, value: str, address: str, lanes: int, mask: str | None = None) -> None:
+        b, size = self.b, self.dtype.itemsize
+        wide = kind(self.dtype, lanes)
+        if mask is None:
+            b.store(wide, value, address, size)
+            return
+        scalar = {"float": "f32", "double": "f64"}.get(wide.split(" x ")[1][:-1], wide.split(" x ")[1][:-1])
+        b.call("void", f"llvm.masked.store.v{lanes}{scalar}.p0", (wide, value), ("ptr", address), ("i32", size),
+               (f"<{lanes} x i1>", mask))
+
+
+class RowPanels:
+    """Packs rows as plain copies of their products, BLOCK (and a little, against cache conflicts) apart."""
+
+    stride = BLOCK + LANES
+
+    def __init__(self, side: Side, tile: Tile) -> None:
+        self.side = side
+        self.tile = tile
+
+    def pack(self, batch: list[Integer], rows: tuple[Integer, Integer], k0: Integer, count: Integer,
+             target: str) -> None:
+        """Rows [first, last), products [k0, k0 + count)."""
+        side = self.side
+        b = side.b
+        origin = side.origin(batch)
+        item, size = side.item, side.dtype.itemsize
+        with looping(b, rows[0], rows[1]) as row:
+            source = b.offset(origin, b.mul(side.place(side.own, row), item))
+            line = b.offset(target, b.mul(b.sub(row, rows[0]), self.stride * size))
+            for_runs(side, k0, count, lambda offset, done, length, source=source, line=line: self._copy(
+                b.offset(source, b.mul(offset, item)), b.offset(line, b.mul(done, size)), length))
+
+    def _copy(self, source: str, target: str, length: Integer) -> None:
+        """A run of products; a store may run past its end, where the next run or the panel's margin lies."""
+        side = self.side
+        b, w = side.b, side.writer
+        stride = w.size(side.reduced.strides[-1]) if side.reduced.strides else 1
+        item, size = side.item, side.dtype.itemsize
+        numbers = "<" + ", ".join(f"i64 {lane}" for lane in range(LANES)) + ">"
+
+        def chunk(index: Integer, mask: str | None, lanes: int) -> None:
+            address = b.offset(source, b.mul(b.mul(index, stride), item))
+            if stride == 1:
+                value = side.read(address, lanes, mask)
+            else:
+                e = Arithmetic(b, dtypes.int64, lanes)
+                places = e.mul(numbers, e.constant(stride) if isinstance(stride, int) else e.splat(stride))
+                value = side.gather(address, places, lanes, mask)
+            side.write(value, b.offset(target, b.mul(index, size)), lanes)
+
+        if isinstance(length, int) and stride == 1:
+            for start in range(0, length, LANES):
+                chunk(start, None, min(LANES, length - start))
+            return
+        full = length - length % LANES if isinstance(length, int) else b.value(f"and i64 {length}, {-LANES}")
+        with looping(b, 0, full, LANES) as index:
+            chunk(index, None, LANES)
+        left = b.sub(length, full)
+        b.when(b.compare("sgt", left, 0), lambda: chunk(full, w.tail_mask(left, LANES), LANES))
+
+
+def for_runs(side: Side, k0: Integer, count: Integer, body: object) -> None:
+    """Calls `body(offset, done, length)` for each run of products in a block that is contiguous in steps."""
+    b, w = side.b, side.writer
+    loops = side.reduced
+    if len(loops.sizes) <= 1:
+        stride = w.size(loops.strides[0]) if loops.strides else 0
+        body(b.mul(k0, stride), 0, count)  # type: ignore[operator]
+        return
+    extents = [w.size(size) for size in loops.sizes]
+    inner = extents[-1]
+    whole = isinstance(inner, int) and inner > 0 and BLOCK % inner == 0
+    if whole:
+        # Blocks consist of whole runs.
+        with looping(b, 0, count, inner) as done:
+            body(side.place(loops, b.add(k0, done)), done, inner)  # type: ignore[operator]
+        return
+    loop = b.begin_runs(0, count, [b.rem(k0, b.maximum(inner, 1))])
+    done, within = loop.carried
+    length = b.minimum(b.sub(count, done), b.sub(inner, within))
+    body(side.place(loops, b.add(k0, done)), done, length)  # type: ignore[operator]
+    b.end_runs(loop, [b.add(done, length), 0])
+
+
+class LanePanels:
+    """Packs lines of lanes, one a product."""
+
+    def __init__(self, side: Side, tile: Tile) -> None:
+        self.side = side
+        self.tile = tile
+
+    def pack(self, batch: list[Integer], lanes: tuple[Integer, Integer], k0: Integer, count: Integer, target: str,
+             panels: Integer) -> None:
+        """Lanes [first, last), products [k0, k0 + count)."""
+        side, tile = self.side, self.tile
+        b = side.b
+        origin = side.origin(batch)
+        with looping(b, 0, panels) as panel:
+            first = b.add(lanes[0], b.mul(panel, tile.lanes))
+            into = b.offset(target, b.mul(panel, tile.lanes * BLOCK * side.dtype.itemsize))
+            own = side.own
+            if side.run is not None and tile.lanes % side.run == 0:
+                self._whole_runs(origin, first, lanes[1], k0, count, into)
+            elif own.strides and own.strides[-1] == 1 and (
+                len(own.sizes) == 1 or (side.run is not None and side.run % tile.lanes == 0)
+            ):
+                self._one_run(origin, first, lanes[1], k0, count, into)
+            elif (own.strides and len(own.sizes) == 1 and side.reduced.strides and side.reduced.strides[-1] == 1):
+                self._transposed(origin, first, lanes[1], k0, count, into)
+            else:
+                self._gathered(origin, first, lanes[1], k0, count, into)
+
+    def _lines(self, k0: Integer, count: Integer, into: str, line: object) -> None:
+        """Calls `line(offset of the product, address of its line)` for every product."""
+        side = self.side
+        b, w = side.b, side.writer
+        size = self.tile.lanes * side.dtype.itemsize
+        inner_stride = w.size(side.reduced.strides[-1]) if side.reduced.strides else 0
+
+        def run(offset: Integer, done: Integer, length: Integer) -> None:
+            with looping(b, 0, length) as k:
+                line(b.add(offset, b.mul(k, inner_stride)), b.offset(into, b.mul(b.add(done, k), size)))  # type: ignore[operator]
+
+        for_runs(side, k0, count, run)
+
+    def _whole_runs(self, origin: str, first: Integer, last: Integer, k0: Integer, count: Integer, into: str) -> None:
+        """A line is several whole runs, each contiguous in memory."""
+        side = self.side
+        b = side.b
+        run = side.run
+        assert run is not None
+        starts = []
+        for number in range(self.tile.lanes // run):
+            # Past the end the last run is read again; nobody looks at those lanes.
+            flat = b.minimum(b.add(first, number * run), b.sub(last, run))
+            starts.append(b.offset(origin, b.mul(side.place(side.own, flat), side.item)))
+
+        def line(offset: Integer, address: str) -> None:
+            step = b.mul(offset, side.item)
+            for number, start in enumerate(starts):
+                value = side.read(b.offset(start, step), run)
+                side.write(value, b.offset(address, number * run * side.dtype.itemsize), run)
+
+        self._lines(k0, count, into, line)
+
+    def _one_run(self, origin: str, first: Integer, last: Integer, k0: Integer, count: Integer, into: str) -> None:
+        """A line lies in one contiguous run."""
+        side, tile = self.side, self.tile
+        b, w = side.b, side.writer
+        start = b.offset(origin, b.mul(side.place(side.own, first), side.item))
+
+        def lines(masks: list[str | None]) -> None:
+            def line(offset: Integer, address: str) -> None:
+                place = b.offset(start, b.mul(offset, side.item))
+                for v, mask in enumerate(masks):
+                    value = side.read(b.offset(place, v * LANES * side.item), LANES, mask)
+                    side.write(value, b.offset(address, v * LANES * side.dtype.itemsize), LANES)
+
+            self._lines(k0, count, into, line)
+
+        left = b.sub(last, first)
+        known = side.own.count.constant
+        if known is not None and known % tile.lanes == 0:
+            lines([None] * tile.vectors)
+            return
+        full, partial, done = b.label("full"), b.label("partial"), b.label("packed")
+        b.emit(f"br i1 {b.compare('sge', left, tile.lanes)}, label %{full}, label %{partial}")
+        b.start_block(full)
+        lines([None] * tile.vectors)
+        b.emit(f"br label %{done}")
+        b.start_block(partial)
+        lines([w.tail_mask(b.sub(left, v * LANES), LANES) for v in range(tile.vectors)])
+        b.emit(f"br label %{done}")
+        b.start_block(done)
+
+    def _transposed(self, origin: str, first: Integer, last: Integer, k0: Integer, count: Integer, into: str) -> None:
+        """Lanes lie apart, but each one's products side by side: squares are read along products and turned."""
+        side, tile = self.side, self.tile
+        b, w = side.b, side.writer
+        stride = w.size(side.own.strides[-1])
+        line_bytes = tile.lanes * side.dtype.itemsize
+        lanes = []
+        for lane in range(tile.lanes):
+            flat = b.minimum(b.add(first, lane), b.sub(last, 1))
+            lanes.append(b.offset(origin, b.mul(b.mul(flat, stride), side.item)))
+
+        def square(offset: Integer, at: Integer, mask: str | None, width: int) -> None:
+            step = b.mul(offset, side.item)
+            for v in range(tile.vectors):
+                rows = [
+                    side.read(b.offset(lanes[v * LANES + lane], step), LANES, mask) for lane in range(LANES)
+                ]
+                for k, value in enumerate(transpose(side, rows)[:width]):
+                    place = b.offset(into, b.mul(b.add(at, k), line_bytes))
+                    side.write(value, b.offset(place, v * LANES * side.dtype.itemsize), LANES)
+
+        def run(offset: Integer, done: Integer, length: Integer) -> None:
+            full = length - length % LANES if isinstance(length, int) else b.value(f"and i64 {length}, {-LANES}")
+            if full != 0:
+                with looping(b, 0, full, LANES) as k:
+                    square(b.add(offset, k), b.add(done, k), None, LANES)
+            left = b.sub(length, full)
+            if isinstance(left, int):
+                if left:
+                    mask = w.tail_mask(left, LANES)
+                    square(b.add(offset, full), b.add(done, full), mask, left)
+                return
+            with looping(b, full, length) as k:
+                self._column(lanes, b.add(offset, k), b.offset(into, b.mul(b.add(done, k), line_bytes)))
+
+        for_runs(side, k0, count, run)
+
+    def _column(self, lanes: list[str], offset: Integer, address: str) -> None:
+        """One product of every lane, one by one."""
+        side = self.side
+        b = side.b
+        for lane, start in enumerate(lanes):
+            value = side.read(b.offset(start, b.mul(offset, side.item)), 1)
+            side.write(value, b.offset(address, lane * side.dtype.itemsize), 1)
+
+    def _gathered(self, origin: str, first: Integer, last: Integer, k0: Integer, count: Integer, into: str) -> None:
+        """Lanes lie anywhere: their places are worked out once a panel."""
+        side, tile = self.side, self.tile
+        b, w = side.b, side.writer
+        e = Arithmetic(b, dtypes.int64, LANES)
+        places, masks = [], []
+        for v in range(tile.vectors):
+            start = b.add(first, v * LANES)
+            masks.append(w.tail_mask(b.sub(last, start), LANES))
+            numbers = "<" + ", ".join(f"i64 {lane}" for lane in range(LANES)) + ">"
+            flat = e.add(self._splat(e, start), numbers)
+            places.append(self._place(e, flat))
+
+        def line(offset: Integer, address: str) -> None:
+            base = b.offset(origin, b.mul(offset, side.item))
+            for v in range(tile.vectors):
+                value = side.gather(base, places[v], LANES, masks[v])
+                side.write(value, b.offset(address, v * LANES * side.dtype.itemsize), LANES)
+
+        self._lines(k0, count, into, line)
+
+    def _splat(self, e: Arithmetic, value: Integer) -> str:
+        return e.constant(value) if isinstance(value, int) else e.splat(value)
+
+    def _place(self, e: Arithmetic, flat: str) -> str:
+        """Offsets of a vector of flat indices."""
+        side = self.side
+        b, w = side.b, side.writer
+        total: str | None = None
+        loops = side.own
+        for position in range(len(loops.sizes) - 1, -1, -1):
+            stride = self._splat(e, w.size(loops.strides[position]))
+            index = flat
+            if position:
+                extent = self._splat(e, b.maximum(w.size(loops.sizes[position]), 1))
+                index = e.binary("urem", flat, extent)
+                flat = e.binary("udiv", flat, extent)
+            part = e.mul(index, stride)
+            total = part if total is None else e.add(total, part)
+        return total if total is not None else e.constant(0)
+
+
+def transpose(side: Side, rows: list[str]) -> list[str]:
+    """A square of LANES vectors turned in registers, in log2(LANES) rounds of exchanges."""
+    b = side.b
+    wide = kind(side.dtype, LANES)
+    distance = LANES // 2
+    while distance:
+        low = [lane if not lane & distance else LANES + lane - distance for lane in range(LANES)]
+        high = [lane + distance if not lane & distance else LANES + lane for lane in range(LANES)]
+
+        def mask(places: list[int]) -> str:
+            return f"<{LANES} x i32> <" + ", ".join(f"i32 {place}" for place in places) + ">"
+
+        turned = list(rows)
+        for position in range(LANES):
+            if position & distance:
+                continue
+            a, c = rows[position], rows[position + distance]
+            turned[position] = b.value(f"shufflevector {wide} {a}, {wide} {c}, {mask(low)}")
+            turned[position + distance] = b.value(f"shufflevector {wide} {a}, {wide} {c}, {mask(high)}")
+        rows = turned
+        distance //= 2
+    return rows

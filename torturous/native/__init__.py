@@ -1,0 +1,7 @@
+"""Floor 8: leaving Python. A model's plan becomes a static library and a C header."""
+
+from __future__ import annotations
+
+from torturous.native.export import Bundle, export
+
+__all__ = ["Bundle", "export"]

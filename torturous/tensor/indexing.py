@@ -1,0 +1,435 @@
+"""Indexing: `x[...]`, assignment to it, and the operations whose positions are data.
+
+Integers and slices make views. Index tensors are applied after them, by one gather: the axes they index are brought
+together, merged into one, and their positions combined arithmetically. Boolean masks are looked at on the host,
+because they decide a shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
+from operator import index as whole
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from torturous.core import dtypes
+from torturous.core.dtypes import Category
+from torturous.core.shapes import broadcast
+from torturous.ir import creation, elementwise, indexing, movement
+from torturous.ir.record import context, user_place
+from torturous.runtime.storage import Storage
+from torturous.tensor.arithmetic import cast, write_value
+from torturous.tensor.base import Number, TensorBase, apply, apply_typed
+from torturous.tensor.movement import Movement, view
+from torturous.tensor.values import computed_values, of_array
+
+if TYPE_CHECKING:
+    from torturous.tensor.tensor import Tensor
+
+
+# Values on the host --------------------------------------------------------------------------------------------------
+def host_integer(t: TensorBase) -> int:
+    """The one element of an integer tensor; TypeError if it is something else."""
+    if prod(t.shape) != 1 or t.dtype.is_floating_point:
+        raise TypeError(f"only integer tensors of a single element can be converted to an index, got {t.dtype} of "
+                        f"shape {list(t.shape)}")
+    return int(computed_values(t).reshape(-1)[0])
+
+
+def index_tensor(values: np.ndarray) -> Tensor:
+    """An int64 tensor of positions worked out on the host."""
+    return of_array(values, dtypes.int64)
+
+
+# Checking positions ------------------------------------------------------------------------------------------------
+_bounds: WeakKeyDictionary[Storage, tuple[int, int, int]] = WeakKeyDictionary()
+"""Version, least and greatest element of the index storages seen."""
+
+
+def _known_bounds(t: TensorBase) -> tuple[int, int] | None:
+    """Least and greatest element of the storage that t looks at, if it has a value and any elements."""
+    storage = t.storage
+    if storage.pending or storage.buffer is None or storage.failure is not None:
+        return None
+    shared = storage.shared()
+    if not shared and (known := _bounds.get(storage)) is not None and known[0] == storage.version:
+        return known[1:]
+    values = storage.buffer.array(storage.dtype.numpy, storage.shape)
+    bounds = int(values.min()), int(values.max())
+    if not shared:
+        _bounds[storage] = (storage.version, *bounds)
+    return bounds
+
+
+def checked_index(index: TensorBase, size: int, op_name: str, *, negatives: bool = False, axis: int = 0,
+                  error: type[Exception] = IndexError) -> Tensor:
+    """An index tensor whose positions lie in 0 … size − 1, or are left to the kernel to check.
+
+    Known values are checked now (once per version of their storage), pending ones when they are used. `negatives`
+    counts positions below zero from the end. Raises TypeError for a tensor that is not of integers, `error` for a
+    position out of range.
+    """
+    if index.dtype.category is not Category.INTEGRAL:
+        raise TypeError(f"{op_name}(): expected an index of dtype int64 or int32, got {index.dtype}")
+    t: Any = index
+    if prod(index.shape) == 0:
+        return t
+    bounds = _known_bounds(index)
+    lowest = -size if negatives else 0
+    if bounds is not None and index.steps and not (lowest <= bounds[0] <= bounds[1] < size):
+        values = computed_values(index)
+        bounds = int(values.min()), int(values.max())
+    if bounds is not None:
+        if bounds[0] < lowest or bounds[1] >= size:
+            culprit = bounds[0] if bounds[0] < lowest else bounds[1]
+            raise error(f"{op_name}(): index {culprit} is out of bounds for dimension {axis} with size {size}")
+        if bounds[0] >= 0:
+            return t
+    return _from_end(t, size) if negatives else t
+
+
+def _from_end(index: Any, size: int) -> Tensor:
+    """Positions below zero counted from the end."""
+    return apply(elementwise.WHERE, index < 0, index + size, index)
+
+
+def _inside(index: Any, size: int) -> Tensor:
+    return apply(elementwise.BITWISE_AND, index >= 0, index < size)
+
+
+# Keys ----------------------------------------------------------------------------------------------------------------
+_WANTED = "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got {})"
+
+
+class _Parsed:
+    """A key taken apart: the view that its integers and slices make, and index tensors by axis of that view."""
+
+    def __init__(self, source: Movement, key: Any) -> None:
+        self.source = source
+        self.axis = 0
+        self.boxes: list[tuple[int, int, int, int]] = []
+        """Axis of the source, start, length, step."""
+        self.layout: list[tuple[int, int]] = []
+        """Size and stride of each axis of the view."""
+        self.reshaped = False
+        self.indices: list[tuple[int, TensorBase]] = []
+        keys = [_plain(k) for k in (key if isinstance(key, tuple) else (key,))]
+        rank = len(source.shape)
+        taken = sum(map(_axes_taken, keys))
+        if taken > rank:
+            raise IndexError(f"too many indices for tensor of dimension {rank}" if rank else
+                             "invalid index of a 0-dim tensor. Use `tensor.item()` to convert it to a number")
+        for k in keys:
+            if k is Ellipsis:
+                self._keep(rank - taken)
+                taken = rank  # Another ellipsis stands for nothing.
+            else:
+                self._take(k)
+        self._keep(rank - self.axis)
+
+    def _keep(self, count: int) -> None:
+        for _ in range(count):
+            self.layout.append((self.source.shape[self.axis], self.source.strides[self.axis]))
+            self.axis += 1
+
+    def _new_axis(self) -> None:
+        shape, strides = self.source.shape, self.source.strides
+        self.layout.append((1, shape[self.axis] * strides[self.axis] if self.axis < len(shape) else 1))
+        self.reshaped = True
+
+    def _take(self, k: Any) -> None:
+        if k is None:
+            self._new_axis()
+        elif isinstance(k, bool):
+            self.indices.append((len(self.layout), index_tensor(np.zeros(int(k), np.int64))))
+            self._new_axis()
+        elif isinstance(k, int):
+            size = self.source.shape[self.axis]
+            if not -size <= k < size:
+                raise IndexError(f"index {k} is out of bounds for dimension {self.axis} with size {size}")
+            self.boxes.append((self.axis, k % size, 1, 1))
+            self.axis += 1
+            self.reshaped = True
+        elif isinstance(k, slice):
+            size, stride = self.source.shape[self.axis], self.source.strides[self.axis]
+            start, length, step = _slice_places(k, size)
+            if (start, length, step) != (0, size, 1):
+                self.boxes.append((self.axis, start, length, step))
+            self.layout.append((length, stride * step))
+            self.axis += 1
+        else:
+            self.indices.append((len(self.layout), k))
+            if k.dtype is dtypes.bool_:
+                self._fits(k)
+                self._keep(len(k.shape))
+            else:
+                self._keep(1)
+
+    def _fits(self, mask: TensorBase) -> None:
+        here = tuple(self.source.shape[self.axis:self.axis + len(mask.shape)])
+        if here != tuple(mask.shape):
+            first = next(i for i, (a, b) in enumerate(zip(here, mask.shape, strict=True)) if a != b)
+            raise IndexError(
+                f"The shape of the mask {list(mask.shape)} at index {first} does not match the shape of the indexed "
+                f"tensor {list(self.source.shape)} at index {self.axis + first}")
+
+    def view(self) -> Tensor:
+        """The source through the key's integers, slices and new axes."""
+        t: Any = self.source
+        if self.boxes:
+            axes, starts, lengths, steps = zip(*self.boxes, strict=True)
+            shape, strides, offset = list(t.shape), list(t.strides), 0
+            for axis, start, length, step in self.boxes:
+                offset += start * strides[axis]
+                shape[axis], strides[axis] = length, strides[axis] * step
+            begins = [start if length else 0 for start, length in zip(starts, lengths, strict=True)]
+            t = view(t, movement.SLICE, (axes, steps), shape, strides, offset, begins)
+        if self.reshaped or not self.boxes:
+            t = view(t, movement.RESHAPE, (), [size for size, _ in self.layout], [stride for _, stride in self.layout])
+        return t
+
+
+def _plain(k: Any) -> Any:
+    """One part of a key as an int, bool, slice, None, Ellipsis, or a tensor of integers or bool."""
+    if k is None or k is Ellipsis or isinstance(k, (int, slice)):
+        return k
+    if isinstance(k, TensorBase):
+        if k.dtype.is_floating_point:
+            raise IndexError(f"tensors used as indices must be long, int, byte or bool tensors, got {k.dtype}")
+        if not k.shape:
+            return bool(computed_values(k)) if k.dtype is dtypes.bool_ else int(computed_values(k))
+        return cast(k, dtypes.bool_) if k.dtype is dtypes.uint8 else k
+    if isinstance(k, np.bool_):
+        return bool(k)
+    if isinstance(k, (list, tuple, range, np.ndarray)):
+        return _plain_array(k)
+    try:
+        return whole(k)
+    except TypeError:
+        raise IndexError(_WANTED.format(type(k).__name__)) from None
+
+
+def _plain_array(k: Any) -> TensorBase:
+    array = np.asarray([_plain(part) for part in k] if any(isinstance(part, TensorBase) for part in k) else k)
+    if array.size == 0 and not isinstance(k, np.ndarray):
+        array = array.astype(np.int64)
+    if array.dtype == np.bool_:
+        mask = index_tensor(array.astype(np.int64))
+        return cast(mask, dtypes.bool_)
+    if array.dtype.kind not in "iu":
+        raise IndexError(_WANTED.format(f"a sequence of {array.dtype}"))
+    return index_tensor(array)
+
+
+def _axes_taken(k: Any) -> int:
+    if k is None or k is Ellipsis or isinstance(k, bool):
+        return 0
+    if isinstance(k, TensorBase) and k.dtype is dtypes.bool_:
+        return len(k.shape)
+    return 1
+
+
+def _slice_places(k: slice, size: int) -> tuple[int, int, int]:
+    """Start, length and step of a slice of an axis; ValueError for a step that is not positive."""
+    start, stop, step = (host_integer(bound) if isinstance(bound, TensorBase) else bound
+                         for bound in (k.start, k.stop, k.step))
+    if step is not None and whole(step) <= 0:
+        raise ValueError(f"step must be greater than zero, got {step} (use flip to run backwards)")
+    begin, end, stride = slice(start, stop, step).indices(size)
+    return begin, max(0, -(-(end - begin) // stride)), stride
+
+
+# Gathering by several index tensors --------------------------------------------------------------------------------
+class _Plan:
+    """How index tensors apply to a tensor: the order of axes, the merged axis, and the combined positions."""
+
+    def __init__(self, t: Movement, indices: Sequence[tuple[int, TensorBase]], op_name: str) -> None:
+        self.shape = tuple(t.shape)
+        axes: list[int] = []
+        positions: list[TensorBase] = []
+        for axis, index in indices:
+            if index.dtype is dtypes.bool_:
+                places = np.nonzero(computed_values(index))
+                axes += range(axis, axis + len(places))
+                positions += map(index_tensor, places)
+            else:
+                axes.append(axis)
+                positions.append(checked_index(
+                    index, self.shape[axis], op_name, negatives=True, axis=axis))
+        self.index = self._combined(positions, [self.shape[axis] for axis in axes])
+        # Where indexed axes lie next to each other the result keeps their place, else it has them in front.
+        self.at = axes[0] if axes == list(range(axes[0], axes[0] + len(axes))) else 0
+        rest = [axis for axis in range(len(self.shape)) if axis not in axes]
+        self.order = [*rest[:self.at], *axes, *rest[self.at:]]
+        sizes = [self.shape[axis] for axis in self.order]
+        self.merged = (*sizes[:self.at], prod(sizes[self.at:self.at + len(axes)]), *sizes[self.at + len(axes):])
+        self.taken = (*self.merged[:self.at], *self.index.shape, *self.merged[self.at + 1:])
+
+    @staticmethod
+    def _combined(positions: list[TensorBase], sizes: list[int]) -> TensorBase:
+        """Positions in the merged axis; −1, which no axis has, where one of several is out of its own axis."""
+        if len(positions) == 1:
+            return positions[0]
+        try:
+            shape = broadcast([tuple(index.shape) for index in positions])
+        except RuntimeError:
+            raise IndexError(
+                "shape mismatch: indexing tensors could not be broadcast together with shapes "
+                + ", ".join(str(list(index.shape)) for index in positions)) from None
+        total: Any = cast(positions[0], dtypes.int64)
+        valid: Any = None
+        for number, (index, size) in enumerate(zip(positions, sizes, strict=True)):
+            if number:
+                total = total * size + index
+            if index.storage.pending:
+                here = _inside(index, size)
+                valid = here if valid is None else apply(elementwise.BITWISE_AND, valid, here)
+        if valid is not None:
+            total = apply(elementwise.WHERE, valid, total, -1)
+        return total.expand(shape) if tuple(total.shape) != shape else total
+
+    def forward(self, t: Movement) -> Tensor:
+        """t with its indexed axes merged."""
+        moved: Any = t if self.order == sorted(self.order) else t.permute(self.order)
+        if tuple(moved.shape) == self.merged:
+            return moved
+        return apply_typed(movement.RESHAPE, self.merged, t.dtype, moved)
+
+    def back(self, merged: TensorBase) -> Tensor:
+        """The inverse of `forward`."""
+        t: Any = merged
+        shape = tuple(self.shape[axis] for axis in self.order)
+        if shape != self.merged:
+            t = apply_typed(movement.RESHAPE, shape, t.dtype, t)
+        inverse = sorted(range(len(self.order)), key=self.order.__getitem__)
+        return t if self.order == sorted(self.order) else t.permute(inverse)
+
+    def values(self, t: Movement, given: TensorBase | Number) -> Tensor:
+        """What is to be written, in t's dtype and the shape of what it is written over."""
+        value = _value_for(t, given)
+        shape = tuple(value.shape)
+        while len(shape) > len(self.taken) and shape[0] == 1:
+            shape = shape[1:]
+        lead = len(self.taken) - len(shape)
+        if lead < 0 or any(a not in (1, b) for a, b in zip(shape, self.taken[lead:], strict=True)):
+            raise RuntimeError(
+                f"shape mismatch: value tensor of shape {list(value.shape)} cannot be broadcast to indexing result of "
+                f"shape {list(self.taken)}")
+        return value.reshape(shape).expand(self.taken)
+
+
+def _value_for(t: TensorBase, given: Any) -> Tensor:
+    """A number or tensor that is assigned, in t's dtype."""
+    if isinstance(given, TensorBase):
+        return cast(given, t.dtype)
+    if isinstance(given, np.generic):
+        given = given.item()
+    if not isinstance(given, (int, float)):
+        raise TypeError(f"can't assign a {type(given).__name__} to a tensor of {t.dtype}; use torch.tensor(...) first")
+    return apply_typed(creation.FULL, (), t.dtype, given)
+
+
+def rewrite(t: Movement, make: Callable[[Movement], TensorBase], name: str) -> Tensor:
+    """t becomes make(t), in place."""
+    t._writable()
+    t._came_round(user_place())
+    if t.storage.pending and t.storage.record is context.record:
+        t._enter(writing=True)
+    result = make(t)
+    write_value(t, result.row(), name)
+    return t  # type: ignore[return-value]
+
+
+class Indexing(Movement):
+    """`x[...]` and the methods that read or write at positions which are data."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: Any) -> Tensor:
+        parsed = _Parsed(self, key)
+        t = parsed.view()
+        if not parsed.indices:
+            return t
+        plan = _Plan(t, parsed.indices, "index")
+        return apply(indexing.TAKE, plan.forward(t), plan.index, attributes=(plan.at,))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        parsed = _Parsed(self, key)
+        target = parsed.view()
+        if not parsed.indices:
+            _assign(target, value)
+        elif len(parsed.indices) == 1 and _fills_mask(parsed.indices[0][1], value):
+            ((axis, mask),) = parsed.indices
+            wide: Any = mask
+            wide = wide.reshape(*mask.shape, *(1,) * (len(target.shape) - axis - len(mask.shape)))
+            rewrite(target, lambda t: apply(elementwise.WHERE, wide, _value_for(t, value).reshape(()), t), "setitem")
+        else:
+            target.index_put_(_by_axis(parsed.indices), value)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of a 0-d tensor")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self.shape:
+            raise TypeError("iteration over a 0-d tensor")
+        return iter(self.unbind(0))
+
+    def index_put_(self, indices: Sequence[TensorBase | None], values: TensorBase | Number,
+                   accumulate: bool = False) -> Tensor:
+        """self[indices] = values; with `accumulate`, elements named several times add up."""
+        pairs = _axes_of(self, indices)
+
+        def put(t: Movement) -> TensorBase:
+            plan = _Plan(t, pairs, "index_put_")
+            op = indexing.TAKE_ADD if accumulate else indexing.PUT
+            return plan.back(apply(op, plan.forward(t), plan.index, plan.values(t, values), attributes=(plan.at,)))
+
+        return rewrite(self, put, "index_put")
+
+    def index_put(self, indices: Sequence[TensorBase | None], values: TensorBase | Number,
+                  accumulate: bool = False) -> Tensor:
+        return self.clone().index_put_(indices, values, accumulate)
+
+
+def _fills_mask(index: TensorBase, value: Any) -> bool:
+    """Whether one value goes wherever a mask is true: then nobody needs to count."""
+    if index.dtype is not dtypes.bool_:
+        return False
+    return prod(value.shape) == 1 if isinstance(value, TensorBase) else not isinstance(value, (list, np.ndarray))
+
+
+def _by_axis(indices: Sequence[tuple[int, TensorBase]]) -> list[TensorBase | None]:
+    """Index tensors as `index_put_` takes them: None for axes not indexed."""
+    result: list[TensorBase | None] = []
+    axis = 0
+    for where, index in indices:
+        result += [None] * (where - axis) + [index]
+        axis = where + (len(index.shape) if index.dtype is dtypes.bool_ else 1)
+    return result
+
+
+def _axes_of(t: Movement, indices: Sequence[Any]) -> list[tuple[int, TensorBase]]:
+    """The inverse of `_by_axis`, with the checks of keys."""
+    parsed = _Parsed(t, tuple(slice(None) if index is None else index for index in indices))
+    return [(axis, index) for axis, index in parsed.indices]
+
+
+def _assign(target: Movement, value: Any) -> None:
+    """target[...] = value."""
+    given = _value_for(target, value)
+    shape = tuple(given.shape)
+    while len(shape) > len(target.shape) and shape[0] == 1:
+        shape = shape[1:]
+    if shape != tuple(given.shape):
+        given = given.reshape(shape)
+    if shape != tuple(target.shape):
+        given = given.expand(tuple(target.shape))
+    rewrite(target, lambda t: given, "setitem")
+
+
+__all__ = ["Indexing", "checked_index", "host_integer", "index_tensor", "rewrite"]
