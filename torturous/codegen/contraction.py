@@ -361,6 +361,8 @@ def choose_tile(writer: KernelWriter, rows: Size, lanes: Size, lane_side: Side) 
     if wanted is None:
         return Tile(most, vectors)
     tiles = -(-wanted // most) if wanted else 1
+    if tiles == 1 and wanted >= 16 and (known is not None and known <= LANES * vectors):
+        tiles = 2  # One lane panel and one row tile would leave nothing to share out.
     return Tile(max(1, -(-wanted // tiles)), vectors)
 
 

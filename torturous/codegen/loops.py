@@ -41,7 +41,7 @@ def write_loops(writer: KernelWriter) -> Work:
     along = len(kernel.axes) + len(kernel.reduced) - 1
     if kernel.reduced and kernel.lane_axis == along:
         return _write_items(writer, None, lambda point: _reduce_along(writer, point))
-    inner = len(kernel.axes) - 1 if kernel.axes else None
+    inner = kernel.lane_axis if kernel.axes else None
     body = (lambda point: _reduce_across(writer, point)) if kernel.reduced else (lambda point: _finish(writer, point))
     return _write_items(writer, inner, body)
 

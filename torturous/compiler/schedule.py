@@ -213,24 +213,31 @@ def _merge_reduced(kernel: Kernel) -> Kernel:
 
 # Lanes -----------------------------------------------------------------------------------------------------------
 def _lane_axis(kernel: Kernel, hint: Callable[[Size], int]) -> int:
-    """The loop along which the vector lanes run."""
+    """The loop along which the vector lanes run: where addresses step evenly and few lanes are left over."""
     last = len(kernel.axes) - 1
-    if not kernel.reduced or kernel.product:
+    if kernel.product:
         return last
     inner = len(kernel.axes) + len(kernel.reduced) - 1
+    extents = kernel.axes + kernel.reduced
+
+    def cost(axis: int) -> float:
+        total = 0.0
+        for address in [load.address for load in loads(kernel)]:
+            factor = _lane_factor(kernel, address, axis)
+            total += 1.0 if factor is not None and factor in (0, 1) else 2.5 if factor in (2, 3, 4) else 12.0
+        if axis < len(kernel.axes):
+            for store in kernel.stores:
+                total += 1.0 if _lane_factor(kernel, store.address, axis) == 1 else 16.0
+        filled = max(1, min(hint(extents[axis]), LANES))
+        return max(total, 1.0) / filled
+
+    if not kernel.reduced:
+        return min(range(len(kernel.axes)), key=lambda axis: (cost(axis), -axis), default=-1)
     if last < 0:
         return inner
-
-    def cost(axis: int, extent: Size) -> float:
-        total = 0.0
-        for load in loads(kernel):
-            factor = _lane_factor(kernel, load.address, axis)
-            total += 1.0 if factor is not None and factor in (0, 1) else 2.5 if factor in (2, 3, 4) else 12.0
-        return max(total, 1.0) / max(1, min(hint(extent), LANES))
-
     # Lanes along the reduction end in a combination across lanes for every result.
-    along = cost(inner, kernel.reduced[-1]) + 10.0 / max(1, hint(product(kernel.reduced)))
-    return inner if along < cost(last, kernel.axes[-1]) else last
+    along = cost(inner) + 10.0 / max(1, hint(product(kernel.reduced)))
+    return inner if along < cost(last) else last
 
 
 def _lane_factor(kernel: Kernel, affine: Affine, axis: int) -> int | None:

@@ -179,8 +179,21 @@ def _expand_max_unpool(out: Type, at: Attributes, g: Any, tap: Any) -> Any:
     counted = tap.iota(prod(kernel), tap.dtype).reshape((1,) * rank + kernel)
     widened = g.shape + (1,) * spatial
     chosen = tap.reshape(widened).eq(counted).where(g.reshape(widened), 0.0)
+    if _tiles(out.shape, at, g.shape):
+        # Windows that lie side by side: every input belongs to one, so nothing is summed.
+        lead = rank - spatial
+        order = [*range(lead), *(axis for a in range(spatial) for axis in (lead + a, rank + a))]
+        return chosen.permute(order).reshape(out.shape)
     spread = chosen.unwindow(out.shape + kernel, _windows(rank, at), 0)
     return spread.sum(_kernel_axes(out.shape, at))
+
+
+def _tiles(x: Shape, at: Attributes, out: Shape) -> bool:
+    """Whether the windows cover x exactly, without overlap."""
+    kernel, stride, padding, dilation = at
+    lead = len(x) - len(kernel)
+    return kernel == stride and not any(padding) and set(dilation) == {1} and all(
+        x[lead + a] == out[lead + a] * kernel[a] for a in range(len(kernel)))
 
 
 def _expand_max_pick(out: Type, at: Attributes, x: Any, tap: Any) -> Any:

@@ -46,7 +46,9 @@ class Value:
     def _operand(self, other: Value | Number) -> int:
         if type(other) is Value:
             return other.index
-        return self.record.slot(other)  # type: ignore[arg-type]
+        if not isinstance(other, (int, float)):
+            raise TypeError(f"{type(other).__name__} has no value here: the op whose rule reads it does not save it")
+        return self.record.slot(other)
 
     def apply(self, op: Op, *others: Value | Number, attributes: Attributes = ()) -> Value:
         """Records an op with this value as its first operand."""
@@ -175,6 +177,20 @@ class Value:
 
     def slot(self, number: Number) -> Value:
         return self._like(self.record.slot(number))
+
+
+class Typed:
+    """An operand of which a gradient rule may read only the type, because the op does not save it."""
+
+    __slots__ = ("shape", "dtype", "record")
+
+    def __init__(self, record: Record, kind: Type) -> None:
+        self.record = record
+        self.shape, self.dtype = kind
+
+    def zeros(self) -> Value:
+        """Zeros of this type."""
+        return Value(self.record, -1, None, False).full(self.shape, self.dtype, 0)
 
 
 _methods = {op.name: op for op in vars(elementwise).values() if isinstance(op, Op)}

@@ -1,21 +1,35 @@
-"""Elementwise operations on tensors: operators, functions, comparisons, and their in-place forms."""
+"""Arithmetic on tensors, and what all elementwise operations share: recording them, and writing in place.
+
+Types of results follow PyTorch's promotion and are worked out by the ops (`ir/elementwise.py`), which also raise the
+errors about them. Operands broadcast.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from torturous.core.dtypes import Category, DType
+from torturous.ir import creation, movement
 from torturous.ir import elementwise as ops
-from torturous.ir.op import TYPES, Op
+from torturous.ir.op import TYPES, Op, type_number
 from torturous.ir.record import context, number_category, user_place
 from torturous.tensor.base import Number, TensorBase, apply, apply_typed, wrap
+from torturous.tensor.host import known
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
 
 
+# Recording ---------------------------------------------------------------------------------------------------------
 def binary(op: Op, a: TensorBase, b: TensorBase | Number) -> Tensor:
-    """Records an op of two operands: the path that small programs spend their time on."""
+    """Records an op of two operands: the path that small programs spend their time on.
+
+    NotImplemented where b is neither a tensor nor a number, for Python to try b's own operator.
+    """
     i = a.row()
     if isinstance(b, TensorBase):
         j = b.row()
@@ -25,15 +39,42 @@ def binary(op: Op, a: TensorBase, b: TensorBase | Number) -> Tensor:
     elif isinstance(b, (int, float)):
         record = context.record
         j = record.slot(b)
+    elif isinstance(b, np.generic) and isinstance(b.item(), (int, float)):
+        return binary(op, a, b.item())
     else:
         return NotImplemented
     return wrap(record, record.apply(op, (), (i, j), user_place(), context.tracking))
 
 
 def unary(op: Op, a: TensorBase) -> Tensor:
+    """Records an op of one operand."""
     i = a.row()
     record = context.record
     return wrap(record, record.apply(op, (), (i,), user_place(), context.tracking))
+
+
+def combine(op: Op, a: TensorBase, b: TensorBase | Number) -> Tensor:
+    """`binary` for methods: TypeError where b is neither a tensor nor a number."""
+    result = binary(op, a, b)
+    if result is NotImplemented:
+        raise TypeError(
+            f"{op.name}(): argument 'other' (position 2) must be Tensor or Number, not {type(b).__name__}")
+    return result
+
+
+def reflected(op: Op, number: Any, t: TensorBase) -> Any:
+    """op(number, t) for a Python operator whose left operand is a number."""
+    if isinstance(number, np.generic):
+        number = number.item()
+    return apply(op, number, t) if isinstance(number, (int, float)) else NotImplemented
+
+
+def tensor_operand(name: str, argument: str, position: int, value: Any) -> TensorBase:
+    """The value, if it is a tensor; else PyTorch's TypeError."""
+    if not isinstance(value, TensorBase):
+        raise TypeError(
+            f"{name}(): argument '{argument}' (position {position}) must be Tensor, not {type(value).__name__}")
+    return value
 
 
 def cast(t: TensorBase, dtype: DType) -> Tensor:
@@ -43,20 +84,49 @@ def cast(t: TensorBase, dtype: DType) -> Tensor:
     return apply_typed(ops.CAST, tuple(t.shape), dtype, t)
 
 
+# Writing in place ----------------------------------------------------------------------------------------------------
+def _begin_write(t: TensorBase) -> None:
+    """Checks that t may be written, and enters its present version as what the write reads."""
+    t._writable()
+    t._came_round(user_place())
+    if t.storage.pending and t.storage.record is context.record:
+        t._enter(writing=True)
+
+
 def in_place(op: Op, t: TensorBase, *operands: Any) -> Tensor:
     """t becomes op(t, operands), in its own dtype and shape."""
-    t._writable()
-    place = user_place()
-    t._came_round(place)
-    index = t._enter(writing=True) if t.storage.pending and t.storage.record is context.record else t.row()
+    for operand in operands:
+        if not isinstance(operand, (TensorBase, int, float)):
+            raise TypeError(f"{op.name}_(): an operand must be Tensor or Number, not {type(operand).__name__}")
+    _begin_write(t)
+    index = t.row()
     rows = [o.row() if isinstance(o, TensorBase) else o for o in operands]
     record = context.record
     if t._record is not record:
         index = t.row()
     codes = [index, *[r if isinstance(o, TensorBase) else record.slot(r) for r, o in zip(rows, operands, strict=True)]]
-    value = record.apply(op, (), codes, place, context.tracking)
+    value = record.apply(op, (), codes, user_place(), context.tracking)
     write_value(t, value, op.name)
     return t  # type: ignore[return-value]
+
+
+def modifying(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The in-place form of a method: `exp_ = modifying(exp)` writes the result into the tensor and returns it."""
+
+    @wraps(method)
+    def write(self: TensorBase, *arguments: Any, **named: Any) -> Tensor:
+        _begin_write(self)
+        record, before = context.record, len(context.record)
+        result = method(self, *arguments, **named)
+        value = result.row()
+        if record is context.record and value >= before and result.base is None and result is not self:
+            record.owners[value] = None  # Nobody else has seen the result: its row can be t's own.
+        write_value(self, value, method.__name__)
+        return self  # type: ignore[return-value]
+
+    write.__name__ += "_"
+    write.__qualname__ += "_"
+    return write
 
 
 def write_value(t: TensorBase, value: int, name: str) -> None:
@@ -65,38 +135,48 @@ def write_value(t: TensorBase, value: int, name: str) -> None:
     shape, dtype = TYPES[record.rows[value][2]]
     mine = TYPES[t._type]
     if shape != mine.shape:
-        from_rank = len(mine.shape) - len(shape)
-        if from_rank < 0 or any(a not in (1, b) for a, b in zip(shape, mine.shape[from_rank:], strict=True)):
+        lead = len(mine.shape) - len(shape)
+        if lead < 0 or any(a not in (1, b) for a, b in zip(shape, mine.shape[lead:], strict=True)):
             raise RuntimeError(
                 f"output with shape {list(mine.shape)} doesn't match the broadcast shape {list(shape)} ({name}_)")
     if dtype is not mine.dtype:
         if dtype.category > mine.dtype.category:
             raise RuntimeError(
-                f"result type {_scalar_name(dtype)} can't be cast to the desired output type {_scalar_name(mine.dtype)}")
-        value = record.apply_typed(ops.CAST, (), _typed(shape, mine.dtype), [value], place, context.tracking)
+                f"result type {ops.scalar_name(dtype)} can't be cast to the desired output type "
+                f"{ops.scalar_name(mine.dtype)} ({name}_)")
+        number = type_number(shape, mine.dtype)
+        value = record.apply_typed(ops.CAST, (), number, [value], place, context.tracking)
     if shape != mine.shape:
-        from torturous.ir.movement import EXPAND
-
-        value = record.apply_typed(EXPAND, (), t._type, [value], place, context.tracking)
+        value = record.apply_typed(movement.EXPAND, (), t._type, [value], place, context.tracking)
     t._write(value, place)
 
 
-def _typed(shape: tuple[int, ...], dtype: DType) -> int:
-    from torturous.ir.op import type_number
+def fill(t: TensorBase, number: Number) -> Tensor:
+    """Every element of t becomes a number, converted to t's dtype."""
+    _begin_write(t)
+    record, place = context.record, user_place()
+    t._write(record.apply_typed(creation.FULL, (), t._type, [record.slot(number)], place, False), place)
+    return t  # type: ignore[return-value]
 
-    return type_number(shape, dtype)
 
-
-def _scalar_name(dtype: DType) -> str:
-    return {"float32": "Float", "float64": "Double", "float16": "Half", "bfloat16": "BFloat16", "int64": "Long",
-            "int32": "Int", "uint8": "Byte", "bool": "Bool"}[dtype.name]
+# Checks ----------------------------------------------------------------------------------------------------------------
+def _divisor_not_zero(a: TensorBase | Number, b: TensorBase | Number) -> None:
+    """Raises for a division of integers by a zero that can be seen without computing anything."""
+    for operand in (a, b):
+        floating = operand.dtype.is_floating_point if isinstance(operand, TensorBase) else isinstance(operand, float)
+        if floating:
+            return
+    values = known(b) if isinstance(b, TensorBase) else np.asarray(b)
+    if values is not None and not values.all():
+        raise RuntimeError("ZeroDivisionError: integers cannot be divided by zero")
 
 
 class Arithmetic(TensorBase):
-    """Operators and elementwise methods."""
+    """Operators and methods of arithmetic."""
 
     __slots__ = ()
 
+    # Operators -----------------------------------------------------------------------------------------------------
     def __add__(self, other: Any) -> Tensor:
         return binary(ops.ADD, self, other)
 
@@ -107,7 +187,7 @@ class Arithmetic(TensorBase):
         return binary(ops.SUB, self, other)
 
     def __rsub__(self, other: Any) -> Tensor:
-        return apply(ops.SUB, other, self)
+        return reflected(ops.SUB, other, self)
 
     def __mul__(self, other: Any) -> Tensor:
         return binary(ops.MUL, self, other)
@@ -119,71 +199,353 @@ class Arithmetic(TensorBase):
         return binary(ops.DIV, self, other)
 
     def __rtruediv__(self, other: Any) -> Tensor:
-        return apply(ops.DIV, other, self)
+        return reflected(ops.DIV, other, self)
+
+    def __floordiv__(self, other: Any) -> Tensor:
+        return self.floor_divide(other) if isinstance(other, (TensorBase, int, float)) else NotImplemented
+
+    def __rfloordiv__(self, other: Any) -> Tensor:
+        _divisor_not_zero(other, self)
+        return reflected(ops.FLOOR_DIVIDE, other, self)
+
+    def __mod__(self, other: Any) -> Tensor:
+        return self.remainder(other) if isinstance(other, (TensorBase, int, float)) else NotImplemented
+
+    def __rmod__(self, other: Any) -> Tensor:
+        _divisor_not_zero(other, self)
+        return reflected(ops.REMAINDER, other, self)
+
+    def __pow__(self, exponent: Any) -> Tensor:
+        return self.pow(exponent) if isinstance(exponent, (TensorBase, int, float)) else NotImplemented
+
+    def __rpow__(self, base: Any) -> Tensor:
+        return reflected(ops.POW, base, self)
 
     def __neg__(self) -> Tensor:
         return unary(ops.NEG, self)
 
-    def __pow__(self, exponent: Any) -> Tensor:
-        return self.pow(exponent)
+    def __pos__(self) -> Tensor:
+        return self.positive()
 
-    def pow(self, exponent: TensorBase | Number) -> Tensor:
-        """self to a power. Small integer exponents are structural: they become products."""
-        if isinstance(exponent, (int, float)) and not isinstance(exponent, bool):
-            if exponent == 2:
-                return binary(ops.MUL, self, self)
-            if exponent == 3:
-                return binary(ops.MUL, binary(ops.MUL, self, self), self)
-            if exponent == 0.5 and self.dtype.is_floating_point:
-                return unary(ops.SQRT, self)
-            if exponent == 1:
-                return binary(ops.MUL, self, 1)
-        return binary(ops.POW, self, exponent)
+    def __abs__(self) -> Tensor:
+        return unary(ops.ABS, self)
 
-    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
-        return binary(ops.EQ, self, other)  # type: ignore[arg-type]
+    # Sums and products ------------------------------------------------------------------------------------------------
+    def add(self, other: TensorBase | Number, *, alpha: Number = 1) -> Tensor:
+        """self + alpha · other."""
+        return combine(ops.ADD, self, self._scaled(other, alpha))
 
-    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
-        return binary(ops.NE, self, other)  # type: ignore[arg-type]
+    def sub(self, other: TensorBase | Number, *, alpha: Number = 1) -> Tensor:
+        """self − alpha · other; RuntimeError for bool."""
+        return combine(ops.SUB, self, self._scaled(other, alpha))
 
-    def __lt__(self, other: Any) -> Tensor:
-        return binary(ops.LT, self, other)
+    def rsub(self, other: TensorBase | Number, *, alpha: Number = 1) -> Tensor:
+        """other − alpha · self."""
+        scaled = self if type(alpha) is int and alpha == 1 else combine(ops.MUL, self, alpha)
+        return apply(ops.SUB, other, scaled)
 
-    def __le__(self, other: Any) -> Tensor:
-        return binary(ops.LE, self, other)
+    def _scaled(self, other: Any, alpha: Number) -> Any:
+        """alpha · other, in the type of the sum with self."""
+        if type(alpha) is int and alpha == 1:
+            return other
+        if not isinstance(other, (TensorBase, int, float)):
+            return other
+        is_tensor = isinstance(other, TensorBase)
+        common = ops.common_type([TYPES[self._type], TYPES[other._type] if is_tensor else number_category(other)])
+        if isinstance(alpha, bool) and common.category is not Category.BOOL:
+            raise RuntimeError("Boolean alpha only supported for Boolean results.")
+        if isinstance(alpha, float) and not common.is_floating_point:
+            raise RuntimeError("For integral input tensors, argument alpha must not be a floating point number.")
+        if not is_tensor:
+            return other * alpha
+        if common.category is not other.dtype.category:
+            other = cast(other, common)
+        return binary(ops.MUL, other, alpha)
 
-    def __gt__(self, other: Any) -> Tensor:
-        return binary(ops.GT, self, other)
-
-    def __ge__(self, other: Any) -> Tensor:
-        return binary(ops.GE, self, other)
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def exp(self) -> Tensor:
-        return unary(ops.EXP, self)
-
-    def log(self) -> Tensor:
-        return unary(ops.LOG, self)
-
-    def tanh(self) -> Tensor:
-        return unary(ops.TANH, self)
-
-    def relu(self) -> Tensor:
-        return unary(ops.RELU, self)
+    def mul(self, other: TensorBase | Number) -> Tensor:
+        return combine(ops.MUL, self, other)
 
     def add_(self, other: TensorBase | Number, *, alpha: Number = 1) -> Tensor:
         """self += alpha · other."""
-        if alpha != 1:
-            other = binary(ops.MUL, other, alpha) if isinstance(other, TensorBase) else other * alpha
-        return in_place(ops.ADD, self, other)
+        return in_place(ops.ADD, self, self._scaled(other, alpha))
+
+    def sub_(self, other: TensorBase | Number, *, alpha: Number = 1) -> Tensor:
+        """self −= alpha · other."""
+        return in_place(ops.SUB, self, self._scaled(other, alpha))
 
     def mul_(self, other: TensorBase | Number) -> Tensor:
         return in_place(ops.MUL, self, other)
 
-    __iadd__ = add_
-    __imul__ = mul_
+    def addcmul(self, tensor1: TensorBase, tensor2: TensorBase, *, value: Number = 1) -> Tensor:
+        """self + value · tensor1 · tensor2."""
+        product = combine(ops.MUL, tensor_operand("addcmul", "tensor1", 2, tensor1), tensor2)
+        if self.dtype is product.dtype and self.dtype.category is Category.BOOL:
+            raise NotImplementedError("\"addcmul_cpu_out\" not implemented for 'Bool'")
+        return combine(ops.ADD, self, product if type(value) is int and value == 1 else product.mul(value))
+
+    def addcdiv(self, tensor1: TensorBase, tensor2: TensorBase, *, value: Number = 1) -> Tensor:
+        """self + value · tensor1 / tensor2; RuntimeError for two integer tensors."""
+        tensor_operand("addcdiv", "tensor1", 2, tensor1)
+        tensor_operand("addcdiv", "tensor2", 3, tensor2)
+        if not (tensor1.dtype.is_floating_point or tensor2.dtype.is_floating_point):
+            raise RuntimeError(
+                "Integer division with addcdiv is no longer supported; convert tensor1 or tensor2 with .float() first")
+        quotient = combine(ops.DIV, tensor1, tensor2)
+        return combine(ops.ADD, self, quotient if type(value) is int and value == 1 else quotient.mul(value))
+
+    def lerp(self, end: TensorBase, weight: TensorBase | Number) -> Tensor:
+        """self + weight · (end − self), computed from the nearer end. RuntimeError where dtypes differ."""
+        for name, operand in (("end", tensor_operand("lerp", "end", 2, end)), ("weight", weight)):
+            if isinstance(operand, TensorBase) and operand.dtype is not self.dtype:
+                raise RuntimeError(f"expected dtype {self.dtype.name} for `{name}` but got dtype {operand.dtype.name}")
+        span: Any = combine(ops.SUB, end, self)
+        if isinstance(weight, TensorBase):
+            near, far = self + span * weight, end - span * (1 - weight)  # type: ignore[operator]
+            return apply(ops.WHERE, abs(weight) < 0.5, near, far)  # type: ignore[arg-type]
+        return self + span * weight if abs(weight) < 0.5 else end - span * (1 - weight)  # type: ignore[operator]
+
+    # Quotients --------------------------------------------------------------------------------------------------------
+    def div(self, other: TensorBase | Number, *, rounding_mode: str | None = None) -> Tensor:
+        """self / other: exact for None, rounded toward zero for "trunc", toward −∞ for "floor".
+
+        Without rounding, integers give the default floating type; integers divided by zero raise RuntimeError.
+        """
+        if rounding_mode is None:
+            return combine(ops.DIV, self, other)
+        if rounding_mode not in ("trunc", "floor"):
+            raise RuntimeError(
+                f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'")
+        _divisor_not_zero(self, other)
+        return combine(ops.TRUNC_DIVIDE if rounding_mode == "trunc" else ops.FLOOR_DIVIDE, self, other)
+
+    def floor_divide(self, other: TensorBase | Number) -> Tensor:
+        return self.div(other, rounding_mode="floor")
+
+    def true_divide(self, other: TensorBase | Number) -> Tensor:
+        return self.div(other)
+
+    def remainder(self, other: TensorBase | Number) -> Tensor:
+        """self − other · ⌊self / other⌋, with other's sign, as Python's %."""
+        _divisor_not_zero(self, other)
+        return combine(ops.REMAINDER, self, other)
+
+    def fmod(self, other: TensorBase | Number) -> Tensor:
+        """The rest of the division toward zero, with self's sign."""
+        _divisor_not_zero(self, other)
+        return combine(ops.FMOD, self, other)
+
+    def div_(self, other: TensorBase | Number, *, rounding_mode: str | None = None) -> Tensor:
+        if rounding_mode is None:
+            return in_place(ops.DIV, self, other)
+        return self._divided(other, rounding_mode=rounding_mode)
+
+    def reciprocal(self) -> Tensor:
+        return unary(ops.RECIPROCAL, self)
+
+    # Powers -----------------------------------------------------------------------------------------------------------
+    def pow(self, exponent: TensorBase | Number) -> Tensor:
+        """self to a power. The exponents ±1, 2, 3 and ±½ are structural: they become products and roots.
+
+        RuntimeError for a negative integer exponent of an integer tensor.
+        """
+        if not isinstance(exponent, (int, float)):
+            return combine(ops.POW, self, exponent)
+        if isinstance(exponent, int) and exponent < 0 and not self.dtype.is_floating_point:
+            raise RuntimeError("Integers to negative integer powers are not allowed.")
+        base = self
+        if number_category(exponent) > self.dtype.category:
+            base = cast(self, ops.common_type([TYPES[self._type], number_category(exponent)]))  # type: ignore[assignment]
+        if exponent == 1:
+            return binary(ops.MUL, base, True)
+        if exponent == 2:
+            return binary(ops.MUL, base, base)
+        if exponent == 3:
+            return binary(ops.MUL, binary(ops.MUL, base, base), base)
+        if exponent in _ROOTS:
+            return unary(_ROOTS[exponent], base)
+        return binary(ops.POW, base, exponent)
+
+    def square(self) -> Tensor:
+        return self.pow(2)
+
+    # Signs and rounding -------------------------------------------------------------------------------------------------
+    def neg(self) -> Tensor:
+        return unary(ops.NEG, self)
+
+    def positive(self) -> Tensor:
+        """The tensor itself; RuntimeError for bool."""
+        if self.dtype.category is Category.BOOL:
+            raise RuntimeError("The `+` operator, on a bool tensor is not supported.")
+        return self  # type: ignore[return-value]
+
+    def abs(self) -> Tensor:
+        return unary(ops.ABS, self)
+
+    def sign(self) -> Tensor:
+        """−1, 0 or 1."""
+        return unary(ops.SIGN, self)
+
+    def floor(self) -> Tensor:
+        return unary(ops.FLOOR, self)
+
+    def ceil(self) -> Tensor:
+        return unary(ops.CEIL, self)
+
+    def trunc(self) -> Tensor:
+        return unary(ops.TRUNC, self)
+
+    def round(self, *, decimals: int = 0) -> Tensor:
+        """To the nearest multiple of 10^−decimals, ties to even."""
+        if decimals == 0:
+            return unary(ops.ROUND, self)
+        if not self.dtype.is_floating_point:
+            raise NotImplementedError(f"\"round_cpu\" not implemented for '{ops.scalar_name(self.dtype)}'")
+        scale = float(10 ** (decimals if decimals > 0 else -decimals))
+        if decimals > 0:
+            return binary(ops.DIV, unary(ops.ROUND, binary(ops.MUL, self, scale)), scale)
+        return binary(ops.MUL, unary(ops.ROUND, binary(ops.DIV, self, scale)), scale)
+
+    def frac(self) -> Tensor:
+        """self − trunc(self); floating types only."""
+        if not self.dtype.is_floating_point:
+            raise NotImplementedError(f"\"frac_cpu\" not implemented for '{ops.scalar_name(self.dtype)}'")
+        return binary(ops.SUB, self, unary(ops.TRUNC, self))
+
+    # Bounds -----------------------------------------------------------------------------------------------------------
+    def maximum(self, other: TensorBase) -> Tensor:
+        """The larger of the two, NaN if either is."""
+        return binary(ops.MAXIMUM, self, tensor_operand("maximum", "other", 2, other))
+
+    def minimum(self, other: TensorBase) -> Tensor:
+        """The smaller of the two, NaN if either is."""
+        return binary(ops.MINIMUM, self, tensor_operand("minimum", "other", 2, other))
+
+    def clamp(self, min: TensorBase | Number | None = None, max: TensorBase | Number | None = None) -> Tensor:
+        """Elements moved up to min and down to max (max wins); RuntimeError where both are None."""
+        if min is None and max is None:
+            raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
+        result: Any = self
+        if min is not None:
+            result = combine(ops.CLAMP_MIN, result, min)
+        return result if max is None else combine(ops.CLAMP_MAX, result, max)
+
+    def clamp_min(self, min: TensorBase | Number) -> Tensor:
+        return combine(ops.CLAMP_MIN, self, min)
+
+    def clamp_max(self, max: TensorBase | Number) -> Tensor:
+        return combine(ops.CLAMP_MAX, self, max)
+
+    # In place and under other names -----------------------------------------------------------------------------------
+    def zero_(self) -> Tensor:
+        return fill(self, 0)
+
+    def fill_(self, value: TensorBase | Number) -> Tensor:
+        """Every element becomes `value`, a number or a 0-d tensor."""
+        if not isinstance(value, TensorBase):
+            return fill(self, value)
+        if value.shape:
+            raise RuntimeError(
+                f"fill_ only supports 0-dimension value tensor but got tensor with {len(value.shape)} dimensions.")
+        return self.copy_(value)
+
+    def copy_(self, src: TensorBase, non_blocking: bool = False) -> Tensor:
+        """self becomes src, broadcast and converted. Nothing here is copied in the background."""
+        tensor_operand("copy_", "other", 1, src)
+        if src is self:
+            return self  # type: ignore[return-value]
+        source = cast(src, self.dtype)
+        self._writable()
+        self._came_round(user_place())
+        write_value(self, source.row(), "copy")
+        return self  # type: ignore[return-value]
+
+    _divided = modifying(div)
+    floor_divide_ = modifying(floor_divide)
+    true_divide_ = modifying(true_divide)
+    remainder_, fmod_ = modifying(remainder), modifying(fmod)
+    addcmul_, addcdiv_, lerp_ = modifying(addcmul), modifying(addcdiv), modifying(lerp)
+    pow_, square_, reciprocal_ = modifying(pow), modifying(square), modifying(reciprocal)
+    neg_, abs_, sign_ = modifying(neg), modifying(abs), modifying(sign)
+    floor_, ceil_, trunc_ = modifying(floor), modifying(ceil), modifying(trunc)
+    round_, frac_ = modifying(round), modifying(frac)
+    clamp_, clamp_min_, clamp_max_ = modifying(clamp), modifying(clamp_min), modifying(clamp_max)
+
+    subtract, multiply, divide, negative, absolute, clip, fix, sgn = sub, mul, div, neg, abs, clamp, trunc, sign
+    subtract_, multiply_, divide_, negative_, absolute_ = sub_, mul_, div_, neg_, abs_
+    clip_, fix_, sgn_ = clamp_, trunc_, sign_
+    __iadd__, __isub__, __imul__, __itruediv__ = add_, sub_, mul_, div_
+    __ifloordiv__, __imod__, __ipow__ = floor_divide_, remainder_, pow_
 
 
-__all__ = ["Arithmetic", "Category", "binary", "cast", "in_place", "number_category", "unary", "write_value"]
+_ROOTS = {0.5: ops.SQRT, -0.5: ops.RSQRT, -1: ops.RECIPROCAL}
+
+
+# Functions -------------------------------------------------------------------------------------------------------------
+def as_function(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method as a function whose first parameter is called `input`, as PyTorch's functions have it."""
+
+    @wraps(method)
+    def function(input: TensorBase, *arguments: Any, **named: Any) -> Any:
+        if not isinstance(input, TensorBase):
+            raise TypeError(
+                f"{method.__name__}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
+        return method(input, *arguments, **named)
+
+    return function
+
+
+def with_number_first(method: Callable[..., Any], op: Op) -> Callable[..., Any]:
+    """The same for an operation of two operands, either of which may be a number."""
+    of_tensors = as_function(method)
+
+    @wraps(method)
+    def function(input: TensorBase | Number, other: TensorBase | Number, **named: Any) -> Any:
+        if isinstance(input, (int, float)) and isinstance(other, TensorBase) and not named:
+            return apply(op, input, other)
+        return of_tensors(input, other, **named)
+
+    return function
+
+
+def pow(input: TensorBase | Number, exponent: TensorBase | Number) -> Tensor:
+    """input to a power; either may be a number."""
+    if isinstance(input, (int, float)) and isinstance(exponent, TensorBase):
+        return apply(ops.POW, input, exponent)
+    return Arithmetic.pow(tensor_operand("pow", "input", 1, input), exponent)  # type: ignore[arg-type]
+
+
+add = with_number_first(Arithmetic.add, ops.ADD)
+sub = subtract = with_number_first(Arithmetic.sub, ops.SUB)
+mul = multiply = with_number_first(Arithmetic.mul, ops.MUL)
+div = divide = with_number_first(Arithmetic.div, ops.DIV)
+true_divide = with_number_first(Arithmetic.true_divide, ops.DIV)
+floor_divide = with_number_first(Arithmetic.floor_divide, ops.FLOOR_DIVIDE)
+remainder = with_number_first(Arithmetic.remainder, ops.REMAINDER)
+abs = absolute = as_function(Arithmetic.abs)
+addcdiv = as_function(Arithmetic.addcdiv)
+addcmul = as_function(Arithmetic.addcmul)
+ceil = as_function(Arithmetic.ceil)
+clamp = clip = as_function(Arithmetic.clamp)
+clamp_max = as_function(Arithmetic.clamp_max)
+clamp_min = as_function(Arithmetic.clamp_min)
+floor = as_function(Arithmetic.floor)
+fmod = as_function(Arithmetic.fmod)
+frac = as_function(Arithmetic.frac)
+lerp = as_function(Arithmetic.lerp)
+maximum = as_function(Arithmetic.maximum)
+minimum = as_function(Arithmetic.minimum)
+neg = negative = as_function(Arithmetic.neg)
+positive = as_function(Arithmetic.positive)
+reciprocal = as_function(Arithmetic.reciprocal)
+round = as_function(Arithmetic.round)
+rsub = as_function(Arithmetic.rsub)
+sign = sgn = as_function(Arithmetic.sign)
+square = as_function(Arithmetic.square)
+trunc = fix = as_function(Arithmetic.trunc)
+
+__all__ = [
+    "abs", "absolute", "add", "addcdiv", "addcmul", "ceil", "clamp", "clamp_max", "clamp_min", "clip", "div",
+    "divide", "fix", "floor", "floor_divide", "fmod", "frac", "lerp", "maximum", "minimum", "mul", "multiply", "neg",
+    "negative", "positive", "pow", "reciprocal", "remainder", "round", "rsub", "sgn", "sign", "square", "sub",
+    "subtract", "true_divide", "trunc",
+]

@@ -116,7 +116,7 @@ class _Parsed:
         """Size and stride of each axis of the view."""
         self.reshaped = False
         self.indices: list[tuple[int, TensorBase]] = []
-        keys = [_plain(k) for k in (key if isinstance(key, tuple) else (key,))]
+        keys = [_plain(k) for k in (key if _is_tuple(key) else (key,))]
         rank = len(source.shape)
         taken = sum(map(_axes_taken, keys))
         if taken > rank:
@@ -190,6 +190,15 @@ class _Parsed:
         if self.reshaped or not self.boxes:
             t = view(t, movement.RESHAPE, (), [size for size, _ in self.layout], [stride for _, stride in self.layout])
         return t
+
+
+def _is_tuple(key: Any) -> bool:
+    """Whether a key is one part for each axis: a tuple, or (an old habit) a short list with more than numbers in it."""
+    if isinstance(key, tuple):
+        return True
+    return isinstance(key, list) and len(key) < 32 and any(
+        part is None or part is Ellipsis or isinstance(part, (TensorBase, np.ndarray, list, tuple, range, slice))
+        for part in key)
 
 
 def _plain(k: Any) -> Any:

@@ -18,7 +18,7 @@ from torturous.runtime.storage import Storage
 from torturous.tensor import autograd
 from torturous.tensor.arithmetic import Arithmetic
 from torturous.tensor.base import TensorBase, apply, set_class
-from torturous.tensor.indexing import Indexing
+from torturous.tensor.gathering import Gathering
 
 
 def reduce(t: TensorBase, op: Op, dim: int | Sequence[int] | None, keepdim: bool) -> Tensor:
@@ -26,7 +26,7 @@ def reduce(t: TensorBase, op: Op, dim: int | Sequence[int] | None, keepdim: bool
     return apply(op, t, attributes=(axes, keepdim))
 
 
-class Tensor(Arithmetic, Indexing):
+class Tensor(Arithmetic, Gathering):
     """A multi-dimensional array with PyTorch's interface, computed when a value is needed."""
 
     __slots__ = ()
