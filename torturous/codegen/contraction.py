@@ -25,6 +25,10 @@ from torturous.ir.contraction import BLOCK
 
 LANE_PANELS = 4
 """Lane panels per item: the row side is packed once for all of them."""
+TABLED_PRODUCTS = 8192
+"""Up to so many products per sum, their offsets are worked out once a piece."""
+PACKED_AHEAD = 1 << 16
+"""Row panels of fewer elements than this are packed once a piece instead of once an item."""
 ENOUGH_ITEMS = 8
 """Below this many items the rows are divided among items too."""
 Run = Callable[[list[Integer], Integer, str], None]
@@ -111,8 +115,16 @@ class Contraction:
         self.tile = choose_tile(writer, self.rows, self.lanes, self.lane)
         self.group = self.tile.lanes * LANE_PANELS
         self.rows_per_item = self._rows_per_item()
-        self.lane_panels = LanePanels(self.lane, self.tile)
+        self.products = product(kernel.reduced).constant or 0
+        """How many products a sum has, 0 where that is not known when generating."""
+        self.lane_panels = LanePanels(self.lane, self.tile, 0 < self.products <= TABLED_PRODUCTS)
         self.row_panels = RowPanels(self.row, self.tile)
+        blocks = -(-self.products // BLOCK)
+        self.packed_ahead = (
+            0 < self.products and self.rows_per_item == self.rows and all(stride == 0 for stride in self.row.batch)
+            and (self.rows.constant or PACKED_AHEAD) * self.products < PACKED_AHEAD
+        )
+        self.row_blocks = blocks if self.packed_ahead else 1
 
     def _rows_per_item(self) -> Size:
         """All rows, unless there would be too few items to share out."""
@@ -145,9 +157,15 @@ class Contraction:
         first = b.mul("%first_piece", granule)
         last = b.minimum(b.mul("%last_piece", granule), items)
         tiles = b.ceil_div(rows_per_item, tile.rows)
-        # Scratch: row panels of a block, lane panels of a block, the tile of accumulators.
-        lane_place = b.offset("%scratch", b.mul(tiles, tile.rows * self.row_panels.stride * self.bytes))
+        self.block_bytes = b.mul(tiles, tile.rows * self.row_panels.stride * self.bytes)
+        # Scratch: offsets of products, row panels, lane panels of a block, the tile of accumulators.
+        row_place = b.offset("%scratch", self._table_bytes())
+        lane_place = b.offset(row_place, b.mul(self.block_bytes, self.row_blocks))
         accumulators = b.offset(lane_place, (self.group * BLOCK + LANES) * self.bytes)
+        if self.lane_panels.tabled:
+            self.lane_panels.write_table("%scratch")
+        if self.packed_ahead:
+            self._pack_ahead(row_place, total_rows)
         with looping(b, first, last) as item:
             row_group = b.rem(item, row_groups)
             rest = b.div(item, row_groups)
@@ -156,7 +174,7 @@ class Contraction:
             lane_last = b.minimum(b.add(lane_first, self.group), total_lanes)
             row_first = b.mul(row_group, rows_per_item)
             row_last = b.minimum(b.add(row_first, rows_per_item), total_rows)
-            self._blocks(batch, (lane_first, lane_last), (row_first, row_last), lane_place, accumulators)
+            self._blocks(batch, (lane_first, lane_last), (row_first, row_last), row_place, lane_place, accumulators)
             self._epilogue(batch, (lane_first, lane_last), (row_first, row_last), accumulators)
         kernel = w.kernel
         batch_size = product(kernel.axes[axis] for axis in self.axes.batch)
@@ -167,8 +185,21 @@ class Contraction:
     def scratch(self) -> Size:
         """Bytes of scratch a worker needs."""
         rows = self.rows_per_item + self.tile.rows
-        panels = rows * self.row_panels.stride + (self.group * BLOCK + LANES)
-        return (panels + rows * self.group + 4 * LANES) * self.bytes
+        panels = rows * (self.row_panels.stride * self.row_blocks) + (self.group * BLOCK + LANES)
+        return (panels + rows * self.group + 4 * LANES) * self.bytes + self._table_bytes()
+
+    def _table_bytes(self) -> int:
+        """Room for the offsets of all products, to a multiple of a cache line."""
+        return -(-8 * self.products // 64) * 64 if self.lane_panels.tabled else 0
+
+    def _pack_ahead(self, row_place: str, total_rows: Integer) -> None:
+        """All row panels of all blocks, once for all items of a piece: they are the same for every batch."""
+        origin: list[Integer] = [0] * len(self.batch)
+        for block in range(self.row_blocks):
+            k0 = block * BLOCK
+            count = min(BLOCK, self.products - k0)
+            place = self.b.offset(row_place, self.b.mul(self.block_bytes, block))
+            self.row_panels.pack(origin, (0, total_rows), k0, count, place)
 
     def _split_batch(self, flat: Integer) -> list[Integer]:
         b = self.b
@@ -182,7 +213,7 @@ class Contraction:
         return values
 
     def _blocks(self, batch: list[Integer], lanes: tuple[Integer, Integer], rows: tuple[Integer, Integer],
-                lane_place: str, accumulators: str) -> None:
+                row_place: str, lane_place: str, accumulators: str) -> None:
         """For each block of products: pack both sides, then run the micro-kernel over all tiles."""
         b, tile, total = self.b, self.tile, self.total
         panels = b.ceil_div(b.sub(lanes[1], lanes[0]), tile.lanes)
@@ -191,12 +222,15 @@ class Contraction:
         loop = None if single else b.begin_loop(0, b.maximum(total, 1), BLOCK)
         k0: Integer = 0 if loop is None else loop.index
         count = total if loop is None else b.minimum(b.sub(total, k0), BLOCK)
-        self.row_panels.pack(batch, rows, k0, count, "%scratch")
+        if self.packed_ahead:
+            row_place = b.offset(row_place, b.mul(b.div(k0, BLOCK), self.block_bytes))
+        else:
+            self.row_panels.pack(batch, rows, k0, count, row_place)
         self.lane_panels.pack(batch, lanes, k0, count, lane_place, panels)
         with looping(b, 0, panels) as panel:
             lane_panel = b.offset(lane_place, b.mul(panel, tile.lanes * BLOCK * self.bytes))
             with looping(b, 0, tiles) as row_tile:
-                row_panel = b.offset("%scratch", b.mul(row_tile, tile.rows * self.row_panels.stride * self.bytes))
+                row_panel = b.offset(row_place, b.mul(row_tile, tile.rows * self.row_panels.stride * self.bytes))
                 place = b.mul(b.add(b.mul(panel, tiles), row_tile), tile.rows * tile.lanes)
                 self._micro_kernel(lane_panel, row_panel, b.offset(accumulators, b.mul(place, self.bytes)), count, k0)
         if loop is not None:

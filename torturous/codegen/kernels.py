@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 from torturous.codegen.contraction import Contraction
+from torturous.codegen.dots import Dots
 from torturous.codegen.expressions import Argument, KernelWriter
 from torturous.codegen.loops import CHUNK, Work, write_loops
 from torturous.codegen.special import write_special
@@ -36,6 +37,9 @@ def generate(kernel: Kernel, target: Target) -> Generated:
     scratch, chunk = ZERO, CHUNK
     if kernel.special is not None:
         work = write_special(writer)
+    elif kernel.lanewise:
+        dots = Dots(writer)
+        work, scratch, chunk = dots.write(), dots.scratch(), dots.group
     elif kernel.product is not None:
         contraction = Contraction(writer)
         work, scratch = contraction.write(), contraction.scratch()

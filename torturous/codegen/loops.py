@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torturous.codegen.arithmetic import Arithmetic
 from torturous.codegen.builder import Integer
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
-from torturous.compiler.kernel import Accumulator
+from torturous.compiler.kernel import Accumulator, Literal
 from torturous.compiler.schedule import roots
 from torturous.compiler.sizes import ONE, Size, product
 from torturous.core import dtypes
@@ -263,6 +263,12 @@ class _Combiner:
             current = combiner.combine(parts[0], parts[1])
             lanes = half
         return current
+
+
+def folded(writer: KernelWriter, op: Op, dtype: DType, vector: str) -> str:
+    """The lanes of one vector combined pairwise, as a one-lane vector."""
+    accumulator = Accumulator(op, dtype, Literal(dtype, 0))
+    return _Combiner(writer, accumulator, LANES).folded([vector])[0]
 
 
 def tree(combiner: _Combiner, states: list[list[str] | None]) -> list[str]:

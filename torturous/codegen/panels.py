@@ -208,9 +208,31 @@ def for_runs(side: Side, k0: Integer, count: Integer, body: object) -> None:
 class LanePanels:
     """Packs lines of lanes, one a product."""
 
-    def __init__(self, side: Side, tile: Tile) -> None:
+    def __init__(self, side: Side, tile: Tile, tables_fit: bool) -> None:
         self.side = side
         self.tile = tile
+        inner = side.reduced.sizes[-1].constant if side.reduced.sizes else None
+        self.tabled = tables_fit and len(side.reduced.sizes) > 1 and (inner is None or inner < 4 * LANES)
+        """Whether products lie too scattered for runs: then their offsets come from a table."""
+
+    def write_table(self, table: str) -> None:
+        """The offset in bytes of every product, as nested loops count them."""
+        side = self.side
+        b, w = side.b, side.writer
+        loops = side.reduced
+
+        def level(position: int, offset: Integer, flat: Integer) -> None:
+            size, stride = w.size(loops.sizes[position]), w.size(loops.strides[position])
+            inner = w.size(product(loops.sizes[position + 1:]))
+            with looping(b, 0, size) as index:
+                here = b.add(offset, b.mul(index, b.mul(stride, side.item)))
+                place = b.add(flat, b.mul(index, inner))
+                if position == len(loops.sizes) - 1:
+                    b.store("i64", here, b.offset(table, b.mul(place, 8)), 8)
+                else:
+                    level(position + 1, here, place)
+
+        level(0, 0, 0)
 
     def pack(self, batch: list[Integer], lanes: tuple[Integer, Integer], k0: Integer, count: Integer, target: str,
              panels: Integer) -> None:
@@ -234,15 +256,21 @@ class LanePanels:
                 self._gathered(origin, first, lanes[1], k0, count, into)
 
     def _lines(self, k0: Integer, count: Integer, into: str, line: object) -> None:
-        """Calls `line(offset of the product, address of its line)` for every product."""
+        """Calls `line(offset of the product in bytes, address of its line)` for every product."""
         side = self.side
         b, w = side.b, side.writer
         size = self.tile.lanes * side.dtype.itemsize
+        if self.tabled:
+            with looping(b, 0, count) as k:
+                offset = b.load("i64", b.offset("%scratch", b.mul(b.add(k0, k), 8)), 8)
+                line(offset, b.offset(into, b.mul(k, size)))  # type: ignore[operator]
+            return
         inner_stride = w.size(side.reduced.strides[-1]) if side.reduced.strides else 0
 
         def run(offset: Integer, done: Integer, length: Integer) -> None:
             with looping(b, 0, length) as k:
-                line(b.add(offset, b.mul(k, inner_stride)), b.offset(into, b.mul(b.add(done, k), size)))  # type: ignore[operator]
+                place = b.mul(b.add(offset, b.mul(k, inner_stride)), side.item)
+                line(place, b.offset(into, b.mul(b.add(done, k), size)))  # type: ignore[operator]
 
         for_runs(side, k0, count, run)
 
@@ -259,9 +287,8 @@ class LanePanels:
             starts.append(b.offset(origin, b.mul(side.place(side.own, flat), side.item)))
 
         def line(offset: Integer, address: str) -> None:
-            step = b.mul(offset, side.item)
             for number, start in enumerate(starts):
-                value = side.read(b.offset(start, step), run)
+                value = side.read(b.offset(start, offset), run)
                 side.write(value, b.offset(address, number * run * side.dtype.itemsize), run)
 
         self._lines(k0, count, into, line)
@@ -274,7 +301,7 @@ class LanePanels:
 
         def lines(masks: list[str | None]) -> None:
             def line(offset: Integer, address: str) -> None:
-                place = b.offset(start, b.mul(offset, side.item))
+                place = b.offset(start, offset)
                 for v, mask in enumerate(masks):
                     value = side.read(b.offset(place, v * LANES * side.item), LANES, mask)
                     side.write(value, b.offset(address, v * LANES * side.dtype.itemsize), LANES)
@@ -355,7 +382,7 @@ class LanePanels:
             places.append(self._place(e, flat))
 
         def line(offset: Integer, address: str) -> None:
-            base = b.offset(origin, b.mul(offset, side.item))
+            base = b.offset(origin, offset)
             for v in range(tile.vectors):
                 value = side.gather(base, places[v], LANES, masks[v])
                 side.write(value, b.offset(address, v * LANES * side.dtype.itemsize), LANES)

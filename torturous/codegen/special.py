@@ -30,7 +30,7 @@ def write_special(writer: KernelWriter) -> Work:
     raise UnsupportedError(f"no kernel for {node.op.name}")
 
 
-# Random words ------------------------------------------------------------------------------------------------------
+# Random words -----------------------------------------------------------------------------------------------
 def _random(writer: KernelWriter, node: Node) -> Work:
     """Copies the state, then gives out tempered words, making a new block of 624 whenever one is used up."""
     b = writer.builder
@@ -113,7 +113,7 @@ def _twist(writer: KernelWriter, state: str) -> None:
     step(WORDS - 1, 1, 0, SHIFT - 1)
 
 
-# Scatter -----------------------------------------------------------------------------------------------------------
+# Scatter ----------------------------------------------------------------------------------------------------
 def _scatter(writer: KernelWriter, node: Node) -> Work:
     """base, then x added or written at the index's positions in its order; one item per place before the axis."""
     b = writer.builder
@@ -209,7 +209,7 @@ def _combine_along(writer: KernelWriter, node: Node, index: Node, x: Node, exten
         _combine(writer, node, target, source)
 
 
-# Join --------------------------------------------------------------------------------------------------------------
+# Join -------------------------------------------------------------------------------------------------------
 def _join(writer: KernelWriter, node: Node) -> Work:
     """Copies parts one after another; an item is one part at one place before the axis.
 

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from torturous.compiler import layout
 from torturous.compiler.graph import Graph, Node
 from torturous.compiler.kernel import Accumulator, Convert, Expression, Kernel, Load, Store
 from torturous.compiler.lower import CannotPull, Positions, Puller, flat_address
-from torturous.compiler.sizes import Affine, Size
+from torturous.compiler.sizes import ONE, Affine, Size
 from torturous.ir import contraction, movement, reduction
-from torturous.ir.op import Kind
+from torturous.ir.op import Kind, Op
 
 ANCHORS = frozenset({Kind.REDUCE, Kind.CONTRACT})
 SPECIAL = frozenset({Kind.RANDOM, Kind.SCATTER, Kind.HOST})
 RECOMPUTED_COST = 3
 """An elementwise value of at most this cost is computed again in every kernel that uses it."""
+DEPTH = 48
+"""Ops that one may follow another in a kernel: long chains become several kernels, which are soon compiled."""
 REPEATED_COST = 1
 """The same for a value that one kernel reads several times per element (windows, broadcasting, products)."""
 
@@ -59,6 +62,7 @@ class _Fusion:
         if enabled:
             self._absorb_epilogues()
             self._store_shared()
+            self._limit_depth()
         else:
             self.stored.update(graph.nodes)
             self.anchor = {node: node for node in graph.nodes if node.op.kind in ANCHORS}
@@ -69,13 +73,13 @@ class _Fusion:
         for node in self.graph.nodes:
             if node.op.kind not in ANCHORS:
                 continue
-            last = node
-            while last not in self.stored and len(last.users) == 1:
+            last, depth = node, 0
+            while last not in self.stored and len(last.users) == 1 and depth < DEPTH:
                 user = last.users[0]
                 if (user.op.kind is not Kind.ELEMENTWISE or user.shape != node.shape or user in taken
                         or user.inputs.count(last) > 1):
                     break
-                last = user
+                last, depth = user, depth + 1
                 taken.add(user)
             self.stored.add(last)
             self.anchor[last] = node
@@ -109,6 +113,15 @@ class _Fusion:
             if (len(reached) > 1 and cost[node] > RECOMPUTED_COST) or (again and cost[node] > REPEATED_COST):
                 self.stored.add(node)
 
+    def _limit_depth(self) -> None:
+        """Stores a value now and then along a chain, so that no expression is deeper than can be walked."""
+        depth: dict[Node, int] = {}
+        for node in self.graph.nodes:
+            own = 1 + max((depth[operand] for operand in node.inputs), default=0)
+            if own > DEPTH and node.op is not movement.RESHAPE and node.op.kind not in ANCHORS:
+                self.stored.add(node)
+            depth[node] = 0 if node in self.stored else own
+
     def _leads_to(self, node: Node, anchor: Node) -> bool:
         """Whether a node lies on the single-user chain that starts at an anchor."""
         while anchor is not node:
@@ -132,13 +145,20 @@ class _Fusion:
     def storage_of(self, node: Node) -> Node:
         """The node whose buffer holds a stored node: a reshape of something stored is that something."""
         while node.op is movement.RESHAPE and node.inputs[0] in self.stored:
+            if not self._is_row_major(self.storage_of(node.inputs[0])):
+                break
             node = node.inputs[0]
         return node
+
+    def _is_row_major(self, node: Node) -> bool:
+        return self.order(node) == layout.row_major(len(node.shape))
 
     def run(self) -> Fused:
         for node in self.graph.nodes:  # A stored reshape is free if its operand is stored.
             if node in self.stored and node.op is movement.RESHAPE:
                 self._store(node.inputs[0])
+        self.order = layout.choose(self.graph, self.stored, set(self.graph.outputs))
+        self.relaid: dict[Node, Node] = {}
         self.kernels: list[Kernel] = []
         self.padded: dict[tuple, Node] = {}
         kernels = self.kernels
@@ -173,8 +193,8 @@ class _Fusion:
 
     def _puller(self, kernel: Kernel) -> Puller:
         return Puller(
-            self.graph, self.stored.__contains__, self.storage_of, kernel.axes + kernel.reduced, kernel.derived
-        )
+            self.graph, self.stored.__contains__, self.storage_of, kernel.axes + kernel.reduced, kernel.derived,
+            self.order)
 
     def _kernel(self, node: Node) -> Kernel:
         kernel = Kernel([], names=[node.op.name], places=[node.place])
@@ -186,8 +206,7 @@ class _Fusion:
         if anchor is None and node.op.kind in ANCHORS:
             anchor = node
         if anchor is None:
-            kernel.axes = list(node.shape)
-            self._finish(kernel, node, None, tuple(map(Affine.axis, range(len(node.shape)))))
+            self._map(kernel, node)
         elif anchor.op.kind is Kind.REDUCE:
             self._reduction(kernel, node, anchor)
         else:
@@ -196,8 +215,29 @@ class _Fusion:
             kernel.names.insert(0, anchor.op.name)
         return kernel
 
-    def _finish(self, kernel: Kernel, node: Node, anchor: Node | None, positions: Positions,
-                puller: Puller | None = None) -> None:
+    def _map(self, kernel: Kernel, node: Node) -> None:
+        """Loops in the order the result lies in memory."""
+        order = self.order(node)
+        kernel.axes = [node.shape[axis] for axis in order]
+        if node.op is movement.RESHAPE:
+            self._reshape(kernel, node)
+            return
+        self._finish(kernel, node, tuple(Affine.axis(order.index(axis)) for axis in range(len(order))))
+
+    def _reshape(self, kernel: Kernel, node: Node) -> None:
+        """Loops over the operand's shape, in which what is read has its own axes; the place stored at follows."""
+        (x,) = node.inputs
+        order, rank = self.order(node), len(x.shape)
+        loops = (*range(1, rank), 0) if order and order[-1] == 0 and rank > 1 else layout.row_major(rank)
+        kernel.axes = [x.shape[axis] for axis in loops]
+        positions = tuple(Affine.axis(loops.index(axis)) for axis in range(rank))
+        puller = self._puller(kernel)
+        address = flat_address(positions, x.shape)
+        if not self._is_row_major(node):
+            address = flat_address(puller.reshaped(node, x.shape, positions), node.shape, order)
+        kernel.stores.append(Store(node, address, puller.pull(x, positions)))
+
+    def _finish(self, kernel: Kernel, node: Node, positions: Positions, puller: Puller | None = None) -> None:
         """Adds the store of the kernel's own node."""
         puller = puller or self._puller(kernel)
         self.stored.discard(node)  # Inside its own kernel it is computed, not loaded.
@@ -205,17 +245,23 @@ class _Fusion:
             value = puller.pull(node, positions)
         finally:
             self.stored.add(node)
-        kernel.stores.append(Store(node, flat_address(positions, node.shape), value))
+        kernel.stores.append(Store(node, flat_address(positions, node.shape, self.order(node)), value))
 
     def _reduction(self, kernel: Kernel, node: Node, anchor: Node) -> None:
         (operand,) = anchor.inputs
         axes, keep = anchor.attributes
         kept = [axis for axis in range(len(operand.shape)) if axis not in axes]
-        runs = reduction.merged_runs(axes)
-        kernel.axes = [operand.shape[axis] for axis in kept]
-        kernel.reduced = [operand.shape[axis] for axis in axes]
-        kernel.outer_runs = len(axes) - len(runs[-1]) if runs else 0
-        loop = {axis: Affine.axis(number) for number, axis in enumerate([*kept, *axes])}
+        outer, inner = reduction.ordered_runs(axes)
+        if anchor.op in (reduction.ARGMAX, reduction.ARGMIN):  # They count positions in the order of the axes.
+            *first, inner = reduction.merged_runs(axes) or [[]]
+            outer = [axis for run in first for axis in run]
+        # Kept loops in the order the result lies in memory.
+        order = [axis for axis in self.order(node) if axis in kept] if keep else [kept[n] for n in self.order(node)]
+        kernel.axes = [operand.shape[axis] for axis in order]
+        # A 0-d operand has no axes: its only element is the one that a loop of length one comes by.
+        kernel.reduced = [operand.shape[axis] for axis in [*outer, *inner]] or [ONE]
+        kernel.outer_runs = len(outer)
+        loop = {axis: Affine.axis(number) for number, axis in enumerate([*order, *outer, *inner])}
         puller = self._puller(kernel)
         value = puller.pull(operand, tuple(loop[axis] for axis in range(len(operand.shape))))
         if anchor.op in (reduction.ARGMAX, reduction.ARGMIN):
@@ -230,10 +276,11 @@ class _Fusion:
             )
         else:
             positions = tuple(loop[axis] for axis in kept)
-        self._finish(kernel, node, anchor, positions, puller)
+        self._finish(kernel, node, positions, puller)
 
     def _contraction(self, kernel: Kernel, node: Node, anchor: Node) -> None:
-        reduced, *maps = anchor.attributes
+        reduced, *maps = anchor.attributes[:3]
+        kernel.lanewise = anchor.attributes[3:] == (contraction.LANEWISE,)
         left, right = anchor.inputs if len(anchor.inputs) == 2 else (anchor.inputs[0],) * 2
         rank = len(anchor.shape)
         extents: list = [*anchor.shape, *[None] * reduced]
@@ -242,12 +289,20 @@ class _Fusion:
                 loop = contraction.Map(*index_map).lone
                 if loop is not None and extents[loop] is None:
                     extents[loop] = size
-        kernel.axes, kernel.reduced = extents[:rank], extents[rank:]
+        # Loops of the result in the order it lies in memory; the reduced ones, whose order is the sum's, as they are.
+        order = self.order(node)
+        kernel.axes, kernel.reduced = [extents[axis] for axis in order], extents[rank:]
+        loops = {axis: order.index(axis) for axis in range(rank)} | {n: n for n in range(rank, len(extents))}
         puller = self._puller(kernel)
         dtype = contraction.accumulator(anchor.dtype)
         sides = []
         for operand, its_maps in zip((left, right), maps, strict=True):
-            all_maps = [contraction.Map(*index_map) for index_map in its_maps]
+            all_maps = [
+                contraction.Map(tuple((loops[loop], factor) for loop, factor in terms), offset, divisor)
+                for terms, offset, divisor in its_maps
+            ]
+            if layout.wants_batch_innermost(anchor):
+                operand = self._samples_innermost(operand, anchor)
             value = puller.mapped(*self._padded(operand, all_maps, puller))
             if not _is_plain_load(value):
                 assert operand not in self.stored, f"{operand} is stored and yet no plain load"
@@ -256,7 +311,32 @@ class _Fusion:
         kernel.product = (sides[0], sides[1])
         kernel.accumulators.append(Accumulator(anchor.op, dtype, sides[0]))
         puller.accumulated[anchor] = (0, dtype)
-        self._finish(kernel, node, anchor, tuple(map(Affine.axis, range(rank))), puller)
+        self._finish(kernel, node, tuple(Affine.axis(loops[axis]) for axis in range(rank)), puller)
+
+    def _samples_innermost(self, operand: Node, anchor: Node) -> Node:
+        """A copy of a leaf (or whatever else lies row-major) with the batch innermost."""
+        if operand not in self.stored or len(operand.shape) < 3 or operand.shape[0] != layout.batch(anchor):
+            return operand
+        if not self._is_row_major(self.storage_of(operand)):
+            return operand
+        copy = self.relaid.get(operand)
+        if copy is None:
+            copy = self._new_node(movement.ALIAS, operand.shape, operand)
+            self.relaid[operand] = copy
+            kernel = Kernel([], names=["relay"], places=[operand.place])
+            order = self.order(copy)
+            kernel.axes = [copy.shape[axis] for axis in order]
+            positions = tuple(Affine.axis(order.index(axis)) for axis in range(len(order)))
+            value = self._puller(kernel).pull(operand, positions)
+            kernel.stores.append(Store(copy, flat_address(positions, copy.shape, order), value))
+            self.kernels.append(kernel)
+        return copy
+
+    def _new_node(self, op: Op, shape: tuple[Size, ...], like: Node) -> Node:
+        """A stored value that the graph did not have."""
+        node = Node(-1 - len(self.relaid) - len(self.padded), op, (), shape, like.dtype, (), like.place)
+        self.stored.add(node)
+        return node
 
     def _padded(self, operand: Node, maps: list[contraction.Map], puller: Puller
                 ) -> tuple[Node, list[contraction.Map]]:
@@ -297,13 +377,13 @@ class _Fusion:
 
     def _padded_copy(self, operand: Node, shape: tuple[Size, ...], positions: list[Affine], divisors: list[int]
                      ) -> Node:
-        copy = Node(-1 - len(self.padded), movement.PAD, (), shape, operand.dtype, (), operand.place)
-        kernel = Kernel(list(shape), names=["pad"], places=[operand.place])
-        puller = self._puller(kernel)
-        value = puller.bordered(operand, positions, divisors)
-        axes = tuple(map(Affine.axis, range(len(shape))))
-        kernel.stores.append(Store(copy, flat_address(axes, shape), value))
-        self.stored.add(copy)
+        copy = self._new_node(movement.PAD, shape, operand)
+        order = self.order(copy)
+        kernel = Kernel([shape[axis] for axis in order], names=["pad"], places=[operand.place])
+        loops = {axis: Affine.axis(order.index(axis)) for axis in range(len(shape))}
+        value = self._puller(kernel).bordered(operand, [p.renamed(loops) for p in positions], divisors)
+        axes = tuple(loops[axis] for axis in range(len(shape)))
+        kernel.stores.append(Store(copy, flat_address(axes, shape, order), value))
         self.kernels.append(kernel)
         return copy
 

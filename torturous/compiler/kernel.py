@@ -160,6 +160,8 @@ class Kernel:
     """How many of the reduced axes come before the inner run (see `ir.reduction`)."""
     accumulators: list[Accumulator] = field(default_factory=list)
     product: tuple[Expression, Expression] | None = None
+    lanewise: bool = False
+    """Whether the contraction's products are dealt out to lanes (see `ir.contraction`)."""
     stores: list[Store] = field(default_factory=list)
     derived: list[Derived] = field(default_factory=list)
     special: Node | None = None

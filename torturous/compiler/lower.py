@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from torturous.compiler import layout
 from torturous.compiler.graph import Graph, Node, Shape
 from torturous.compiler.kernel import (
     Accumulated,
@@ -44,10 +45,11 @@ class CannotPull(Exception):
         self.node = node
 
 
-def flat_address(positions: Sequence[Affine], shape: Shape) -> Affine:
-    """The row-major place of an element."""
+def flat_address(positions: Sequence[Affine], shape: Shape, order: Sequence[int] | None = None) -> Affine:
+    """The place of an element in a dense buffer whose axes lie in this order (row-major if None)."""
     address = Affine.fixed(0)
-    for position, stride in zip(positions, row_major(shape), strict=True):
+    steps = row_major(shape) if order is None else layout.strides(shape, tuple(order))
+    for position, stride in zip(positions, steps, strict=True):
         address = address + position * stride
     return address
 
@@ -57,11 +59,12 @@ class Puller:
 
     def __init__(
         self, graph: Graph, is_stored: Callable[[Node], bool], storage_of: Callable[[Node], Node],
-        extents: Sequence[Size], derived: list[Derived],
+        extents: Sequence[Size], derived: list[Derived], order: Callable[[Node], layout.Order],
     ) -> None:
         self.graph = graph
         self.is_stored = is_stored
         self.storage_of = storage_of
+        self.order = order
         self.extents = extents
         """Of every loop, reduced ones included."""
         self.derived = derived
@@ -83,7 +86,9 @@ class Puller:
             index, dtype = self.accumulated[node]
             return self.convert(Accumulated(dtype, index), node.dtype)
         if self.is_stored(node):
-            return Load(node.dtype, self.storage_of(node), flat_address(positions, node.shape), guards)
+            home = self.storage_of(node)
+            order = self.order(node) if home is node else None  # Only row-major memory has a second shape.
+            return Load(node.dtype, home, flat_address(positions, node.shape, order), guards)
         kind = node.op.kind
         if kind is Kind.ELEMENTWISE:
             return self._elementwise(node, positions, guards)
@@ -131,9 +136,12 @@ class Puller:
         x = node.operands[0]
         assert isinstance(x, Node)
         if op is movement.RESHAPE:
-            if self.is_stored(x):
+            if self.is_stored(x) and self.order(self.storage_of(x)) == layout.row_major(len(x.shape)):
                 return Load(node.dtype, self.storage_of(x), flat_address(positions, node.shape), guards)
-            return self.pull(x, self._reshaped(x, node.shape, positions), guards)
+            try:
+                return self.pull(x, self.reshaped(x, node.shape, positions), guards)
+            except CannotPull as refusal:
+                raise CannotPull(node if self.is_stored(x) else refusal.node) from None
         if op is movement.PERMUTE:
             moved: list[Affine] = [Affine.fixed(0)] * len(at)
             for position, axis in zip(positions, at, strict=True):
@@ -262,7 +270,7 @@ class Puller:
         return known
 
     # Reshape -----------------------------------------------------------------------------------------------------
-    def _reshaped(self, x: Node, out: Shape, positions: Positions) -> Positions:
+    def reshaped(self, x: Node, out: Shape, positions: Positions) -> Positions:
         """Positions in x for positions under another shape of the same elements."""
         result: list[Affine] = []
         for x_axes, out_axes in matched_groups(self.graph, x, out):

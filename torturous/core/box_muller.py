@@ -74,8 +74,10 @@ def _round_to_odd(total: Float64, error: Float64) -> Float64:
 def fused_multiply_add32(a: Any, b: Any, c: Any) -> Float32:
     """a * b + c with one rounding, element-wise, for float32 arrays or scalars that broadcast."""
     product = np.asarray(a, np.float64) * np.asarray(b, np.float64)  # exact: 24 + 24 bits
-    total, error = _two_sum(product, np.asarray(c, np.float64))
-    return _round_to_odd(total, error).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total, error = _two_sum(product, np.asarray(c, np.float64))
+        # Infinities have no error: their sum is what it is.
+        return np.where(np.isfinite(error), _round_to_odd(total, error), total).astype(np.float32)
 
 
 def fused_multiply_add64(a: Any, b: Any, c: Any) -> Float64:
@@ -92,7 +94,7 @@ def fused_multiply_add64(a: Any, b: Any, c: Any) -> Float64:
         low, low_error = _two_sum(c, product_error)
         high, high_error = _two_sum(product, low)
         total = high + _round_to_odd(*_two_sum(low_error, high_error))
-        return np.where(np.isfinite(total), total, plain)
+        return np.where(np.isfinite(total) & (total != 0), total, plain)  # plain has the right sign of zero
 
 
 _fused = fused_multiply_add32

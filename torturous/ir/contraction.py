@@ -8,6 +8,10 @@ result (numbered from 0) or a reduced axis (numbered after those). Each operand 
 that reads as zero where it is not whole or outside the operand. The sum is taken over the reduced loops in
 row-major order, in blocks of BLOCK products: a block is one chain of multiply-adds, each rounded once, from zero;
 block results are added in order. The order thus depends on the reduced extents alone.
+
+A contraction marked LANEWISE (the gradient of a convolution's weights) deals the products of a block out to LANES
+chains, product k to chain k mod LANES; block results are added chain by chain, and the chains are combined pairwise
+at the end (l with l+8, +4, +2, +1).
 """
 
 from __future__ import annotations
@@ -19,11 +23,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from torturous.core import dtypes
+from torturous.core.box_muller import fused_multiply_add32, fused_multiply_add64
 from torturous.core.dtypes import Category, DType
 from torturous.core.shapes import Shape
 from torturous.ir.op import Attributes, Kind, Op, Type, define
 
 BLOCK = 256
+LANES = 16
+LANEWISE = "lanewise"
+"""A fourth attribute: see the module's text."""
 
 
 class Map(NamedTuple):
@@ -48,7 +56,7 @@ def lone(loop: int) -> Map:
 
 def loop_extents(attributes: Attributes, out: Shape, a: Shape, b: Shape) -> Shape:
     """Extents of all loops: of the result, then of the reduced ones, read off the operand axes they index alone."""
-    reduced, maps_a, maps_b = attributes
+    reduced, maps_a, maps_b = attributes[:3]
     extents: list[int | None] = [*out, *[None] * reduced]
     for maps, shape in ((maps_a, a), (maps_b, b)):
         for index_map, size in zip(maps, shape, strict=True):
@@ -81,23 +89,43 @@ def _gathered(x: np.ndarray, maps: Sequence[Map], extents: Shape) -> np.ndarray:
     return np.where(valid, x[tuple(index)], x.dtype.type(0))
 
 
+_MULTIPLY_ADD = {"float32": fused_multiply_add32, "float64": fused_multiply_add64}
+
+
 def _meaning(out: Type, at: Attributes, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    reduced, maps_a, maps_b = at
+    _, maps_a, maps_b = at[:3]
     extents = loop_extents(at, out.shape, a.shape, b.shape)
     working = accumulator(out.dtype).numpy
-    # Products of float32 are exact in float64, and one rounding of product plus sum is then nearly the fused one.
-    wide = np.dtype(np.longdouble if working == np.float64 else np.float64 if working.kind == "f" else working)
     total_products = prod(extents[len(out.shape):])
     left = _gathered(a.astype(working), maps_a, extents).reshape(prod(out.shape), total_products)
     right = _gathered(b.astype(working), maps_b, extents).reshape(prod(out.shape), total_products)
-    total = np.zeros(prod(out.shape), working)
-    with np.errstate(all="ignore"):
-        for start in range(0, total_products, BLOCK):
-            chain = np.zeros_like(total)
-            for k in range(start, min(start + BLOCK, total_products)):
-                chain = (left[:, k].astype(wide) * right[:, k] + chain).astype(working)
-            total = chain if start == 0 else total + chain
+    if at[3:] == (LANEWISE,):
+        filled = -(-total_products // LANES) * LANES
+        left, right = (np.pad(side, ((0, 0), (0, filled - total_products))) for side in (left, right))
+        left, right = (side.reshape(-1, filled // LANES, LANES).transpose(0, 2, 1) for side in (left, right))
+        left, right = (side.reshape(prod(out.shape) * LANES, filled // LANES) for side in (left, right))
+        chains = _chained(left, right, BLOCK // LANES).reshape(prod(out.shape), LANES)
+        while chains.shape[1] > 1:
+            half = chains.shape[1] // 2
+            chains = chains[:, :half] + chains[:, half:]
+        total = chains[:, 0]
+    else:
+        total = _chained(left, right, BLOCK)
     return total.reshape(out.shape).astype(out.dtype.numpy)
+
+
+def _chained(left: np.ndarray, right: np.ndarray, block: int) -> np.ndarray:
+    """Sums of products over the last axis, in blocks of chained multiply-adds."""
+    working = left.dtype
+    total = np.zeros(left.shape[0], working)
+    multiply_add = _MULTIPLY_ADD.get(working.name, lambda a, b, c: a * b + c)
+    with np.errstate(all="ignore"):
+        for start in range(0, left.shape[1], block):
+            chain = np.zeros_like(total)
+            for k in range(start, min(start + block, left.shape[1])):
+                chain = multiply_add(left[:, k], right[:, k], chain)
+            total = chain if start == 0 else total + chain
+    return total
 
 
 def _substitute(index_map: Map, loop: int, solution: Map) -> Map:
@@ -121,7 +149,7 @@ def _gradient_rule(position: int) -> Any:
     """The gradient of one operand: a contraction of the result's gradient with the other operand."""
 
     def rule(g: Any, out: Any, at: Attributes, a: Any, b: Any) -> Any:
-        _, *both = at
+        _, *both = at[:3]
         mine = [Map(*m) for m in both[position]]
         theirs = [Map(*m) for m in both[1 - position]]
         operand, other = (a, b) if position == 0 else (b, a)
@@ -141,6 +169,10 @@ def _gradient_rule(position: int) -> Any:
             upstream = [_substitute(m, loop, solution) for m in upstream]
             theirs = [_substitute(m, loop, solution) for m in theirs]
         remaining = [loop for loop in range(total) if loop not in eliminated]
+        lanewise: tuple[str, ...] = ()
+        if remaining[:1] == [0] and any(len(index_map.terms) > 1 for index_map in theirs):
+            # A convolution's weights: many samples and pixels, few channels. Samples innermost, see compiler.layout.
+            remaining, lanewise = [*remaining[1:], 0], (LANEWISE,)
         numbering = {total + axis: axis for axis in range(len(mine))}
         numbering |= {loop: len(mine) + position for position, loop in enumerate(remaining)}
 
@@ -149,7 +181,7 @@ def _gradient_rule(position: int) -> Any:
                 Map(tuple(sorted((numbering[loop], c) for loop, c in m.terms)), m.offset, m.divisor) for m in maps
             )
 
-        attributes = (len(remaining), renumber(upstream), renumber(theirs))
+        attributes = (len(remaining), renumber(upstream), renumber(theirs), *lanewise)
         return g.apply_typed(CONTRACT, operand.shape, operand.dtype, other, attributes=attributes)
 
     return rule

@@ -92,7 +92,7 @@ PUT_ALONG = define(Op(
     document="base with elements written at the index's positions along one axis (PyTorch's scatter)"))
 
 
-# Joining many parts ------------------------------------------------------------------------------------------------
+# Joining many parts -----------------------------------------------------------------------------------------
 def _join_rule(position: int) -> Any:
     def rule(g: Any, out: Any, at: Attributes, *parts: Any) -> Any:
         """The part's own stretch of the gradient: `width` places of the axis for each part."""

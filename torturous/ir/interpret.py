@@ -17,10 +17,10 @@ from torturous.ir import creation, elementwise, movement
 from torturous.ir.op import OPS, TYPES, Kind, Op, Type
 from torturous.ir.record import Record, slot_category, slot_ordinal
 
-
 FUNCTIONS = frozenset({
     elementwise.POW, elementwise.EXP, elementwise.EXPM1, elementwise.LOG, elementwise.LOG1P, elementwise.LOG2,
-    elementwise.LOG10, elementwise.SIN, elementwise.COS, elementwise.TANH, elementwise.SIGMOID, elementwise.ERF,
+    elementwise.LOG10, elementwise.SIN, elementwise.COS, elementwise.TAN, elementwise.SINH, elementwise.COSH,
+    elementwise.TANH, elementwise.SIGMOID, elementwise.ERF,
 })
 """Ops whose floating results are not correctly rounded: kernels may differ from this by two units of the last place."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import CodeType
 from typing import Any
 
@@ -44,28 +44,29 @@ def number_category(number: bool | int | float) -> Category:
     return Category.INTEGRAL if isinstance(number, int) else Category.FLOATING
 
 
-_inferred: dict[tuple, int] = {}
+inferred: dict[tuple, int] = {}
+"""Result types by op, attributes and operand types (below zero: categories of numbers), as they were first worked out."""
 
+getframe = sys._getframe
 _package = __name__.partition(".")[0] + "."
-_internal: dict[CodeType, bool] = {}
+places_of: dict[CodeType, dict[int, Place] | None] = {}
+"""For all code that has been asked about: None if it belongs to this package, else its places so far."""
 
 
-def _is_internal(code: CodeType, module: str) -> bool:
-    known = module.startswith(_package) and not module.startswith((_package + "datasets", _package + "models"))
-    _internal[code] = known
+def _ask(code: CodeType, module: str) -> dict[int, Place] | None:
+    ours = module.startswith(_package) and not module.startswith((_package + "datasets", _package + "models"))
+    places_of[code] = known = None if ours else {}
     return known
 
 
 def user_place(depth: int = 2) -> Place:
     """The innermost frame outside this package: the user's line."""
-    frame = sys._getframe(depth)
+    frame = getframe(depth)
     while frame is not None:
         code = frame.f_code
-        internal = _internal.get(code)
-        if internal is None:
-            internal = _is_internal(code, frame.f_globals.get("__name__", ""))
-        if not internal:
-            return code, frame.f_lasti
+        places = places_of[code] if code in places_of else _ask(code, frame.f_globals.get("__name__", ""))
+        if places is not None:
+            return places.get(frame.f_lasti) or places.setdefault(frame.f_lasti, (code, frame.f_lasti))
         if frame.f_back is None:
             return None
         frame = frame.f_back
@@ -144,12 +145,12 @@ class Record:
         """Records an op whose result type follows from its operands; raises the op's own errors."""
         rows = self.rows
         key = (op.number, attributes, *[rows[o][2] if o >= 0 else ~(~o & 3) for o in operands])
-        type_index = _inferred.get(key)
+        type_index = inferred.get(key)
         if type_index is None:
             kinds = [TYPES[rows[o][2]] if o >= 0 else slot_category(o) for o in operands]
             assert op.infer is not None
             result = op.infer(attributes, kinds)
-            type_index = _inferred[key] = type_number(result.shape, result.dtype)
+            type_index = inferred[key] = type_number(result.shape, result.dtype)
         return self.apply_typed(op, attributes, type_index, operands, place, tracking)
 
     def apply_typed(
@@ -164,6 +165,25 @@ class Record:
                     flag = 1
                     break
         return self.append((op.number, attributes, type_index, *operands), flag, place)
+
+    def reads_of(self, index: int) -> Iterator[int]:
+        """Rows whose values the gradient rules of a tracked row would read."""
+        row, tracked = self.rows[index], self.tracked
+        saves = OPS[row[0]].saves
+        if not any(saves):
+            return
+        operands = row[3:]
+        for operand, saved in zip(operands, saves, strict=False):
+            if saved and operand >= 0 and tracked[operand]:
+                for position in saved:
+                    if position < 0:
+                        yield index
+                    elif position < len(operands) and operands[position] >= 0:
+                        yield operands[position]
+
+    def read_rows(self, indices: Iterable[int]) -> set[int]:
+        """Rows whose values the gradient rules of some tracked rows would read."""
+        return {read for index in indices for read in self.reads_of(index)}
 
     def close(self) -> Record:
         """Moves everything to a new record, the tape, and leaves this one empty.

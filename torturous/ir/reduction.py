@@ -1,7 +1,8 @@
 """Reductions, and the order in which a sum is taken.
 
-Bits belong to the op: adjacent reduced axes are merged, the innermost merged run is `inner` long and the rest
-`outer`. Elements are taken in steps of LANES along the inner run (step s of outer index o covers inner elements
+Bits belong to the op: adjacent reduced axes are merged into runs. The *inner* run is the last one, or, where there
+are several and the first begins with axis 0, that first one (the batch: its elements lie in lanes); the others are
+the *outer* ones. Elements are taken in steps of LANES along the inner run (step s of outer index o covers inner elements
 LANES·s …), BLOCK steps make a block. Within a block lane l adds up its elements in order; the lanes are combined
 pairwise (l with l+8, +4, +2, +1); block results are combined by the same scheme. Every accumulator starts from the
 op's identity (+0 for a sum, which makes elements that are not there free to add or to skip). All of it is a function of the
@@ -32,7 +33,7 @@ def reduced_shape(shape: Shape, axes: Sequence[int], keep: bool) -> Shape:
 
 
 def merged_runs(axes: Sequence[int]) -> list[list[int]]:
-    """Reduced axes (rising) grouped into runs of neighbours; the last run is the inner one."""
+    """Reduced axes (rising) grouped into runs of neighbours."""
     runs: list[list[int]] = []
     for axis in axes:
         if runs and runs[-1][-1] == axis - 1:
@@ -40,6 +41,15 @@ def merged_runs(axes: Sequence[int]) -> list[list[int]]:
         else:
             runs.append([axis])
     return runs
+
+
+def ordered_runs(axes: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Reduced axes (rising) as outer axes and the axes of the inner run."""
+    runs = merged_runs(axes)
+    if not runs:
+        return [], []
+    inner = runs.pop(0) if len(runs) > 1 and runs[0][0] == 0 else runs.pop()
+    return [axis for run in runs for axis in run], inner
 
 
 def accumulator(dtype: DType) -> DType:
@@ -50,11 +60,11 @@ def accumulator(dtype: DType) -> DType:
 def ordered(x: np.ndarray, axes: Sequence[int], combine: Any, identity: Any) -> np.ndarray:
     """A reduction in the order that the module's text defines; the result has the kept axes only."""
     kept = [axis for axis in range(x.ndim) if axis not in axes]
-    runs = merged_runs(axes)
-    inner = prod(x.shape[axis] for axis in runs[-1]) if runs else 1
-    outer = prod(x.shape[axis] for run in runs[:-1] for axis in run)
+    outer_axes, inner_axes = ordered_runs(axes)
+    inner = prod(x.shape[axis] for axis in inner_axes)
+    outer = prod(x.shape[axis] for axis in outer_axes)
     shape = tuple(x.shape[axis] for axis in kept)
-    flat = x.transpose(kept + list(axes)).reshape((prod(shape), outer, inner))
+    flat = x.transpose(kept + outer_axes + inner_axes).reshape((prod(shape), outer, inner))
     chunks = -(-inner // LANES)
     flat = _filled(flat, 2, chunks * LANES, identity).reshape(flat.shape[0], outer * chunks, LANES)
     blocks = -(-flat.shape[1] // BLOCK)

@@ -1,9 +1,9 @@
 """Static libraries: the `ar` format, written without any tool.
 
-The layout is the System V / GNU variant, as described in the manual page ar(5) and in "System V Application Binary
-Interface", chapter 7: a magic line, then members of even length, each behind a header of 60 ASCII bytes. The first
-member, named "/", is the symbol index that linkers search. Times, owners and modes are fixed, so equal objects give
-equal archives.
+The layout is the System V / GNU variant, as described in the manual page ar(5) and in "System V Application
+Binary Interface", chapter 7: a magic line, then members of even length, each behind a header of 60 ASCII
+bytes. The first member, named "/", is the symbol index that linkers search. Times, owners and modes are
+fixed, so equal objects give equal archives.
 """
 
 from __future__ import annotations
@@ -27,10 +27,14 @@ def archive(members: Sequence[tuple[str, bytes]]) -> bytes:
     names = [name for name, _ in members]
     for name in names:
         if not 0 < len(name) <= _LONGEST_NAME or not name.isascii() or "/" in name:
-            raise ValueError(f"an archive member's name is 1 to {_LONGEST_NAME} ASCII characters without '/', got {name!r}")
+            raise ValueError(
+                f"an archive member's name is 1 to {_LONGEST_NAME} ASCII characters, none '/', "
+                f"got {name!r}")
         if names.count(name) > 1:
             raise ValueError(f"two archive members are called {name!r}")
-    symbols = [(symbol, index) for index, (_, data) in enumerate(members) for symbol in sorted(defined_symbols(data))]
+    symbols = [
+        (symbol, index) for index, (_, data) in enumerate(members) for symbol in sorted(defined_symbols(data))
+    ]
     strings = b"".join(symbol.encode() + b"\0" for symbol, _ in symbols)
     index_bytes = 4 + 4 * len(symbols) + len(strings)
     position = len(_MAGIC) + _HEADER_BYTES + _even(index_bytes)
@@ -38,7 +42,8 @@ def archive(members: Sequence[tuple[str, bytes]]) -> bytes:
     for _, data in members:
         positions.append(position)
         position += _HEADER_BYTES + _even(len(data))
-    index = struct.pack(f">{1 + len(symbols)}I", len(symbols), *(positions[member] for _, member in symbols)) + strings
+    defined_in = [positions[member] for _, member in symbols]
+    index = struct.pack(f">{1 + len(symbols)}I", len(symbols), *defined_in) + strings
     parts = [_MAGIC, _member("/", index, mode=0)]
     parts += [_member(name + "/", data, mode=0o644) for name, data in members]
     return b"".join(parts)

@@ -1,8 +1,8 @@
 """What a module computes at any batch: its forward recorded at several batches, and the records made one.
 
-Recording computes nothing: inputs are rows without values, so a forward that asks for a value (control flow on data,
-a host operation) cannot go unnoticed. Records must be equal but for their sizes, and every size and every number must
-be an affine function of the batch. Two batches decide the function, the others confirm it.
+Recording computes nothing: inputs are rows without values, so a forward that asks for a value (control flow
+on data, a host operation) cannot go unnoticed. Records must be equal but for their sizes, and every size and
+every number must be an affine function of the batch. Two batches decide the function, the others confirm it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import numpy as np
-
 from torturous.compiler.expand import Expanded, expand
 from torturous.compiler.graph import Sizes, dimensions, unify
 from torturous.core import settings
@@ -22,8 +20,8 @@ from torturous.core.errors import UnsupportedError
 from torturous.ir.op import OPS, TYPES, Kind, Type, type_number
 from torturous.ir.record import Record, context, describe_place
 from torturous.runtime.realize import realize
-from torturous.tensor.autograd import no_grad
 from torturous.tensor.base import TensorBase, wrap
+from torturous.tensor.grad_mode import no_grad
 
 Number = bool | int | float
 
@@ -77,9 +75,9 @@ def record_program(
 ) -> Program:
     """Records `forward(*inputs)` at several batches up to `max_batch` (and a few small ones in any case).
 
-    `tensors` are the module's own, by name; any other tensor that forward reads becomes "constant.0", "constant.1" …
-    The inputs' leading size is the batch. Raises UnsupportedError, naming op and line, for a forward that cannot be
-    recorded once for all batches.
+    `tensors` are the module's own, by name; any other tensor that forward reads becomes "constant.0",
+    "constant.1" … The inputs' leading size is the batch. Raises UnsupportedError, naming op and line, for a
+    forward that cannot be recorded once for all batches.
     """
     for tensor in tensors.values():
         tensor._realized()  # type: ignore[attr-defined]
@@ -91,13 +89,14 @@ def record_program(
         _check_structure(first, other)
     sizes = unify([dimensions(trace.expanded) for trace in traces])
     leaves, weights = _leaves(traces, tensors)
-    return Program(
-        first.expanded, sizes, _variables(traces, sizes), _slots(traces), tuple(inputs), leaves, weights, first.several
-    )
+    return Program(first.expanded, sizes, _variables(traces, sizes), _slots(traces), tuple(inputs), leaves,
+                   weights, first.several)
 
 
-# One recording -----------------------------------------------------------------------------------------------------
-def _trace(forward: Callable[..., Any], tensors: Mapping[str, TensorBase], inputs: Sequence[Type], batch: int) -> _Trace:
+# One recording ----------------------------------------------------------------------------------------------
+def _trace(
+    forward: Callable[..., Any], tensors: Mapping[str, TensorBase], inputs: Sequence[Type], batch: int
+) -> _Trace:
     realize()
     record = context.record = Record()
     limit, settings.row_limit.value = settings.row_limit.value, sys.maxsize
@@ -107,18 +106,19 @@ def _trace(forward: Callable[..., Any], tensors: Mapping[str, TensorBase], input
             for name, tensor in tensors.items():
                 names.setdefault(tensor.row(), name)
             record.urgent = False  # Weights that NumPy can see are read when all is recorded, not now.
-            rows = [record.leaf(type_number((batch, *kind.shape[1:]), kind.dtype), False, None) for kind in inputs]
+            types = [type_number((batch, *kind.shape[1:]), kind.dtype) for kind in inputs]
+            rows = [record.leaf(number, False, None) for number in types]
             result = forward(*[wrap(record, row) for row in rows])
             several = isinstance(result, (tuple, list))
             outputs = tuple(_output_row(output) for output in (result if several else [result]))
             if not outputs:
                 raise TypeError("forward gave an empty tuple; a plan needs at least one tensor as its result")
         if context.record is not record:
-            _refuse_value(record, None)
+            _refuse_value(None)
         _check_writes(record, tensors)
     except Exception as error:
         if context.record is not record and not isinstance(error, UnsupportedError):
-            _refuse_value(record, error)
+            _refuse_value(error)
         raise
     finally:
         settings.row_limit.value = limit
@@ -129,45 +129,47 @@ def _trace(forward: Callable[..., Any], tensors: Mapping[str, TensorBase], input
     expanded = expand(record, outputs)
     for row, place in zip(expanded.record.rows, expanded.record.places, strict=True):
         if OPS[row[0]].kind in (Kind.RANDOM, Kind.HOST):
-            raise UnsupportedError(f"cannot export {OPS[row[0]].name} at {describe_place(place)}: what it gives is not a "
-                                   "function of inputs and weights in compiled code")
+            raise UnsupportedError(
+                f"cannot export {OPS[row[0]].name} at {describe_place(place)}: what it gives is not a "
+                "compiled function of inputs and weights")
     return _Trace(batch, record, tuple(rows), names, expanded, several)
 
 
 def _output_row(output: Any) -> int:
     if not isinstance(output, TensorBase):
-        raise TypeError(f"forward must give a tensor or a tuple of tensors to be exported, got {type(output).__name__}")
+        raise TypeError(
+            f"forward must give a tensor or a tuple of tensors to be exported, got {type(output).__name__}")
     return output.row()
 
 
-def _refuse_value(record: Record, error: Exception | None) -> NoReturn:
-    """Raises the error for a forward that asked for a value while it was recorded."""
-    line = f"after {_row_name(record, len(record.rows) - 1)}"
-    if error is not None:
-        for frame, number in traceback.walk_tb(error.__traceback__):
-            if not frame.f_globals.get("__name__", "").startswith(__name__.partition(".")[0] + "."):
-                line = f"{frame.f_code.co_filename}:{number} in {frame.f_code.co_name}, {line}"
+def _refuse_value(error: Exception | None) -> NoReturn:
+    """Raises the error for a forward that asked for a value while it was recorded, and got `error`."""
+    line = "an unknown line"
+    for frame, number in traceback.walk_tb(error.__traceback__ if error is not None else None):
+        if not frame.f_globals.get("__name__", "").startswith(__name__.partition(".")[0] + "."):
+            line = f"{frame.f_code.co_filename}:{number} in {frame.f_code.co_name}"
     raise UnsupportedError(
-        f"cannot export: forward needs a tensor's value at {line}. Control flow on data and host operations have no "
-        "place in a compiled plan (nor has memory above 16 KiB that a NumPy array shares: clone() it)") from error
+        f"cannot export: forward needs a tensor's value at {line}. Control flow on data and host operations "
+        "have no place in a compiled plan (nor has memory above 16 KiB that a NumPy array shares: clone() it)"
+    ) from error
 
 
 def _check_writes(record: Record, tensors: Mapping[str, TensorBase]) -> None:
     """Refuses a forward that writes to memory which was there before it."""
     for row, owner in enumerate(record.owners):
         if owner is not None and owner.pending and owner.buffer is not None:
-            name = next((name for name, tensor in tensors.items() if tensor.storage is owner), "a tensor that is not its own")
-            raise UnsupportedError(f"cannot export: forward writes to {name} in place ({_row_name(record, row)}), but "
-                                   "weights do not change in an exported plan")
+            names = [name for name, tensor in tensors.items() if tensor.storage is owner]
+            what = names[0] if names else "a tensor that it did not make"
+            raise UnsupportedError(
+                f"cannot export: forward writes to {what} in place ({_row_name(record, row)}), but weights "
+                "do not change in an exported plan")
 
 
 def _row_name(record: Record, row: int) -> str:
-    if row < 0:
-        return "nothing was recorded"
     return f"{OPS[record.rows[row][0]].name} at {describe_place(record.places[row])}"
 
 
-# Records made one --------------------------------------------------------------------------------------------------
+# Records made one -------------------------------------------------------------------------------------------
 def _check_structure(first: _Trace, other: _Trace) -> None:
     mine, theirs = first.expanded.record, other.expanded.record
     for index, (a, b) in enumerate(zip(mine.rows, theirs.rows, strict=False)):
@@ -178,8 +180,9 @@ def _check_structure(first: _Trace, other: _Trace) -> None:
 
 
 def _refuse_structure(first: _Trace, other: _Trace, mine: str, theirs: str) -> NoReturn:
-    raise UnsupportedError(f"cannot export: forward does different things at different batches: {mine} at batch "
-                           f"{first.batch}, but {theirs} at batch {other.batch}")
+    raise UnsupportedError(
+        f"cannot export: forward does different things at different batches: {mine} at batch {first.batch}, "
+        f"but {theirs} at batch {other.batch}")
 
 
 def _without_sizes(row: tuple) -> tuple:
@@ -191,8 +194,8 @@ def _affine(batches: Sequence[int], values: Sequence[int]) -> InBatch | None:
     """The affine function with integer factors through all points, if there is one."""
     factor, rest = divmod(values[1] - values[0], batches[1] - batches[0])
     function = InBatch(factor, values[0] - factor * batches[0])
-    fits = rest == 0 and all(function.at(batch) == value for batch, value in zip(batches, values, strict=True))
-    return function if fits else None
+    fits = [function.at(batch) for batch in batches] == list(values)
+    return function if rest == 0 and fits else None
 
 
 def _variables(traces: Sequence[_Trace], sizes: Sizes) -> tuple[InBatch, ...]:
@@ -208,7 +211,9 @@ def _variables(traces: Sequence[_Trace], sizes: Sizes) -> tuple[InBatch, ...]:
     return tuple(functions)
 
 
-def _refuse_size(trace: _Trace, sizes: Sizes, variable: int, batches: Sequence[int], values: Sequence[int]) -> NoReturn:
+def _refuse_size(
+    trace: _Trace, sizes: Sizes, variable: int, batches: Sequence[int], values: Sequence[int]
+) -> NoReturn:
     record = trace.expanded.record
     position = sizes.template.index(~variable)
     row = 0
@@ -216,8 +221,9 @@ def _refuse_size(trace: _Trace, sizes: Sizes, variable: int, batches: Sequence[i
         position -= len(TYPES[record.rows[row][2]].shape)
         row += 1
     observed = ", ".join(f"{value} at batch {batch}" for value, batch in zip(values, batches, strict=True))
-    raise UnsupportedError(f"cannot export: axis {position} of {_row_name(record, row)} is not an affine function of the "
-                           f"batch: {observed}")
+    raise UnsupportedError(
+        f"cannot export: axis {position} of {_row_name(record, row)} is not an affine function of the batch: "
+        f"{observed}")
 
 
 def _slots(traces: Sequence[_Trace]) -> tuple[Number | InBatch | None, ...]:
@@ -239,24 +245,27 @@ def _leaves(
     """What each leaf of the plan stands for, and the contents of those that are weights."""
     leaves: list[int | str] = []
     weights: dict[str, tuple[Type, bytes]] = {}
-    buffers = {id(tensor.storage.buffer): name for name, tensor in reversed(tensors.items())}
+    buffers: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        buffers.setdefault(id(tensor.storage.buffer), name)
     for rows in zip(*[trace.expanded.leaves for trace in traces], strict=True):
         trace, row = traces[0], rows[0]
         if row in trace.inputs:
             leaves.append(trace.inputs.index(row))
             continue
         contents = [_contents(trace, row) for trace, row in zip(traces, rows, strict=True)]
-        name = trace.names.get(row) or buffers.get(id(trace.record.values[row]))
-        if name is None:
-            name = f"constant.{sum(1 for known in weights if known.startswith('constant.'))}"
+        kind = TYPES[trace.record.rows[row][2]]
+        known = trace.names.get(row) or buffers.get(id(trace.record.values[row]))
+        leaf = known or f"constant.{sum(name.startswith('constant.') for name in weights)}"
         if any(content != contents[0] for content in contents):
-            raise UnsupportedError(f"cannot export: {name}, a tensor of shape {list(TYPES[trace.record.rows[row][2]].shape)} "
-                                   "that forward makes outside of recorded operations, depends on the batch")
-        weights[name] = (TYPES[trace.record.rows[row][2]], contents[0])
-        leaves.append(name)
+            raise UnsupportedError(
+                f"cannot export: {leaf}, a tensor of shape {list(kind.shape)} that forward makes outside of "
+                "recorded operations, depends on the batch")
+        weights[leaf] = (kind, contents[0])
+        leaves.append(leaf)
     return tuple(leaves), weights
 
 
 def _contents(trace: _Trace, row: int) -> bytes:
-    buffer = trace.record.values[row]
-    return buffer.array(np.uint8, (buffer.nbytes,)).tobytes()
+    kind = TYPES[trace.record.rows[row][2]]
+    return trace.record.values[row].array(kind.dtype.numpy, kind.shape).tobytes()

@@ -10,7 +10,8 @@
     56       8       Σ (2·index + 1)·word, both over the rest as little-endian 64-bit words, modulo 2⁶⁴
     64               the tensors
 
-A library knows the first 48 bytes that it needs; other values for the same tensors are welcome, another net's are not.
+A library knows the first 48 bytes that it needs; other values for the same tensors are welcome, another net's
+are not.
 """
 
 from __future__ import annotations

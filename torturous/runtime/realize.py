@@ -27,8 +27,8 @@ from torturous.compiler.plan import Plan, make_plan
 from torturous.compiler.sizes import Size
 from torturous.core import dtypes, settings
 from torturous.core.dtypes import DType
-from torturous.ir.op import OPS
-from torturous.ir.record import Record, context, describe_place, slot_ordinal
+from torturous.ir.op import OPS, Kind, Op, define
+from torturous.ir.record import Record, Row, context, describe_place, slot_ordinal
 from torturous.runtime import build
 from torturous.runtime.buffers import Buffer, allocate
 from torturous.runtime.storage import Storage
@@ -77,6 +77,8 @@ class _Family:
 
 _families: dict[tuple, _Family] = {}
 _bound: dict[tuple, Bound] = {}
+_realizations: dict[tuple, tuple[list[int], tuple[int, ...], Bound | None]] = {}
+"""By rows, what is alive and what is tracked: rows kept for backward passes, rows stored, and the plan."""
 _workers: Workers | None = None
 
 
@@ -281,6 +283,13 @@ def bind(record: Record, outputs: tuple[int, ...]) -> Bound:
     return bound
 
 
+def forget_plans() -> None:
+    """Forgets every plan: for a setting that is part of no key has changed (the default dtype)."""
+    with _lock:
+        _bound.clear()
+        _families.clear()
+
+
 def _bind(record: Record, outputs: tuple[int, ...]) -> Bound:
     started = time.perf_counter()
     expanded = expand(record, outputs)
@@ -378,23 +387,44 @@ def _alive(record: Record) -> list[int]:
 def saved_rows(record: Record, alive: Sequence[int]) -> list[int]:
     """Rows whose values a later backward pass through this record would read."""
     tracked, freed, rows = record.tracked, record.freed, record.rows
-    visited: set[int] = set()
     pending = [index for index in alive if tracked[index]]
-    wanted: set[int] = set()
+    visited = bytearray(len(rows))
+    reached = []
     while pending:
         index = pending.pop()
-        if index in visited or (index < len(freed) and freed[index]):
+        if visited[index]:
+            continue
+        visited[index] = 1
+        if index >= len(freed) or not freed[index]:
+            reached.append(index)
+        pending += [operand for operand in rows[index][3:] if operand >= 0 and tracked[operand]]
+    return sorted(record.read_rows(reached))
+
+
+SPENT = define(Op("spent", Kind.LEAF, None, None, (None,), ((-1,),),
+                  document="the end of a graph whose saved values a backward pass has freed: attributes (op name,)"))
+
+
+def _spent(record: Record, index: int) -> bool:
+    """Whether a backward pass from a freed row must fail, because what it would read has been given up."""
+    pending, visited = [index], set()
+    while pending:
+        index = pending.pop()
+        if index in visited or index >= len(record.freed) or not record.freed[index]:
             continue
         visited.add(index)
-        row = rows[index]
-        operands = row[3:]
-        for position in OPS[row[0]].saves:
-            if position < 0:
-                wanted.add(index)
-            elif position < len(operands) and operands[position] >= 0:
-                wanted.add(operands[position])
-        pending += [operand for operand in operands if operand >= 0 and tracked[operand]]
-    return sorted(wanted)
+        if any(True for _ in record.reads_of(index)):
+            return True
+        pending += [operand for operand in record.rows[index][3:] if operand >= 0 and record.tracked[operand]]
+    return False
+
+
+def _spent_tape(row: Row) -> Record:
+    """A tape of one row, in place of one that nothing can be read from any more."""
+    tape = Record()
+    tape.append((SPENT.number, (OPS[row[0]].name,), row[2]), 1, None)
+    tape.freed.append(1)
+    return tape
 
 
 def realize(record: Record | None = None) -> None:
@@ -407,28 +437,43 @@ def realize(record: Record | None = None) -> None:
             context.record = Record()
             context.record.cut = record.cut
         alive = _alive(record)
-        saved = [row for row in saved_rows(record, alive) if row not in record.values]
-        wanted = sorted({*alive, *saved})
-        outputs = tuple(row for row in wanted if row not in record.values)
-        if outputs:
-            try:
-                bound = bind(record, outputs)
-                leaves = [record.values[row] for row in bound.leaves]
-                buffers = bound.run(leaves, record.slots)
-            except BaseException as failure:
-                for storage in record.owners:
-                    if storage is not None:
-                        storage.withdraw(failure)
-                raise
+        key = (tuple(record.rows), tuple(alive), bytes(record.tracked), bytes(record.freed), settings.fuse.value)
+        found = _realizations.get(key)
+        if found is None:
+            saved = saved_rows(record, alive)
+            outputs = tuple(sorted({*alive, *saved} - record.values.keys()))
+            bound = None
         else:
-            buffers = []
-        computed = dict(zip(outputs, buffers, strict=True))
+            saved, outputs, bound = found
+        values = record.values
+        owners = record.owners
+        computed: dict[int, Buffer] = {}
+        try:
+            if outputs:
+                if bound is None:
+                    bound = bind(record, outputs)
+                buffers = bound.run([values[row] for row in bound.leaves], record.slots)
+                computed = dict(zip(outputs, buffers, strict=True))
+        except BaseException as failure:
+            record.close()
+            for storage in owners:
+                if storage is not None:
+                    storage.withdraw(failure)
+            raise
+        if found is None:
+            _realizations[key] = saved, outputs, bound
+        tape = record.close()
+        tape.values = {row: computed[row] if row in computed else values[row] for row in saved}
         for index in alive:
-            storage = record.owners[index]
+            storage = owners[index]
             storage.commit(computed[index])
-            if not record.tracked[index] or (index < len(record.freed) and record.freed[index]):
+            if not tape.tracked[index]:
                 storage.record, storage.index = None, -1
-                storage.tracked = False
-        kept = {row: computed[row] if row in computed else record.values[row] for row in saved_rows(record, alive)}
-        record.values = kept
-        record.owners = []
+            elif index < len(tape.freed) and tape.freed[index] and _spent(tape, index):
+                storage.record, storage.index = _spent_tape(tape.rows[index]), 0
+            else:
+                storage.record = tape
+        for index in saved:
+            storage = owners[index]
+            if storage is not None:
+                tape.versions.setdefault(index, (storage.watch(), storage.version - storage.unseen))

@@ -14,7 +14,7 @@ import numpy as np
 
 from torturous.core.dtypes import DType
 from torturous.core.shapes import Shape
-from torturous.ir.op import type_number
+from torturous.ir.op import TYPES, type_number
 from torturous.ir.record import Place, Record
 from torturous.runtime.buffers import Buffer, allocate
 
@@ -25,28 +25,53 @@ SNAPSHOT_BYTES = 1 << 14
 class Storage:
     """Memory of `shape` and `dtype`, row-major. Its present version is pending (a row of `record`) or in `buffer`."""
 
-    __slots__ = ("shape", "dtype", "type_index", "buffer", "record", "index", "version", "pending", "tracked",
-                 "written", "failure", "foreign", "__weakref__")
+    # Most storages are results that die soon: what is usual stands in the class, and costs nothing to make.
+    type_index: int
+    buffer: Buffer | None = None
+    """The last realized version's memory, None if there has been none."""
+    pending = True
+    record: Record | None = None
+    """Of the present version: where it is pending, or the tape that leads to it."""
+    index = -1
+    version = 0
+    unseen = 0
+    """Writes among the versions that autograd was not to see (through `.data`)."""
+    tracked: bool | int = False
+    """Whether the present version has a history that gradients flow back through."""
+    written: Place = None
+    """Where the pending write was recorded, if the present version is one."""
+    failure: BaseException | None = None
+    """Why the value could not be computed, if it was pending when its plan failed."""
+    foreign: Buffer | None = None
+    """Memory that must stay this storage's own because someone outside sees it."""
 
     def __init__(self, shape: Shape, dtype: DType, buffer: Buffer | None = None) -> None:
-        self.shape = shape
-        self.dtype = dtype
         self.type_index = type_number(shape, dtype)
-        self.buffer = buffer
-        """The last realized version's memory, None if there has been none."""
-        self.pending = buffer is None
-        self.record: Record | None = None
-        """Of the present version: where it is pending, or the tape that leads to it."""
+        self.record = None
         self.index = -1
-        self.version = 0
-        self.tracked = False
-        """Whether the present version has a history that gradients flow back through."""
-        self.written: Place = None
-        """Where the pending write was recorded, if the present version is one."""
-        self.failure: BaseException | None = None
-        """Why the value could not be computed, if it was pending when its plan failed."""
-        self.foreign: Buffer | None = None
-        """Memory that must stay this storage's own because someone outside sees it."""
+        if buffer is not None:
+            self.buffer = buffer
+            self.pending = False
+
+    @property
+    def shape(self) -> Shape:
+        return TYPES[self.type_index].shape
+
+    @property
+    def dtype(self) -> DType:
+        return TYPES[self.type_index].dtype
+
+    @staticmethod
+    def pending_row(record: Record, index: int) -> Storage:
+        """The storage of a newly recorded row."""
+        type_index = record.rows[index][2]
+        storage = _new(Storage)
+        storage.type_index = type_index
+        storage.record = record
+        storage.index = index
+        storage.tracked = record.tracked[index]
+        record.owners[index] = storage
+        return storage
 
     def shared(self) -> bool:
         """Whether someone outside can read or write the memory."""
@@ -92,3 +117,6 @@ class Storage:
 
     def watch(self) -> weakref.ref[Storage]:
         return weakref.ref(self)
+
+
+_new = object.__new__

@@ -17,8 +17,9 @@ from torturous.ir import creation, movement
 from torturous.ir import elementwise as ops
 from torturous.ir.op import TYPES, Op, type_number
 from torturous.ir.record import context, number_category, user_place
-from torturous.tensor.base import Number, TensorBase, apply, apply_typed, wrap
-from torturous.tensor.host import known
+from torturous.tensor.base import Number, TensorBase, apply, apply_typed, record_binary, wrap
+from torturous.tensor.movement import as_function
+from torturous.tensor.values import known_values
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -30,14 +31,11 @@ def binary(op: Op, a: TensorBase, b: TensorBase | Number) -> Tensor:
 
     NotImplemented where b is neither a tensor nor a number, for Python to try b's own operator.
     """
-    i = a.row()
     if isinstance(b, TensorBase):
-        j = b.row()
-        record = context.record
-        if a._record is not record:  # Entering b realized what a was entered into.
-            i = a.row()
-    elif isinstance(b, (int, float)):
-        record = context.record
+        return record_binary(op, a, b)
+    i = a.row()
+    record = context.record
+    if isinstance(b, (int, float)):
         j = record.slot(b)
     elif isinstance(b, np.generic) and isinstance(b.item(), (int, float)):
         return binary(op, a, b.item())
@@ -166,7 +164,7 @@ def _divisor_not_zero(a: TensorBase | Number, b: TensorBase | Number) -> None:
         floating = operand.dtype.is_floating_point if isinstance(operand, TensorBase) else isinstance(operand, float)
         if floating:
             return
-    values = known(b) if isinstance(b, TensorBase) else np.asarray(b)
+    values = known_values(b) if isinstance(b, TensorBase) else np.asarray(b)
     if values is not None and not values.all():
         raise RuntimeError("ZeroDivisionError: integers cannot be divided by zero")
 
@@ -178,25 +176,25 @@ class Arithmetic(TensorBase):
 
     # Operators -----------------------------------------------------------------------------------------------------
     def __add__(self, other: Any) -> Tensor:
-        return binary(ops.ADD, self, other)
+        return record_binary(ops.ADD, self, other) if isinstance(other, TensorBase) else binary(ops.ADD, self, other)
 
     def __radd__(self, other: Any) -> Tensor:
         return binary(ops.ADD, self, other)
 
     def __sub__(self, other: Any) -> Tensor:
-        return binary(ops.SUB, self, other)
+        return record_binary(ops.SUB, self, other) if isinstance(other, TensorBase) else binary(ops.SUB, self, other)
 
     def __rsub__(self, other: Any) -> Tensor:
         return reflected(ops.SUB, other, self)
 
     def __mul__(self, other: Any) -> Tensor:
-        return binary(ops.MUL, self, other)
+        return record_binary(ops.MUL, self, other) if isinstance(other, TensorBase) else binary(ops.MUL, self, other)
 
     def __rmul__(self, other: Any) -> Tensor:
         return binary(ops.MUL, self, other)
 
     def __truediv__(self, other: Any) -> Tensor:
-        return binary(ops.DIV, self, other)
+        return record_binary(ops.DIV, self, other) if isinstance(other, TensorBase) else binary(ops.DIV, self, other)
 
     def __rtruediv__(self, other: Any) -> Tensor:
         return reflected(ops.DIV, other, self)
@@ -301,8 +299,8 @@ class Arithmetic(TensorBase):
         span: Any = combine(ops.SUB, end, self)
         if isinstance(weight, TensorBase):
             near, far = self + span * weight, end - span * (1 - weight)  # type: ignore[operator]
-            return apply(ops.WHERE, abs(weight) < 0.5, near, far)  # type: ignore[arg-type]
-        return self + span * weight if abs(weight) < 0.5 else end - span * (1 - weight)  # type: ignore[operator]
+            return apply(ops.WHERE, binary(ops.LT, unary(ops.ABS, weight), 0.5), near, far)
+        return self + span * weight if -0.5 < weight < 0.5 else end - span * (1 - weight)  # type: ignore[operator]
 
     # Quotients --------------------------------------------------------------------------------------------------------
     def div(self, other: TensorBase | Number, *, rounding_mode: str | None = None) -> Tensor:
@@ -481,19 +479,6 @@ _ROOTS = {0.5: ops.SQRT, -0.5: ops.RSQRT, -1: ops.RECIPROCAL}
 
 
 # Functions -------------------------------------------------------------------------------------------------------------
-def as_function(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method as a function whose first parameter is called `input`, as PyTorch's functions have it."""
-
-    @wraps(method)
-    def function(input: TensorBase, *arguments: Any, **named: Any) -> Any:
-        if not isinstance(input, TensorBase):
-            raise TypeError(
-                f"{method.__name__}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
-        return method(input, *arguments, **named)
-
-    return function
-
-
 def with_number_first(method: Callable[..., Any], op: Op) -> Callable[..., Any]:
     """The same for an operation of two operands, either of which may be a number."""
     of_tensors = as_function(method)

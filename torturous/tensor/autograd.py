@@ -2,248 +2,439 @@
 
 The tape is the record itself. A record that has been realized keeps the values that gradient rules read; rows that
 are still pending are read where they are. Gradient rows are recorded like any others, so gradients of gradients
-need nothing more.
+need nothing more. What a walk over a stretch of rows appends depends on their structure alone, so it is remembered:
+a stretch seen before appends its ready-made rows (see `stretches.py`).
+
+An *adjoint* is a row of the pending record that holds the gradient of a tape's row.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from torturous.core.dtypes import DType
-from torturous.core.shapes import Shape
-from torturous.ir.op import OPS, TYPES
-from torturous.ir.record import LEAF, Record, context, describe_place
-from torturous.ir.value import Value
+from torturous.ir.movement import ALIAS
+from torturous.ir.op import OPS, TYPES, Op
+from torturous.ir.record import LEAF, Place, Record, context
+from torturous.ir.value import Typed, Value
 from torturous.runtime.realize import realize
-from torturous.tensor.base import TensorBase, wrap
+from torturous.runtime.storage import Storage
+from torturous.tensor.base import TensorBase, node_of
+from torturous.tensor.stretches import Stretch, remembered
+from torturous.tensor.tape import AGAIN, CustomNode, LeafHooks, NodeHooks, check_version, enter_saved
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
 
 Node = tuple[Record, int]
+Adjoints = dict[int, int]
 
 
-class _Backward:
-    """One backward pass: adjoints by tape row, walked from the newest row to the oldest."""
+class Backward:
+    """One backward pass: adjoints per tape, walked from the newest row of the newest tape to the oldest.
 
-    def __init__(self, create_graph: bool, retain_graph: bool) -> None:
+    `targets` are the tensors whose gradients are asked for; None means all leaves.
+    """
+
+    def __init__(self, create_graph: bool, retain_graph: bool, targets: Sequence[TensorBase] | None) -> None:
         self.create_graph = create_graph
         self.retain_graph = retain_graph
-        self.adjoints: dict[tuple[int, int], Value] = {}
-        self.records: dict[int, Record] = {}
-        self.queue: list[tuple[int, int]] = []
-        self.entered: dict[tuple[int, int], Value] = {}
-        """Values of older tapes brought into the pending record."""
-        self.leaves: dict[int, tuple[TensorBase, Value]] = {}
-        self.captured: dict[tuple[int, int], Value] = {}
-        self.visited: list[tuple[Record, int]] = []
-        self.needed: set[tuple[int, int]] | None = None
-
-    def value(self, record: Record, index: int, place: Any) -> Value:
-        """A row of any tape as an operand in the pending record."""
-        pending = context.record
-        if record is pending:
-            return Value(pending, index, place, self.create_graph)
-        key = (record.serial, index)
-        known = self.entered.get(key)
-        if known is None or known.record is not pending:
-            buffer = record.values.get(index)
-            if buffer is None:
-                raise RuntimeError(
-                    "Trying to backward through the graph a second time (or directly access saved tensors after they "
-                    "have already been freed). Saved intermediate values of the graph are freed when you call "
-                    ".backward() or autograd.grad(). Specify retain_graph=True if you need to backward through the "
-                    "graph a second time or if you need to access saved tensors after calling backward.")
-            tracked = self.create_graph and bool(record.tracked[index])
-            leaf = pending.leaf(record.rows[index][2], tracked, None)
-            pending.values[leaf] = buffer
-            if tracked:
-                pending.sources[leaf] = (record, index)
-            known = self.entered[key] = Value(pending, leaf, place, self.create_graph)
-        return known
-
-    def add(self, record: Record, index: int, gradient: Value) -> None:
-        """Adds to a row's adjoint."""
-        key = (record.serial, index)
-        present = self.adjoints.get(key)
-        if present is None:
-            self.records[record.serial] = record
-            heapq.heappush(self.queue, (-record.serial, -index))
-            self.adjoints[key] = gradient
-        else:
-            self.adjoints[key] = present + gradient
-
-    def run(self, hooks: Any) -> None:
-        while self.queue:
-            serial, index = heapq.heappop(self.queue)
-            record, index = self.records[-serial], -index
-            gradient = self.adjoints.pop((record.serial, index))
-            self.step(record, index, hooks(record, index, gradient))
-
-    def step(self, record: Record, index: int, gradient: Value) -> None:
-        key = (record.serial, index)
-        if key in self.captured:
-            self.captured[key] = gradient
-        source = record.sources.get(index)
-        if source is not None:
-            if isinstance(source, tuple):
-                self.add(*source, gradient)
+        self.adjoints: dict[Record, Adjoints] = {}
+        self.leaves: Adjoints = {}
+        """By the identity of a leaf tensor."""
+        self.tensors: dict[int, TensorBase] = {}
+        self.captured: Adjoints = {}
+        """By the position of a target that is not a leaf."""
+        self.targets = targets
+        self.wanted: set[int] = set()
+        """Identities of the leaf tensors among the targets."""
+        self.nodes: dict[Record, dict[int, list[int]]] = {}
+        """Rows of the other targets, with the targets' positions."""
+        for position, target in enumerate(targets or ()):
+            if target._requires_grad:
+                self.wanted.add(id(target))
             else:
-                self.leaves[id(source)] = (source, gradient)
-                if record.rows[index][0] == LEAF.number:
-                    return
-            if source is not None:
-                return
-        number, attributes, type_index, *operands = record.rows[index]
-        op = OPS[number]
-        if index < len(record.freed) and record.freed[index] and op.saves:
-            raise RuntimeError(
-                "Trying to backward through the graph a second time (or directly access saved tensors after they have "
-                "already been freed). Specify retain_graph=True if you need to backward through the graph a second "
-                "time.")
-        place = record.places[index]
-        values: list[Any] | None = None
+                record, index = node_of(target)
+                self.nodes.setdefault(record, {}).setdefault(index, []).append(position)
+        self.useful: dict[Record, bytearray] = {}
+        """With targets: the rows through which a gradient reaches one."""
+        self.accumulated = False
+        """Whether a gradient was added to one already present."""
+        self._occurrences: dict[int, int] = {}
+        """How many rows are yet to come at which a leaf with hooks may receive gradients."""
+        self._entered: dict[tuple[Record, int], int] = {}
+        self._outgoing: list[tuple[int, int]] = []
+        self._walked: list[tuple[Record, list[int]]] = []
+        self._kept: list[Any] = []
+        self._holders: dict[int, Tensor] = {}
+        self._stretch: Stretch | None = None
+        self._visited: list[int] = []
+
+    # The walk ----------------------------------------------------------------------------------------------------
+    def run(self, seeds: Sequence[tuple[Node, int]]) -> None:
+        """Carries the gradients of some nodes, given as adjoints, back to the leaves."""
+        for (record, index), row in seeds:
+            self._add(record, index, row)
+        order = _newest_first(list(self.adjoints))
+        if self.targets is not None:
+            self._mark_useful(order)
+        hooked = {record: self._hooked_rows(record) for record in order}
+        for record in order:
+            adjoints = self.adjoints.get(record, {})
+            if hooked[record]:
+                self._walk_with_hooks(record, adjoints, hooked[record])
+            elif adjoints:
+                self._walk(record, adjoints)
+        self._kept.clear()
+
+    def _add(self, record: Record, index: int, row: int) -> None:
+        table = self.adjoints.setdefault(record, {})
+        present = table.get(index)
+        table[index] = row if present is None else self._sum(present, row)
+
+    def _sum(self, a: int, b: int) -> int:
+        place = context.record.places[b]
+        return (Value(context.record, a, place, self.create_graph) + Value(context.record, b, place, False)).index
+
+    def _walk(self, record: Record, adjoints: Adjoints) -> None:
+        """Walks a tape on which nobody looks at gradients."""
+        pending = context.record
+        high = max(adjoints)
+        nodes = self.nodes.get(record)
+        useful = self.useful.get(record)
+        self._stretch = stretch = remembered(record, high, adjoints, self.create_graph, nodes, useful)
+        if stretch.known:
+            visited, self._outgoing, captured = stretch.replay(self, record)
+            adjoints.clear()
+            for position, row in captured:
+                self.captured[position] = row
+        else:
+            self._visited = visited = []
+            before = dict(self.captured)
+            self._steps(record, adjoints, high, 0)
+            captured = [(k, row) for k, row in self.captured.items() if k not in before]
+            stretch.remember(pending, visited, self._outgoing, captured)
+        self._stretch = None
+        self._walked.append((record, visited))
+        self._flush(record)
+
+    def _walk_with_hooks(self, record: Record, adjoints: Adjoints, stops: Sequence[int]) -> None:
+        """Walks a tape, stopping at the rows whose gradients somebody looks at."""
+        self._visited = visited = []
+        self._walked.append((record, visited))
+        high = max(adjoints, default=-1)
+        # The lists stay with us if a hook realizes the record, which moves them to its tape.
+        sources, hooks = record.sources, record.hooks
+        for stop in stops:
+            if stop < high:
+                self._steps(record, adjoints, high, stop + 1)
+                self._flush(record)
+            high = min(high, stop)
+            row = adjoints.pop(stop, None)
+            if row is not None and stop in hooks:
+                row = self._run_hooks(hooks[stop], row)
+            source = sources.get(stop)
+            if isinstance(source, CustomNode):
+                if row is not None:
+                    adjoints[stop] = row
+                if stop == source.first:
+                    self._run_custom(source, record, adjoints)
+                high = min(high, stop - 1)
+            elif isinstance(source, TensorBase):
+                if row is not None:
+                    self._capture(record, stop, row)
+                    self._reach(source, row)
+                self._occurrences[id(source)] -= 1
+                if not self._occurrences[id(source)] and id(source) in self.leaves:
+                    self._complete(source)
+            elif row is not None:
+                adjoints[stop] = row
+                self._steps(record, adjoints, stop, stop)
+                self._flush(record)
+        if adjoints:
+            self._steps(record, adjoints, max(adjoints), 0)
+            self._flush(record)
+
+    def _steps(self, record: Record, adjoints: Adjoints, high: int, low: int) -> None:
+        tape = _present(record)
+        for index in range(high, low - 1, -1):
+            row = adjoints.pop(index, None)
+            if row is not None:
+                self._step(tape, record, index, row, adjoints)
+
+    def _step(self, tape: Record, record: Record, index: int, row: int, adjoints: Adjoints) -> None:
+        """Carries the gradient of one row on to its operands."""
+        self._capture(record, index, row)
+        if index in tape.sources:
+            self._outgoing.append((index, row))
+            return
+        number, attributes, _, *operands = tape.rows[index]
+        op, place, tracked = OPS[number], tape.places[index], tape.tracked
+        useful = self.useful.get(record)
+        rules = op.gradients
         for position, operand in enumerate(operands):
-            if operand < 0 or not record.tracked[operand]:
+            if operand < 0 or not tracked[operand] or (useful is not None and not useful[operand]):
                 continue
-            rule = op.gradients[position] if position < len(op.gradients) else None
+            rule = rules[position] if position < len(rules) else None
             if rule is None:
                 continue
-            if values is None:
-                values = [self._operand(record, o, op, k, place) for k, o in enumerate(operands)]
-                out: Any = (self.value(record, index, place) if -1 in op.saves
-                            else _Typed(TYPES[type_index].shape, TYPES[type_index].dtype))
-                if -1 in op.saves:
-                    self.check_version(record, index, op.name)
-            result = rule(gradient, out, attributes, *values)
-            shape, dtype = TYPES[record.rows[operand][2]]
-            self.add(record, operand, result.sum_to(shape).to(dtype))
-        self.visited.append((record, index))
+            saves = op.saves[position]
+            if saves and index < len(tape.freed) and tape.freed[index]:
+                raise RuntimeError(AGAIN)
+            pending = context.record
+            values = [self._operand(tape, o, k in saves, op, place) for k, o in enumerate(operands)]
+            out = self._operand(tape, index, -1 in saves, op, place)
+            gradient = Value(pending, row, place, self.create_graph)
+            shape, dtype = TYPES[tape.rows[operand][2]]
+            result = rule(gradient, out, attributes, *values).sum_to(shape).to(dtype).index
+            present = adjoints.get(operand)
+            adjoints[operand] = result if present is None else self._sum(present, result)
+        self._visited.append(index)
+        if self._stretch is not None:
+            self._stretch.note(index)
 
-    def _operand(self, record: Record, operand: int, op: Any, position: int, place: Any) -> Any:
+    def _operand(self, tape: Record, operand: int, saved: bool, op: Op, place: Place) -> Any:
         """What a rule sees of an operand: its value if the op saves it, else only its type."""
+        pending = context.record
         if operand < 0:
-            if record is context.record:
-                return Value(record, operand, place, self.create_graph)
-            return Value(context.record, context.record.slot(record.slots[~operand >> 2]), place, self.create_graph)
-        if position in op.saves:
-            self.check_version(record, operand, op.name)
-            return self.value(record, operand, place)
-        kind = TYPES[record.rows[operand][2]]
-        return _Typed(kind.shape, kind.dtype)
+            if tape is not pending:
+                ordinal = ~operand >> 2
+                operand = pending.slot(tape.slots[ordinal])
+                if self._stretch is not None:
+                    self._stretch.copied(operand, ordinal)
+            return Value(pending, operand, place, self.create_graph)
+        if not saved:
+            return Typed(pending, TYPES[tape.rows[operand][2]])
+        check_version(tape, operand, op.name)
+        if self._stretch is not None:
+            self._stretch.read(operand, op.name)
+        if tape is not pending:
+            operand = self._enter(tape, operand)
+        return Value(pending, operand, place, self.create_graph)
 
-    def check_version(self, record: Record, index: int, name: str) -> None:
-        """Raises if the memory of a saved value has been written since."""
-        watched = record.versions.get(index)
-        if watched is None:
+    def _enter(self, tape: Record, index: int) -> int:
+        """A saved value of an older tape as a leaf of the pending record."""
+        key = (tape, index)
+        known = self._entered.get(key)
+        if known is None:
+            known = self._entered[key] = enter_saved(tape, index, self.create_graph)
+            if self._stretch is not None:
+                self._stretch.entered(known, index)
+        return known
+
+    def _capture(self, record: Record, index: int, row: int) -> None:
+        nodes = self.nodes.get(record)
+        if nodes is not None:
+            for position in nodes.get(index, ()):
+                self.captured[position] = row
+
+    def _flush(self, record: Record) -> None:
+        """Passes on the gradients that have reached rows with sources."""
+        outgoing, self._outgoing = self._outgoing, []
+        sources = _present(record).sources
+        for index, row in outgoing:
+            source = sources[index]
+            if isinstance(source, tuple):
+                self._add(*source, row)
+            else:
+                self._reach(source, row)
+
+    def _reach(self, leaf: TensorBase, row: int) -> None:
+        key = id(leaf)
+        present = self.leaves.get(key)
+        self.leaves[key] = row if present is None else self._sum(present, row)
+        self.tensors[key] = leaf
+
+    def _mark_useful(self, order: Sequence[Record]) -> None:
+        for record in reversed(order):
+            nodes, sources, tracked = self.nodes.get(record, {}), record.sources, record.tracked
+            marks = self.useful[record] = bytearray(len(record.rows))
+            for index, row in enumerate(record.rows):
+                if not tracked[index]:
+                    continue
+                source = sources.get(index)
+                if index in nodes:
+                    marks[index] = 1
+                elif isinstance(source, tuple):
+                    older = self.useful.get(source[0])
+                    marks[index] = older is not None and older[source[1]]
+                elif isinstance(source, TensorBase):
+                    marks[index] = id(source) in self.wanted
+                else:
+                    marks[index] = any(operand >= 0 and marks[operand] for operand in row[3:])
+
+    # Leaves ------------------------------------------------------------------------------------------------------
+    def accumulate(self) -> None:
+        """Adds the gradients that have arrived to the leaves' `.grad`."""
+        for key in list(self.leaves):
+            self._accumulate_leaf(self.tensors[key])
+
+    def _accumulate_leaf(self, leaf: TensorBase) -> None:
+        row = self.leaves.pop(id(leaf))
+        if self.targets is not None and id(leaf) not in self.wanted:
             return
-        storage = watched[0]()
-        if storage is not None and storage.version != watched[1]:
-            shape, dtype = TYPES[record.rows[index][2]]
-            raise RuntimeError(
-                "one of the variables needed for gradient computation has been modified by an inplace operation: "
-                f"[{dtype.name} {list(shape)}], a value used by {name} (recorded at "
-                f"{describe_place(record.places[index])}), is at version {storage.version}; expected version "
-                f"{watched[1]} instead.")
+        self.accumulated = add_to_grad(leaf, row, self.create_graph) or self.accumulated
+        hooks = leaf._hooks
+        if hooks is not None and hooks.after:
+            with self._interrupted():
+                for hook in list(hooks.after.values()):
+                    hook(leaf)
 
+    def _complete(self, leaf: TensorBase) -> None:
+        """A leaf with hooks has its whole gradient."""
+        hooks = leaf._hooks
+        if hooks is not None and hooks.table:
+            self.leaves[id(leaf)] = self._run_hooks(hooks, self.leaves.pop(id(leaf)))
+        if not self.capturing:
+            self._accumulate_leaf(leaf)
+
+    capturing = False
+    """Whether gradients are returned (`autograd.grad`) and not accumulated."""
+
+    # Those who look at gradients -------------------------------------------------------------------------------------
+    def _hooked_rows(self, record: Record) -> list[int]:
+        """Rows at which the walk stops, from the newest to the oldest."""
+        stops = set(record.hooks)
+        for index, source in record.sources.items():
+            if isinstance(source, TensorBase):
+                if source._hooks is not None and (source._hooks.table or source._hooks.after):
+                    stops.add(index)
+                    self._occurrences[id(source)] = self._occurrences.get(id(source), 0) + 1
+            elif isinstance(source, CustomNode):
+                stops.add(index)
+        return sorted(stops, reverse=True)
+
+    def _run_hooks(self, hooks: NodeHooks | LeafHooks, row: int) -> int:
+        gradient = _own(context.record, row)
+        shape = gradient.shape
+        with self._interrupted():
+            for hook in list(hooks.table.values()):
+                result = hook(gradient)
+                if result is None:
+                    continue
+                if not isinstance(result, TensorBase):
+                    raise TypeError(f"a hook must return None or a Tensor, but got {type(result).__name__}")
+                if result.shape != shape:
+                    raise RuntimeError(
+                        f"hook '{getattr(hook, '__name__', hook)}' has changed the size of value: "
+                        f"{list(shape)} became {list(result.shape)}")
+                gradient = result  # type: ignore[assignment]
+            row = gradient.row()
+        row = gradient.row()
+        if isinstance(hooks, NodeHooks):
+            for reference in hooks.retains:
+                t = reference()
+                if t is not None:
+                    add_to_grad(t, row, self.create_graph)
+        return row
+
+    def _run_custom(self, node: CustomNode, record: Record, adjoints: Adjoints) -> None:
+        """Calls the user's backward of an `autograd.Function`."""
+        rows = [adjoints.pop(node.first + position, None) for position in range(node.count)]
+        if all(row is None for row in rows):
+            return
+        for position, row in enumerate(rows):
+            if row is not None:
+                self._capture(record, node.first + position, row)
+        operands = _present(record).rows[node.first][4:]
+        tracked = _present(record).tracked
+        gradients = [None if row is None else _own(context.record, row) for row in rows]
+        with self._interrupted():
+            results = node.run(gradients, self.create_graph)
+        if not self.retain_graph:
+            node.release()
+        for operand, result in zip(operands, results, strict=True):
+            if result is not None and tracked[operand]:
+                shape, dtype = TYPES[_present(record).rows[operand][2]]
+                if tuple(result.shape) != shape:
+                    raise RuntimeError(
+                        f"Function {node.name} returned an invalid gradient: got {list(result.shape)} but expected "
+                        f"shape compatible with {list(shape)}")
+                value = Value(context.record, result.row(), None, self.create_graph).to(dtype)
+                present = adjoints.get(operand)
+                adjoints[operand] = value.index if present is None else self._sum(present, value.index)
+
+    @contextmanager
+    def _interrupted(self) -> Iterator[None]:
+        """Around the user's code, which may realize the pending record: carries over what the pass still needs."""
+        before = context.record
+        tables = [*self.adjoints.values(), self.leaves, self.captured]
+        live = {row for table in tables for row in table.values()}
+        self._holders = {row: self._holders.get(row) or _own(before, row) for row in sorted(live)}
+        rows = [(table, key, self._holders[row]) for table in tables for key, row in table.items()]
+        yield
+        if context.record is not before or before.tape is not None:
+            self._kept.append(None if before.tape is None else before.tape())
+            self._holders = {}
+            self._entered.clear()
+            for table, key, holder in rows:
+                if key in table:
+                    table[key] = holder.row()
+
+    # The end -----------------------------------------------------------------------------------------------------------
     def finish(self) -> None:
         """Gives up saved values, unless the graph is to be used again."""
         if self.retain_graph:
             return
-        for record, index in self.visited:
-            if len(record.freed) < len(record.rows):
-                record.freed.extend(bytes(len(record.rows) - len(record.freed)))
-            record.freed[index] = 1
-            if record is not context.record:
-                row = record.rows[index]
-                for position in OPS[row[0]].saves:
-                    saved = index if position < 0 else row[3 + position] if position < len(row) - 3 else -1
-                    if saved >= 0:
-                        record.values.pop(saved, None)
+        for record, visited in self._walked:
+            tape = _present(record)
+            freed = tape.freed
+            if len(freed) < len(tape.rows):
+                freed.extend(bytes(len(tape.rows) - len(freed)))
+            for index in visited:
+                freed[index] = 1
+            if tape is not context.record:
+                read = tape.read_rows(index for index in range(len(freed)) if tape.tracked[index] and not freed[index])
+                tape.values = {row: buffer for row, buffer in tape.values.items() if row in read}
 
 
-class _Typed:
-    """An operand of which a rule may read only the type."""
-
-    __slots__ = ("shape", "dtype")
-
-    def __init__(self, shape: Shape, dtype: DType) -> None:
-        self.shape = shape
-        self.dtype = dtype
-
-    def zeros(self) -> Value:
-        return Value(context.record, -1, None, False).full(self.shape, self.dtype, 0)
+def _present(record: Record) -> Record:
+    """Where a record's rows are now: in itself, or in the tape that realizing it has left."""
+    return (record.tape and record.tape()) or record
 
 
-def root(t: TensorBase) -> Node:
-    """The tape row that a tensor's gradient starts from."""
-    if t.base is None and not t.storage.pending and t._tracked():
-        assert t.storage.record is not None
-        return t.storage.record, t.storage.index
-    index = t.row()
-    return context.record, index
+def _newest_first(records: Sequence[Record]) -> list[Record]:
+    """All tapes that gradients can reach from some, each before those it was built on."""
+    finished: dict[Record, None] = {}
+    stack = [(record, False) for record in records]
+    while stack:
+        record, explored = stack.pop()
+        if record in finished:
+            continue
+        if explored:
+            finished[record] = None
+            continue
+        stack.append((record, True))
+        stack += {
+            (source[0], False) for source in record.sources.values() if isinstance(source, tuple)
+        }
+    return list(reversed(finished))
 
 
-def backward(t: TensorBase, gradient: TensorBase | None, retain_graph: bool, create_graph: bool) -> None:
-    """Adds the gradients of t with respect to every leaf to the leaves' `.grad`."""
-    run = _start([t], [gradient], retain_graph, create_graph)
-    accumulated = False
-    for leaf, value in run.leaves.values():
-        accumulated = _accumulate(leaf, value, create_graph) or accumulated
-    run.finish()
-    if accumulated and not create_graph:
-        realize()
+def _own(record: Record, row: int) -> Tensor:
+    """A tensor for a row of the pending record: its owner, so that realizing stores the row's value."""
+    if record.owners[row] is not None or record.rows[row][0] == LEAF.number:
+        row = record.append(
+            (ALIAS.number, (), record.rows[row][2], row), record.tracked[row], record.places[row])
+    storage = Storage.pending_row(record, row)
+    t = TensorBase._make(storage, storage.type_index)
+    t._record, t._index, t._version = record, row, 0
+    return t
 
 
-def _start(tensors: Sequence[TensorBase], gradients: Sequence[TensorBase | None], retain_graph: bool,
-           create_graph: bool, captured: Sequence[Node] = ()) -> _Backward:
-    run = _Backward(create_graph, retain_graph)
-    tracking, context.tracking = context.tracking, create_graph
-    try:
-        seeds = []
-        for t, gradient in zip(tensors, gradients, strict=True):
-            if not (t._tracked() or t._requires_grad):
-                raise RuntimeError("element 0 of tensors does not require grad and does not have a grad_fn")
-            if gradient is None and t.shape.numel() != 1:  # type: ignore[attr-defined]
-                raise RuntimeError(
-                    f"grad can be implicitly created only for scalar outputs, not for shape {list(t.shape)}")
-            if gradient is not None and gradient.shape != t.shape:
-                raise RuntimeError(
-                    f"Mismatch in shape: grad_output[0] has a shape of {gradient.shape} and output[0] has a shape of "
-                    f"{t.shape}.")
-            seeds.append((t, gradient))
-        run.captured = {(record.serial, index): None for record, index in captured}  # type: ignore[misc]
-        for t, gradient in seeds:
-            record, index = root(t)
-            place = record.places[index]
-            if gradient is None:
-                start = Value(context.record, -1, place, create_graph).full(tuple(t.shape), t.dtype, 1)
-            else:
-                start = Value(context.record, gradient.row(), place, create_graph)
-            run.add(record, index, start)
-        run.run(lambda record, index, value: value)
-    finally:
-        context.tracking = tracking
-    return run
-
-
-def _accumulate(leaf: TensorBase, value: Value, create_graph: bool) -> bool:
-    """leaf.grad += value; tells whether there was a gradient before."""
-    present = leaf._grad
+def add_to_grad(t: TensorBase, row: int, create_graph: bool) -> bool:
+    """t.grad += the pending row; tells whether there was a gradient before."""
+    present = t._grad
     if present is None:
-        record = value.record
-        index = value.index
-        if record.owners[index] is not None or record.rows[index][0] == LEAF.number:
-            index = value._like(index).apply(_alias()).index
-        leaf._grad = wrap(record, index)
+        t._grad = _own(context.record, row)
         return False
     tracking, context.tracking = context.tracking, create_graph
     try:
-        total = Value(context.record, present.row(), None, create_graph) + value
+        before = present.row()
+        total = Value(context.record, before, None, create_graph) + Value(context.record, row, None, create_graph)
         if create_graph:
-            leaf._grad = wrap(context.record, total.index)
+            t._grad = _own(context.record, total.index)
         else:
             present._write(total.index, None)
     finally:
@@ -251,30 +442,76 @@ def _accumulate(leaf: TensorBase, value: Value, create_graph: bool) -> bool:
     return True
 
 
-def _alias() -> Any:
-    from torturous.ir.movement import ALIAS
+# What `tensor.backward`, `autograd.backward` and `autograd.grad` have in common -------------------------------------
+def _seeds(tensors: Sequence[TensorBase], gradients: Sequence[TensorBase | None], create_graph: bool
+           ) -> list[tuple[Node, int]]:
+    """The nodes to start from, with the adjoints to start with."""
+    for number, (t, gradient) in enumerate(zip(tensors, gradients, strict=True)):
+        if not (t._requires_grad or t._tracked()):
+            raise RuntimeError(f"element {number} of tensors does not require grad and does not have a grad_fn")
+        if gradient is None:
+            if t.shape.numel() != 1:  # type: ignore[attr-defined]
+                raise RuntimeError(
+                    "grad can be implicitly created only for scalar outputs, but the output has the shape "
+                    f"{list(t.shape)}: give its gradient, or reduce it first, as in output.sum().backward()")
+        elif not isinstance(gradient, TensorBase):
+            raise TypeError(f"gradients can be either Tensors or None, but got {type(gradient).__name__}")
+        elif gradient.shape != t.shape:
+            raise RuntimeError(
+                f"Mismatch in shape: grad_output[{number}] has a shape of {gradient.shape} and output[{number}] has a "
+                f"shape of {t.shape}.")
+    while True:
+        pending = context.record
+        seeds = []
+        for t, gradient in zip(tensors, gradients, strict=True):
+            node = node_of(t)
+            place = _present(node[0]).places[node[1]]
+            if gradient is None:
+                start = Value(pending, -1, place, create_graph).full(tuple(t.shape), t.dtype, 1)
+            else:
+                start = Value(pending, gradient.row(), place, create_graph).to(t.dtype)
+            seeds.append((node, start.index))
+        if context.record is pending:
+            return seeds
+        # Entering a tensor has realized what others were entered into: then all are entered afresh.
 
-    return ALIAS
+
+def run_backward(tensors: Sequence[TensorBase], gradients: Sequence[TensorBase | None], retain_graph: bool,
+                 create_graph: bool, inputs: Sequence[TensorBase] | None = None) -> None:
+    """Adds the gradients of some tensors to the `.grad` of all leaves, or of `inputs` only."""
+    tracking, context.tracking = context.tracking, create_graph
+    try:
+        seeds = _seeds(tensors, gradients, create_graph)
+        run = Backward(create_graph, retain_graph, inputs)
+        run.run(seeds)
+        for position, row in run.captured.items():
+            assert inputs is not None
+            run.accumulated = add_to_grad(inputs[position], row, create_graph) or run.accumulated
+        run.accumulate()
+        run.finish()
+    finally:
+        context.tracking = tracking
+    if run.accumulated and not create_graph:
+        realize()
 
 
-class no_grad:
-    """Within it nothing is tracked: `with no_grad():` or as a decorator."""
+def run_grad(tensors: Sequence[TensorBase], gradients: Sequence[TensorBase | None], retain_graph: bool,
+             create_graph: bool, inputs: Sequence[TensorBase]) -> list[Tensor | None]:
+    """The gradients of some tensors with respect to `inputs`; None for one that does not take part."""
+    tracking, context.tracking = context.tracking, create_graph
+    try:
+        seeds = _seeds(tensors, gradients, create_graph)
+        run = Backward(create_graph, retain_graph, inputs)
+        run.capturing = True
+        run.run(seeds)
+        results: list[Tensor | None] = []
+        for position, t in enumerate(inputs):
+            row = run.leaves.get(id(t)) if t._requires_grad else run.captured.get(position)
+            results.append(None if row is None else _own(context.record, row))
+        run.finish()
+    finally:
+        context.tracking = tracking
+    return results
 
-    def __enter__(self) -> None:
-        self.before, context.tracking = context.tracking, False
 
-    def __exit__(self, *error: object) -> None:
-        context.tracking = self.before
-
-    def __call__(self, function: Any) -> Any:
-        import functools
-
-        @functools.wraps(function)
-        def wrapped(*arguments: Any, **named: Any) -> Any:
-            with no_grad():
-                return function(*arguments, **named)
-
-        return wrapped
-
-
-__all__ = ["Tensor", "backward", "no_grad", "realize"]
+__all__ = ["Backward", "add_to_grad", "run_backward", "run_grad"]

@@ -13,7 +13,7 @@ from torturous.core.dtypes import Category, DType
 from torturous.core.shapes import Shape, contiguous_strides
 from torturous.ir import movement
 from torturous.ir.op import TYPES, Attributes, Op, type_number
-from torturous.ir.record import Place, Record, context, describe_place, user_place
+from torturous.ir.record import LEAF, Place, Record, context, describe_place, getframe, inferred, places_of, user_place
 from torturous.runtime.realize import realize
 from torturous.runtime.storage import SNAPSHOT_BYTES, Storage
 
@@ -39,31 +39,33 @@ class Step:
 class TensorBase:
     """The part of a tensor that floors below can see. Not for users: see `Tensor`."""
 
-    __slots__ = ("storage", "base", "steps", "_type", "_strides", "_offset", "_record", "_index", "_version",
-                 "_requires_grad", "_detached", "_grad", "_hooks", "_retains", "__weakref__", "__dict__")
-
+    # What is usual stands in the class: making a tensor sets only what differs.
     storage: Storage
-    base: TensorBase | None
+    base: TensorBase | None = None
     """The tensor this is a view of, whose history it shares."""
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...] = ()
+    """The way from the base, for a view."""
+    _type: int
+    _strides: Shape | None = None
+    _offset = 0
+    _record: Record | None = None
+    """The pending record that this tensor was last entered into: there its value is row `_index`, if the storage is
+    still at `_version`."""
+    _index = -1
+    _version = 0
+    _requires_grad = False
+    _detached = False
+    _unseen = False
+    """Whether writes are hidden from autograd (`.data`)."""
+    _grad: Any = None
+    _hooks: Any = None
+    _retains = False
 
     @staticmethod
     def _make(storage: Storage, type_index: int) -> Tensor:
         t: Any = _new(_class)
         t.storage = storage
-        t.base = None
-        t.steps = ()
         t._type = type_index
-        t._strides = None
-        t._offset = 0
-        t._record = None
-        t._index = -1
-        t._version = -1
-        t._requires_grad = False
-        t._detached = False
-        t._grad = None
-        t._hooks = None
-        t._retains = False
         return t
 
     # Shape and type --------------------------------------------------------------------------------------------
@@ -99,17 +101,32 @@ class TensorBase:
             index = self.base.row()
             record = context.record
             place = user_place()
+            node = self._past_node()
             for step in self.steps:
                 operands = [index, *map(record.slot, step.starts)]
                 index = record.apply_typed(
-                    step.op, step.attributes, step.type_index, operands, place, not self._detached)
-            if self._detached and record.tracked[index]:
+                    step.op, step.attributes, step.type_index, operands, place, not self._detached and node is None)
+            if node is not None:
+                # The gradient goes on where this view was first made: there are its hooks.
+                index = record.append((movement.ALIAS.number, (), self._type, index), 1, place)
+                record.sources[index] = node
+            elif self._detached and record.tracked[index]:
                 index = _untracked(record, index, self._type)
         else:
             index = self._enter_base(writing)
             record = context.record
-        self._record, self._index, self._version = record, index, storage.version
+        self._record, self._index = record, index
+        # Others may write shared memory unseen: what was read of it holds for one use.
+        self._version = -1 if not storage.pending and storage.shared() else storage.version
         return index
+
+    def _past_node(self) -> tuple[Record, int] | None:
+        """Where a view stands on the tape of a record since realized, if that is alive and the value the same."""
+        record = self._record
+        if record is None or record.tape is None or self._version != self.storage.version or self._detached:
+            return None
+        tape = record.tape()
+        return (tape, self._index) if tape is not None and tape.tracked[self._index] else None
 
     def _enter_base(self, writing: bool) -> int:
         storage = self.storage
@@ -153,7 +170,7 @@ class TensorBase:
             return known
         index = record.leaf(storage.type_index, tracked, None)
         record.values[index] = buffer
-        record.versions[index] = (storage.watch(), storage.version)
+        record.versions[index] = (storage.watch(), storage.version - storage.unseen)
         if self._requires_grad:
             record.sources[index] = self
         elif history:
@@ -193,24 +210,28 @@ class TensorBase:
             base = owner._enter(writing=True)
             value = _write_through(record, base, value, self.steps, storage.type_index, place)
         previous = storage.index if storage.pending and storage.record is record else None
+        seen = storage.version - storage.unseen
         if not context.tracking and owner._tracked() and not owner._requires_grad and not self._detached:
             history = owner._enter(writing=True)
             value = record.append((movement.REPLACE.number, (), storage.type_index, history, value), 1, place)
-        elif record.owners[value] is not None or record.rows[value][0] == 0:
+        elif record.owners[value] is not None or record.rows[value][0] == LEAF.number:
             # The row is somebody else's value (or a leaf): this storage needs one of its own.
             value = record.append(
                 (movement.ALIAS.number, (), storage.type_index, value), record.tracked[value], place)
+        if self._unseen:
+            storage.unseen += 1
         if previous is not None:
             record.owners[previous] = None
+            record.versions.setdefault(previous, (storage.watch(), seen))
         record.owners[value] = storage
         storage.record, storage.index = record, value
         storage.pending = True
         storage.version += 1
         storage.written = place
         storage.tracked = bool(record.tracked[value])
-        record.versions[value] = (storage.watch(), storage.version)
+        record.versions[value] = (storage.watch(), storage.version - storage.unseen)
         self._record, self._index, self._version = None, -1, -1
-        if settle and storage.shared():
+        if settle and (record.urgent or storage.shared()):
             realize()
 
     # Tracking --------------------------------------------------------------------------------------------------
@@ -234,7 +255,7 @@ class TensorBase:
         t = TensorBase._make(self.storage, self._type)
         t.base, t.steps = self.base, self.steps
         t._strides, t._offset = self._strides, self._offset
-        t._detached = self._detached
+        t._detached, t._unseen = self._detached, self._unseen
         return t
 
 
@@ -259,9 +280,23 @@ _class: type = TensorBase
 
 def set_class(cls: type) -> None:
     """Says which class results are made of (called once, by `tensor.py`)."""
-    global _class, _new
+    global _class
     _class = cls
-    _new = cls.__new__
+
+
+def node_of(t: TensorBase) -> tuple[Record, int]:
+    """The tape row at which a tensor's gradient arrives; a tensor that is new to the pending record is entered."""
+    storage = t.storage
+    if not (t._record is context.record and t._version == storage.version):
+        if t.base is not None:
+            past = t._past_node()
+            if past is not None:
+                return past
+        elif t._tracked() and not storage.pending:
+            assert storage.record is not None
+            return storage.record, storage.index
+    index = t.row()
+    return context.record, index
 
 
 def _untracked(record: Record, index: int, type_index: int) -> int:
@@ -292,15 +327,54 @@ def _write_through(record: Record, base: int, value: int, steps: Sequence[Step],
 
 def wrap(record: Record, index: int) -> Tensor:
     """A tensor for a newly recorded row."""
-    type_index = record.rows[index][2]
-    kind = TYPES[type_index]
-    storage = Storage(kind.shape, kind.dtype)
-    storage.record, storage.index = record, index
-    storage.tracked = bool(record.tracked[index])
-    record.owners[index] = storage
-    t = TensorBase._make(storage, type_index)
-    t._record, t._index, t._version = record, index, 0
-    if record.urgent or len(record.rows) > settings.row_limit.value:
+    storage = Storage.pending_row(record, index)
+    t = TensorBase._make(storage, storage.type_index)
+    t._record, t._index = record, index
+    if record.urgent or index >= _row_limit.value:
+        _limit(record, index)
+    return t
+
+
+_row_limit = settings.row_limit
+FLOATING = Category.FLOATING
+
+
+def record_binary(op: Op, a: TensorBase, b: TensorBase) -> Tensor:
+    """Records an op of two tensors, as `apply` does: the path that small programs spend their time on.
+
+    What `row`, `Record.apply` and `wrap` do is written out here, for calls cost as much as the work.
+    """
+    record = context.record
+    i = a._index if a._record is record and a._version == a.storage.version else a._enter()
+    j = b._index if b._record is record and b._version == b.storage.version else b._enter()
+    if a._record is not record or b._record is not record or record is not context.record:
+        return apply(op, a, b)  # Entering an operand has realized the record.
+    type_index = inferred.get((op.number, (), a._type, b._type))
+    if type_index is None:
+        return apply(op, a, b)
+    rows, tracked = record.rows, record.tracked
+    flag = 0
+    if (tracked[i] or tracked[j]) and context.tracking and op.gradients:
+        flag = int(TYPES[type_index][1].category is FLOATING)
+    index = len(rows)
+    rows.append((op.number, (), type_index, i, j))
+    tracked.append(flag)
+    frame = getframe(2)
+    places = places_of.get(frame.f_code)
+    record.places.append((places and places.get(frame.f_lasti)) or user_place())
+    storage = _new(Storage)
+    storage.type_index = type_index
+    storage.record = record
+    storage.index = index
+    if flag:
+        storage.tracked = True
+    record.owners.append(storage)
+    t: Any = _new(_class)
+    t.storage = storage
+    t._type = type_index
+    t._record = record
+    t._index = index
+    if index >= _row_limit.value or record.urgent:
         _limit(record, index)
     return t
 
@@ -357,4 +431,4 @@ def apply_typed(op: Op, shape: Shape, dtype: DType, *operands: Any, attributes: 
 
 
 __all__ = ["Number", "Operand", "Place", "Size", "Step", "TensorBase", "apply", "apply_typed", "cut_here",
-           "describe_place", "operand", "set_class", "wrap"]
+           "describe_place", "node_of", "operand", "record_binary", "set_class", "wrap"]

@@ -1,4 +1,4 @@
-"""Reading and writing at positions along an axis: gather, scatter, index_select, masks, and their relatives."""
+"""Reading and writing at positions along an axis: gather, scatter, index_select, masks, and relatives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
 
 
-# Along one axis, element by element --------------------------------------------------------------------------------
+# Along one axis, element by element -------------------------------------------------------------------------
 def _axis(t: TensorBase, dim: int) -> int:
     return normalize_axis(dim, len(t.shape))
 
@@ -40,17 +40,19 @@ def _along(t: TensorBase, dim: int, index: TensorBase, name: str) -> tuple[Tenso
         if not prod(index.shape):
             return t, axis, index  # Nothing is read or written; the caller looks at the index's shape.
         raise RuntimeError(
-            f"Index tensor must have the same number of dimensions as input tensor: {name} with index of shape "
-            f"{list(index.shape)} and input of shape {list(t.shape)}")
+            f"Index tensor must have the same number of dimensions as input tensor: {name} with index of "
+            f"shape {list(index.shape)} and input of shape {list(t.shape)}")
     for other, (have, most) in enumerate(zip(index.shape, t.shape, strict=True)):
         if other != axis and have > most:
             raise RuntimeError(
-                f"Size does not match at dimension {other} expected index {list(index.shape)} to be no larger than self "
-                f"{list(t.shape)} apart from dimension {axis} ({name})")
+                f"Size does not match at dimension {other} expected index {list(index.shape)} to be no "
+                f"larger than self {list(t.shape)} apart from dimension {axis} ({name})")
     return t, axis, checked_index(index, t.shape[axis], name, axis=axis, error=RuntimeError)
 
 
-def _scattered(t: Movement, op: Op, dim: int, index: TensorBase, source: TensorBase | Number, name: str) -> Tensor:
+def _scattered(t: Movement, op: Op, dim: int, index: TensorBase, source: TensorBase | Number, name: str
+               ) -> Tensor:
+    """t with elements of `source` added or written at the index's places along an axis."""
     shape = tuple(t.shape)
     wide, axis, places = _along(t, dim, index, name)
     if not prod(places.shape):
@@ -64,8 +66,8 @@ def _scattered(t: Movement, op: Op, dim: int, index: TensorBase, source: TensorB
         if len(values.shape) != len(places.shape) or any(
                 want > have for want, have in zip(places.shape, values.shape, strict=True)):
             raise RuntimeError(
-                f"Expected index {list(places.shape)} to be no larger than self {list(shape)} apart from dimension "
-                f"{axis} and to be no larger size than src {list(source.shape)} ({name})")
+                f"Expected index {list(places.shape)} to be no larger than self {list(shape)} apart from "
+                f"dimension {axis} and to be no larger size than src {list(source.shape)} ({name})")
         values = values[tuple(slice(0, size) for size in places.shape)]
     else:
         values = apply_typed(creation.FULL, tuple(places.shape), t.dtype, source)
@@ -73,9 +75,9 @@ def _scattered(t: Movement, op: Op, dim: int, index: TensorBase, source: TensorB
     return result.reshape(shape) if tuple(result.shape) != shape else result
 
 
-# Along one axis, slice by slice --------------------------------------------------------------------------------------
-def _vector(t: TensorBase, dim: int, index: TensorBase, name: str, error: type[Exception] = IndexError
-            ) -> tuple[int, Tensor]:
+# Along one axis, slice by slice -----------------------------------------------------------------------------
+def _vector(t: TensorBase, dim: int, index: TensorBase, name: str, error: type[Exception] = IndexError,
+            negatives: bool = False) -> tuple[int, Tensor]:
     """The axis and checked positions, one-dimensional, of an operation on whole slices."""
     axis = _axis(t, dim)
     if len(index.shape) > 1:
@@ -83,20 +85,20 @@ def _vector(t: TensorBase, dim: int, index: TensorBase, name: str, error: type[E
     if index.dtype is not dtypes.int64 and index.dtype is not dtypes.int32:
         raise RuntimeError(f"{name}(): Expected dtype int32/int64 for index, got {index.dtype}")
     size = t.shape[axis] if t.shape else 1
-    return axis, checked_index(_at_least_1d(index), size, name, axis=axis, error=error)
+    return axis, checked_index(_at_least_1d(index), size, name, axis=axis, error=error, negatives=negatives)
 
 
 def _slices(t: Movement, op: Op, dim: int, index: TensorBase, source: TensorBase, name: str) -> Tensor:
     """t with slices of `source` added or written at positions of an axis."""
-    axis, places = _vector(t, dim, index, name)
+    axis, places = _vector(t, dim, index, name, IndexError if op is indexing.PUT else RuntimeError)
     if source.dtype is not t.dtype:
         raise RuntimeError(f"{name}(): self ({t.dtype}) and source ({source.dtype}) must have the same dtype")
     wide, values = _at_least_1d(t), _at_least_1d(source)
     wanted = (*wide.shape[:axis], places.shape[0], *wide.shape[axis + 1:])
     if tuple(values.shape) != wanted:
-        raise (IndexError if op is indexing.PUT else RuntimeError)(
-            f"{name}(): source of shape {list(source.shape)} does not fit: {places.shape[0]} slices along axis {axis} "
-            f"of self {list(t.shape)} have shape {list(wanted)}")
+        raise RuntimeError(
+            f"{name}(): source of shape {list(source.shape)} does not fit: {places.shape[0]} slices along "
+            f"axis {axis} of self {list(t.shape)} have shape {list(wanted)}")
     result: Any = apply(op, wide, places, values, attributes=(axis,))
     return result.reshape(tuple(t.shape)) if not t.shape else result
 
@@ -104,7 +106,8 @@ def _slices(t: Movement, op: Op, dim: int, index: TensorBase, source: TensorBase
 def take_rows(weight: TensorBase, index: TensorBase) -> Tensor:
     """weight[index] for a weight (V, ...) and positions of any shape: what an embedding looks up.
 
-    Raises RuntimeError for an index that is not of int32 or int64, IndexError for a position outside 0 … V − 1.
+    Raises RuntimeError for an index that is not of int32 or int64, IndexError for a position outside
+    0 … V − 1.
     """
     if index.dtype is not dtypes.int64 and index.dtype is not dtypes.int32:
         raise RuntimeError(
@@ -113,7 +116,7 @@ def take_rows(weight: TensorBase, index: TensorBase) -> Tensor:
     return apply(indexing.TAKE, weight, places, attributes=(0,))
 
 
-# Masks ---------------------------------------------------------------------------------------------------------------
+# Masks ------------------------------------------------------------------------------------------------------
 def _mask_places(mask: TensorBase, shape: Sequence[int], name: str) -> Tensor:
     """Flat positions, within `shape`, where a mask that broadcasts to it is true."""
     if mask.dtype is not dtypes.bool_:
@@ -130,7 +133,7 @@ class Gathering(Indexing):
 
     __slots__ = ()
 
-    # Element by element ----------------------------------------------------------------------------------------------
+    # Element by element -------------------------------------------------------------------------------------
     def gather(self, dim: int, index: TensorBase, *, sparse_grad: bool = False) -> Tensor:
         """out[i][j] = self[index[i][j]][j] for dim 0, and so on; the result has the index's shape."""
         if sparse_grad:
@@ -143,10 +146,10 @@ class Gathering(Indexing):
 
     def scatter(self, dim: int, index: TensorBase, src: TensorBase | Number | None = None, *,
                 value: Number | None = None, reduce: str | None = None) -> Tensor:
-        """self with src written at the index's places along one axis; of several for one place the last stays.
+        """self with src written at the index's places along one axis; of several for a place the last stays.
 
-        `src` is a tensor of self's dtype at least as large as the index, or a number (also named `value`). `reduce`
-        may be "add".
+        `src` is a tensor of self's dtype at least as large as the index, or a number (also named `value`).
+        `reduce` may be "add".
         """
         source = value if src is None else src
         if source is None:
@@ -168,24 +171,25 @@ class Gathering(Indexing):
         return rewrite(self, lambda t: t.scatter_add(dim, index, src), "scatter_add")
 
     def take_along_dim(self, indices: TensorBase, dim: int | None = None) -> Tensor:
-        """`gather` in which self and the index broadcast along the other axes; without dim, of the flat tensor."""
+        """`gather` with self and the index broadcast along the other axes; without dim, of the flat tensor."""
         if dim is None:
-            return _flat(self).gather(0, _flat(indices))
+            return _flat(self).take_along_dim(_flat(indices), 0)
         rank = len(self.shape)
         if rank != len(indices.shape):
             raise RuntimeError(
-                "torch.take_along_dim(): input and indices should have the same number of dimensions, but got "
-                f"{rank} dimensions for input, and {len(indices.shape)} dimensions for indices")
+                "torch.take_along_dim(): input and indices should have the same number of dimensions, but "
+                f"got {rank} dimensions for input, and {len(indices.shape)} dimensions for indices")
         axis = _axis(self, dim)
         mine, theirs = list(self.shape), list(indices.shape)
         mine[axis] = theirs[axis] = 1
         mine = list(broadcast([tuple(mine), tuple(theirs)]))
         theirs = list(mine)
         mine[axis], theirs[axis] = self.shape[axis], indices.shape[axis]
-        wide: Any = indices
+        wide: Any = checked_index(indices, self.shape[axis], "take_along_dim", negatives=True, axis=axis,
+                                  error=RuntimeError)
         return self.expand(mine).gather(axis, wide.expand(theirs))
 
-    # Slice by slice --------------------------------------------------------------------------------------------------
+    # Slice by slice -----------------------------------------------------------------------------------------
     def index_select(self, dim: int, index: TensorBase) -> Tensor:
         """The slices of one axis that the index names, in its order."""
         axis, places = _vector(self, dim, index, "index_select")
@@ -209,7 +213,7 @@ class Gathering(Indexing):
 
     def index_fill(self, dim: int, index: TensorBase, value: TensorBase | Number) -> Tensor:
         """self with a number (or 0-d tensor) written over the slices of an axis that the index names."""
-        axis, places = _vector(self, dim, index, "index_fill")
+        axis, places = _vector(self, dim, index, "index_fill", negatives=True)
         if isinstance(value, TensorBase) and value.shape:
             raise RuntimeError(
                 f"index_fill_ only supports a 0-dimensional value tensor, but got shape {list(value.shape)}")
@@ -226,29 +230,35 @@ class Gathering(Indexing):
         return rewrite(self, lambda t: t.index_fill(dim, index, value), "index_fill")
 
     def take(self, index: TensorBase) -> Tensor:
-        """Elements at positions of the flat tensor, in the index's shape; positions below 0 count from the end."""
+        """Elements at positions of the flat tensor (below 0 from the end), in the index's shape."""
         if index.dtype is not dtypes.int64:
             raise RuntimeError(f"take(): Expected a long tensor for index, but got {index.dtype}")
         count = prod(self.shape)
         if not count and prod(index.shape):
             raise IndexError("take(): tried to take from an empty tensor")
-        return apply(indexing.TAKE, _flat(self), checked_index(index, count, "take", negatives=True), attributes=(0,))
+        places = checked_index(index, count, "take", negatives=True)
+        return apply(indexing.TAKE, _flat(self), places, attributes=(0,))
 
     def put_(self, index: TensorBase, source: TensorBase, accumulate: bool = False) -> Tensor:
-        """Writes source's elements at positions of the flat tensor; the last of equals stays, or all add up."""
+        """Writes source's elements at positions of the flat tensor: the last of equals stays, or all add."""
         if prod(index.shape) != prod(source.shape):
             raise RuntimeError(
-                f"put_(): Expected source and index to have the same number of elements, but got source.numel() = "
-                f"{prod(source.shape)}, index.numel() = {prod(index.shape)}")
+                "put_(): Expected source and index to have the same number of elements, but got "
+                f"source.numel() = {prod(source.shape)}, index.numel() = {prod(index.shape)}")
         if source.dtype is not self.dtype:
-            raise RuntimeError(f"put_(): self and source expected to have the same dtype, got {self.dtype} and "
+            raise RuntimeError(
+                f"put_(): self and source expected to have the same dtype, got {self.dtype} and "
                                f"{source.dtype}")
         places = checked_index(index, prod(self.shape), "put_", negatives=True)
         op = indexing.TAKE_ADD if accumulate else indexing.PUT
-        return rewrite(self, lambda t: apply(op, _flat(t), _flat(places), _flat(source), attributes=(0,)).reshape(
-            tuple(t.shape)), "put")
 
-    # Masks -----------------------------------------------------------------------------------------------------------
+        def put(t: Movement) -> Tensor:
+            flat = apply(op, _flat(t), _flat(places), _flat(source), attributes=(0,))
+            return flat.reshape(tuple(t.shape))
+
+        return rewrite(self, put, "put")
+
+    # Masks --------------------------------------------------------------------------------------------------
     def masked_select(self, mask: TensorBase) -> Tensor:
         """The elements where a mask is true, in a vector; both broadcast."""
         shape = broadcast([tuple(self.shape), tuple(mask.shape)])
@@ -261,12 +271,13 @@ class Gathering(Indexing):
         places = _mask_places(mask, shape, "masked_scatter")
         if source.dtype is not self.dtype:
             raise RuntimeError(
-                f"masked_scatter: expected self and source to have same dtypes but got {self.dtype} and {source.dtype}")
+                f"masked_scatter: expected self and source to have same dtypes but got {self.dtype} and "
+                f"{source.dtype}")
         count = places.shape[0]
         if count > prod(source.shape):
             raise RuntimeError(
-                f"masked_scatter: expected source to have at least as many elements as the mask has ones, but got "
-                f"{prod(source.shape)} and {count}")
+                "masked_scatter: expected source to have at least as many elements as the mask has ones, "
+                f"but got {prod(source.shape)} and {count}")
         values = _flat(source)[:count]
         return apply(indexing.PUT, _flat(self.expand(shape)), places, values, attributes=(0,)).reshape(shape)
 

@@ -1,8 +1,8 @@
 """Indexing: `x[...]`, assignment to it, and the operations whose positions are data.
 
-Integers and slices make views. Index tensors are applied after them, by one gather: the axes they index are brought
-together, merged into one, and their positions combined arithmetically. Boolean masks are looked at on the host,
-because they decide a shape.
+Integers and slices make views. Index tensors are applied after them, by one gather: the axes they index are
+brought together, merged into one, and their positions combined arithmetically. Boolean masks are looked at on
+the host, because they decide a shape.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
 
 
-# Values on the host --------------------------------------------------------------------------------------------------
+# Values on the host -----------------------------------------------------------------------------------------
 def host_integer(t: TensorBase) -> int:
     """The one element of an integer tensor; TypeError if it is something else."""
     if prod(t.shape) != 1 or t.dtype.is_floating_point:
-        raise TypeError(f"only integer tensors of a single element can be converted to an index, got {t.dtype} of "
+        raise TypeError(
+            f"only integer tensors of a single element can be converted to an index, got {t.dtype} of "
                         f"shape {list(t.shape)}")
     return int(computed_values(t).reshape(-1)[0])
 
@@ -44,7 +45,7 @@ def index_tensor(values: np.ndarray) -> Tensor:
     return of_array(values, dtypes.int64)
 
 
-# Checking positions ------------------------------------------------------------------------------------------------
+# Checking positions -----------------------------------------------------------------------------------------
 _bounds: WeakKeyDictionary[Storage, tuple[int, int, int]] = WeakKeyDictionary()
 """Version, least and greatest element of the index storages seen."""
 
@@ -68,9 +69,9 @@ def checked_index(index: TensorBase, size: int, op_name: str, *, negatives: bool
                   error: type[Exception] = IndexError) -> Tensor:
     """An index tensor whose positions lie in 0 … size − 1, or are left to the kernel to check.
 
-    Known values are checked now (once per version of their storage), pending ones when they are used. `negatives`
-    counts positions below zero from the end. Raises TypeError for a tensor that is not of integers, `error` for a
-    position out of range.
+    Known values are checked now (once per version of their storage), pending ones when they are used.
+    `negatives` counts positions below zero from the end. Raises TypeError for a tensor that is not of
+    integers, `error` for a position out of range.
     """
     if index.dtype.category is not Category.INTEGRAL:
         raise TypeError(f"{op_name}(): expected an index of dtype int64 or int32, got {index.dtype}")
@@ -85,27 +86,31 @@ def checked_index(index: TensorBase, size: int, op_name: str, *, negatives: bool
     if bounds is not None:
         if bounds[0] < lowest or bounds[1] >= size:
             culprit = bounds[0] if bounds[0] < lowest else bounds[1]
-            raise error(f"{op_name}(): index {culprit} is out of bounds for dimension {axis} with size {size}")
+            raise error(
+                f"{op_name}(): index {culprit} is out of bounds for dimension {axis} with size {size}")
         if bounds[0] >= 0:
             return t
     return _from_end(t, size) if negatives else t
 
 
-def _from_end(index: Any, size: int) -> Tensor:
+def _from_end(index: TensorBase, size: int) -> Tensor:
     """Positions below zero counted from the end."""
-    return apply(elementwise.WHERE, index < 0, index + size, index)
+    below = apply(elementwise.LT, index, 0)
+    return apply(elementwise.WHERE, below, apply(elementwise.ADD, index, size), index)
 
 
-def _inside(index: Any, size: int) -> Tensor:
-    return apply(elementwise.BITWISE_AND, index >= 0, index < size)
+def _inside(index: TensorBase, size: int) -> Tensor:
+    return apply(elementwise.BITWISE_AND, apply(elementwise.GE, index, 0), apply(elementwise.LT, index, size))
 
 
-# Keys ----------------------------------------------------------------------------------------------------------------
-_WANTED = "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got {})"
+# Keys -------------------------------------------------------------------------------------------------------
+_WANTED = (
+    "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices "
+    "(got {})")
 
 
 class _Parsed:
-    """A key taken apart: the view that its integers and slices make, and index tensors by axis of that view."""
+    """A key taken apart: the view that its integers and slices make, and index tensors by axis of it."""
 
     def __init__(self, source: Movement, key: Any) -> None:
         self.source = source
@@ -173,8 +178,8 @@ class _Parsed:
         if here != tuple(mask.shape):
             first = next(i for i, (a, b) in enumerate(zip(here, mask.shape, strict=True)) if a != b)
             raise IndexError(
-                f"The shape of the mask {list(mask.shape)} at index {first} does not match the shape of the indexed "
-                f"tensor {list(self.source.shape)} at index {self.axis + first}")
+                f"The shape of the mask {list(mask.shape)} at index {first} does not match the shape of the "
+                f"indexed tensor {list(self.source.shape)} at index {self.axis + first}")
 
     def view(self) -> Tensor:
         """The source through the key's integers, slices and new axes."""
@@ -188,17 +193,18 @@ class _Parsed:
             begins = [start if length else 0 for start, length in zip(starts, lengths, strict=True)]
             t = view(t, movement.SLICE, (axes, steps), shape, strides, offset, begins)
         if self.reshaped or not self.boxes:
-            t = view(t, movement.RESHAPE, (), [size for size, _ in self.layout], [stride for _, stride in self.layout])
+            shape, strides = [size for size, _ in self.layout], [stride for _, stride in self.layout]
+            t = view(t, movement.RESHAPE, (), shape, strides)
         return t
 
 
 def _is_tuple(key: Any) -> bool:
-    """Whether a key is one part for each axis: a tuple, or (an old habit) a short list with more than numbers in it."""
+    """Whether a key has a part for each axis: a tuple, or (an old habit) a short list of not only numbers."""
     if isinstance(key, tuple):
         return True
     return isinstance(key, list) and len(key) < 32 and any(
-        part is None or part is Ellipsis or isinstance(part, (TensorBase, np.ndarray, list, tuple, range, slice))
-        for part in key)
+        part is None or part is Ellipsis
+        or isinstance(part, (TensorBase, np.ndarray, list, tuple, range, slice)) for part in key)
 
 
 def _plain(k: Any) -> Any:
@@ -207,7 +213,8 @@ def _plain(k: Any) -> Any:
         return k
     if isinstance(k, TensorBase):
         if k.dtype.is_floating_point:
-            raise IndexError(f"tensors used as indices must be long, int, byte or bool tensors, got {k.dtype}")
+            raise IndexError(
+                f"tensors used as indices must be long, int, byte or bool tensors, got {k.dtype}")
         if not k.shape:
             return bool(computed_values(k)) if k.dtype is dtypes.bool_ else int(computed_values(k))
         return cast(k, dtypes.bool_) if k.dtype is dtypes.uint8 else k
@@ -251,7 +258,7 @@ def _slice_places(k: slice, size: int) -> tuple[int, int, int]:
     return begin, max(0, -(-(end - begin) // stride)), stride
 
 
-# Gathering by several index tensors --------------------------------------------------------------------------------
+# Gathering by several index tensors -------------------------------------------------------------------------
 class _Plan:
     """How index tensors apply to a tensor: the order of axes, the merged axis, and the combined positions."""
 
@@ -274,12 +281,13 @@ class _Plan:
         rest = [axis for axis in range(len(self.shape)) if axis not in axes]
         self.order = [*rest[:self.at], *axes, *rest[self.at:]]
         sizes = [self.shape[axis] for axis in self.order]
-        self.merged = (*sizes[:self.at], prod(sizes[self.at:self.at + len(axes)]), *sizes[self.at + len(axes):])
+        end = self.at + len(axes)
+        self.merged = (*sizes[:self.at], prod(sizes[self.at:end]), *sizes[end:])
         self.taken = (*self.merged[:self.at], *self.index.shape, *self.merged[self.at + 1:])
 
     @staticmethod
     def _combined(positions: list[TensorBase], sizes: list[int]) -> TensorBase:
-        """Positions in the merged axis; −1, which no axis has, where one of several is out of its own axis."""
+        """Positions in the merged axis; −1, which no axis has, where one of several is out of its axis."""
         if len(positions) == 1:
             return positions[0]
         try:
@@ -292,7 +300,7 @@ class _Plan:
         valid: Any = None
         for number, (index, size) in enumerate(zip(positions, sizes, strict=True)):
             if number:
-                total = total * size + index
+                total = apply(elementwise.ADD, apply(elementwise.MUL, total, size), index)
             if index.storage.pending:
                 here = _inside(index, size)
                 valid = here if valid is None else apply(elementwise.BITWISE_AND, valid, here)
@@ -325,8 +333,8 @@ class _Plan:
         lead = len(self.taken) - len(shape)
         if lead < 0 or any(a not in (1, b) for a, b in zip(shape, self.taken[lead:], strict=True)):
             raise RuntimeError(
-                f"shape mismatch: value tensor of shape {list(value.shape)} cannot be broadcast to indexing result of "
-                f"shape {list(self.taken)}")
+                f"shape mismatch: value tensor of shape {list(value.shape)} cannot be broadcast to indexing "
+                f"result of shape {list(self.taken)}")
         return value.reshape(shape).expand(self.taken)
 
 
@@ -337,7 +345,8 @@ def _value_for(t: TensorBase, given: Any) -> Tensor:
     if isinstance(given, np.generic):
         given = given.item()
     if not isinstance(given, (int, float)):
-        raise TypeError(f"can't assign a {type(given).__name__} to a tensor of {t.dtype}; use torch.tensor(...) first")
+        raise TypeError(
+            f"can't assign a {type(given).__name__} to a tensor of {t.dtype}; use torch.tensor(...) first")
     return apply_typed(creation.FULL, (), t.dtype, given)
 
 
@@ -374,7 +383,8 @@ class Indexing(Movement):
             ((axis, mask),) = parsed.indices
             wide: Any = mask
             wide = wide.reshape(*mask.shape, *(1,) * (len(target.shape) - axis - len(mask.shape)))
-            rewrite(target, lambda t: apply(elementwise.WHERE, wide, _value_for(t, value).reshape(()), t), "setitem")
+            filling = _value_for(target, value).reshape(())
+            rewrite(target, lambda t: apply(elementwise.WHERE, wide, filling, t), "setitem")
         else:
             target.index_put_(_by_axis(parsed.indices), value)
 
@@ -396,7 +406,8 @@ class Indexing(Movement):
         def put(t: Movement) -> TensorBase:
             plan = _Plan(t, pairs, "index_put_")
             op = indexing.TAKE_ADD if accumulate else indexing.PUT
-            return plan.back(apply(op, plan.forward(t), plan.index, plan.values(t, values), attributes=(plan.at,)))
+            written = plan.values(t, values)
+            return plan.back(apply(op, plan.forward(t), plan.index, written, attributes=(plan.at,)))
 
         return rewrite(self, put, "index_put")
 
@@ -409,7 +420,7 @@ def _fills_mask(index: TensorBase, value: Any) -> bool:
     """Whether one value goes wherever a mask is true: then nobody needs to count."""
     if index.dtype is not dtypes.bool_:
         return False
-    return prod(value.shape) == 1 if isinstance(value, TensorBase) else not isinstance(value, (list, np.ndarray))
+    return prod(value.shape) == 1 if isinstance(value, TensorBase) else True
 
 
 def _by_axis(indices: Sequence[tuple[int, TensorBase]]) -> list[TensorBase | None]:

@@ -1,7 +1,8 @@
 """Views: other ways of looking at the same memory, and the movement operations that make them.
 
-A view is its base's storage and a chain of movement ops; strides and offset are what PyTorch would report, and what
-an exported NumPy view uses. Everything here is linear and moves elements only, so gradients need no rules of their own.
+A view is its base's storage and a chain of movement ops; strides and offset are what PyTorch would report,
+and what an exported NumPy view uses. Everything here is linear and moves elements only, so gradients need no
+rules of their own.
 """
 
 from __future__ import annotations
@@ -15,11 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from torturous.core.dtypes import DType
-from torturous.core.shapes import Shape, broadcast, infer_view_size, is_contiguous, normalize_axis, view_strides
+from torturous.core.shapes import (
+    Shape,
+    broadcast,
+    infer_view_size,
+    is_contiguous,
+    normalize_axis,
+    view_strides,
+)
 from torturous.ir import movement
 from torturous.ir.op import TYPES, Attributes, Op, type_number
 from torturous.ir.record import context, user_place
-from torturous.tensor.base import Step, TensorBase, apply, apply_typed, wrap
+from torturous.tensor.base import Step, TensorBase, apply_typed, wrap
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -40,7 +48,7 @@ def view(t: TensorBase, op: Op, attributes: Attributes, shape: Sequence[int], st
     result._strides = tuple(strides)
     result._offset = t._offset + offset
     result._detached = t._detached or (not context.tracking and result.base._requires_grad)
-    result._record, result._index, result._version = record, index, t.storage.version
+    result._record, result._index, result._version = record, index, t._version
     return result
 
 
@@ -58,7 +66,8 @@ def as_function(method: Callable[..., Any]) -> Callable[..., Any]:
     def function(input: TensorBase, *arguments: Any, **named: Any) -> Any:
         if not isinstance(input, TensorBase):
             raise TypeError(
-                f"{method.__name__}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
+                f"{method.__name__}(): argument 'input' (position 1) must be Tensor, not "
+                f"{type(input).__name__}")
         return method(input, *arguments, **named)
 
     return function
@@ -70,8 +79,8 @@ def _moved(rank: int, source: int | Sequence[int], destination: int | Sequence[i
     destinations = [destination] if isinstance(destination, int) else list(destination)
     if len(sources) != len(destinations):
         raise RuntimeError(
-            f"movedim: Invalid source or destination dims: source ({sources} dims) should contain the same number of "
-            f"dims as destination ({destinations} dims)")
+            f"movedim: Invalid source or destination dims: source ({sources} dims) should contain the same "
+            f"number of dims as destination ({destinations} dims)")
     taken = [normalize_axis(axis, rank) for axis in sources]
     put = [normalize_axis(axis, rank) for axis in destinations]
     for name, axes, given in (("source", taken, sources), ("destination", put, destinations)):
@@ -88,11 +97,12 @@ class Movement(TensorBase):
 
     __slots__ = ()
 
-    # Shapes --------------------------------------------------------------------------------------------------------
+    # Shapes -------------------------------------------------------------------------------------------------
     def view(self, *shape: Any, dtype: DType | None = None) -> Tensor:
         """The same memory under another shape, one size of which may be −1.
 
-        Raises RuntimeError where the strides do not allow it. Looking at the bytes as another dtype is not supported.
+        Raises RuntimeError where the strides do not allow it. Looking at the bytes as another dtype is not
+        supported.
         """
         if dtype is None and len(shape) == 1 and isinstance(shape[0], DType):
             (dtype,) = shape
@@ -100,17 +110,18 @@ class Movement(TensorBase):
             if dtype is self.dtype:
                 return view(self, movement.RESHAPE, (), self.shape, self.strides)
             raise NotImplementedError(
-                f"view({dtype}) of a tensor of {self.dtype}: memory is not reinterpreted as another dtype here; "
-                f"use .to({dtype}) to convert the values, or .numpy().view(...) for the bytes")
+                f"view({dtype}) of a tensor of {self.dtype}: memory is not reinterpreted as another dtype "
+                f"here; use .to({dtype}) to convert the values, or .numpy().view(...) for the bytes")
         if not shape:
-            raise TypeError("view() received no size; give a shape such as view(-1), view(2, 3) or view((2, 3))")
+            raise TypeError(
+                "view() received no size; give a shape such as view(-1), view(2, 3) or view((2, 3))")
         wanted = infer_view_size(sizes(shape), prod(self.shape))
         strides = view_strides(self.shape, self.strides, wanted)
         if strides is None:
             raise RuntimeError(
-                f"view size {list(wanted)} is not compatible with input tensor's size {list(self.shape)} and stride "
-                f"{list(self.strides)} (at least one dimension spans across two contiguous subspaces). "
-                "Use .reshape(...) instead.")
+                f"view size {list(wanted)} is not compatible with input tensor's size {list(self.shape)} and "
+                f"stride {list(self.strides)} (at least one dimension spans across two contiguous "
+                "subspaces). Use .reshape(...) instead.")
         return view(self, movement.RESHAPE, (), wanted, strides)
 
     def view_as(self, other: TensorBase) -> Tensor:
@@ -150,8 +161,8 @@ class Movement(TensorBase):
         given = [whole(size) for size in sizes]
         if -1 not in given and prod(given) != shape[axis]:
             raise RuntimeError(
-                f"unflatten: Provided sizes {given} don't multiply up to the size of dim {axis} ({shape[axis]}) in "
-                "the input tensor")
+                f"unflatten: Provided sizes {given} don't multiply up to the size of dim {axis} "
+                f"({shape[axis]}) in the input tensor")
         wanted = infer_view_size(given, shape[axis])
         return self.view((*shape[:axis], *wanted, *shape[axis + 1:]))
 
@@ -167,7 +178,8 @@ class Movement(TensorBase):
                 raise RuntimeError(f"squeeze: a dim appears multiple times in the list of dims {given}")
             axes = set(found)
         kept = [axis for axis in range(rank) if axis not in axes or self.shape[axis] != 1]
-        return view(self, movement.RESHAPE, (), [self.shape[a] for a in kept], [self.strides[a] for a in kept])
+        shape, strides = [self.shape[a] for a in kept], [self.strides[a] for a in kept]
+        return view(self, movement.RESHAPE, (), shape, strides)
 
     def unsqueeze(self, dim: int) -> Tensor:
         """With an axis of size 1 put in at `dim`."""
@@ -182,18 +194,20 @@ class Movement(TensorBase):
         strides.insert(axis, stride)
         return view(self, movement.RESHAPE, (), shape, strides)
 
-    # Order of axes -------------------------------------------------------------------------------------------------
+    # Order of axes ------------------------------------------------------------------------------------------
     def permute(self, *dims: Any) -> Tensor:
         rank = len(self.shape)
         given = sizes(dims)
         if len(given) != rank:
             raise RuntimeError(
-                f"permute(sparse_coo): number of dimensions in the tensor input does not match the length of the "
-                f"desired ordering of dimensions i.e. input.dim() = {rank} is not equal to len(dims) = {len(given)}")
+                "permute: number of dimensions in the tensor input does not match the length of "
+                f"the desired ordering of dimensions i.e. input.dim() = {rank} is not equal to len(dims) = "
+                f"{len(given)}")
         axes = tuple(normalize_axis(axis, rank) for axis in given)
         if len(set(axes)) != rank:
             raise RuntimeError(f"permute(): duplicate dims are not allowed, got {list(given)}")
-        return view(self, movement.PERMUTE, axes, [self.shape[a] for a in axes], [self.strides[a] for a in axes])
+        shape, strides = [self.shape[a] for a in axes], [self.strides[a] for a in axes]
+        return view(self, movement.PERMUTE, axes, shape, strides)
 
     def transpose(self, dim0: int, dim1: int) -> Tensor:
         rank = len(self.shape)
@@ -220,7 +234,8 @@ class Movement(TensorBase):
         rank = len(self.shape)
         if rank > 2:
             raise RuntimeError(
-                f"t() expects a tensor with <= 2 dimensions, but self is {rank}D; use transpose(dim0, dim1) or .mT")
+                f"t() expects a tensor with <= 2 dimensions, but self is {rank}D; use transpose(dim0, dim1) "
+                "or .mT")
         return self.permute(*reversed(range(rank)))
 
     @property
@@ -233,7 +248,8 @@ class Movement(TensorBase):
         """The last two axes swapped."""
         if len(self.shape) < 2:
             raise RuntimeError(
-                f"tensor.mT is only supported on matrices or batches of matrices. Got {len(self.shape)}-D tensor.")
+                f"tensor.mT is only supported on matrices or batches of matrices. Got {len(self.shape)}-D "
+                "tensor.")
         return self.transpose(-2, -1)
 
     @property
@@ -249,15 +265,15 @@ class Movement(TensorBase):
     def mH(self) -> Tensor:
         return self.mT
 
-    # Repetition ----------------------------------------------------------------------------------------------------
+    # Repetition ---------------------------------------------------------------------------------------------
     def expand(self, *size: Any) -> Tensor:
         """Axes of size 1 repeated, without copying; −1 keeps a size."""
         wanted = list(sizes(size))
         lead = len(wanted) - len(self.shape)
         if lead < 0:
             raise RuntimeError(
-                f"expand({list(self.shape)}, size={wanted}): the number of sizes provided ({len(wanted)}) must be "
-                f"greater or equal to the number of dimensions in the tensor ({len(self.shape)})")
+                f"expand({list(self.shape)}, size={wanted}): the number of sizes provided ({len(wanted)}) "
+                f"must be greater or equal to the number of dimensions in the tensor ({len(self.shape)})")
         strides = [0] * len(wanted)
         for axis in reversed(range(len(wanted))):
             have = self.shape[axis - lead] if axis >= lead else 1
@@ -269,15 +285,16 @@ class Movement(TensorBase):
                 wanted[axis] = have
             if wanted[axis] < 0:
                 raise RuntimeError(
-                    f"The expanded size of the tensor ({wanted[axis]}) isn't allowed in a leading, non-existing "
-                    f"dimension {axis}")
+                    f"The expanded size of the tensor ({wanted[axis]}) isn't allowed in a leading, "
+                    f"non-existing dimension {axis}")
             if wanted[axis] != have and have != 1:
                 raise RuntimeError(
                     f"The expanded size of the tensor ({wanted[axis]}) must match the existing size ({have}) "
-                    f"at non-singleton dimension {axis}. Target sizes: {wanted}. Tensor sizes: {list(self.shape)}")
+                    f"at non-singleton dimension {axis}. Target sizes: {wanted}. Tensor sizes: "
+                    f"{list(self.shape)}")
             strides[axis] = stride if wanted[axis] == have else 0
-        op = movement.RESHAPE if prod(wanted) == prod(self.shape) else movement.EXPAND  # A reshape can be written.
-        return view(self, op, (), wanted, strides)
+        op = movement.RESHAPE if prod(wanted) == prod(self.shape) else movement.EXPAND
+        return view(self, op, (), wanted, strides)  # Where nothing repeats, a reshape: that can be written.
 
     def expand_as(self, other: TensorBase) -> Tensor:
         return self.expand(tuple(other.shape))
@@ -285,29 +302,7 @@ class Movement(TensorBase):
     def broadcast_to(self, size: Sequence[int]) -> Tensor:
         return self.expand(tuple(size))
 
-    def repeat(self, *repeats: Any) -> Tensor:
-        """Copies laid side by side, so often along each axis (new leading axes included)."""
-        times = sizes(repeats)
-        lead = len(times) - len(self.shape)
-        if lead < 0:
-            raise RuntimeError(
-                "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor: "
-                f"{list(times)} for shape {list(self.shape)}")
-        if any(count < 0 for count in times):
-            raise RuntimeError(f"Trying to create tensor with negative dimension: repeat({list(times)})")
-        shape = (1,) * lead + tuple(self.shape)
-        apart = tuple(size for pair in zip((1,) * len(shape), shape, strict=True) for size in pair)
-        spread = tuple(size for pair in zip(times, shape, strict=True) for size in pair)
-        wide = apply_typed(movement.EXPAND, spread, self.dtype, self.reshape(apart))
-        merged = tuple(count * size for count, size in zip(times, shape, strict=True))
-        return apply_typed(movement.RESHAPE, merged, self.dtype, wide)
-
-    def tile(self, *dims: Any) -> Tensor:
-        """`repeat`, but with ones put in front of too few counts."""
-        times = sizes(dims)
-        return self.repeat((1,) * (len(self.shape) - len(times)) + times)
-
-    # Parts of an axis ----------------------------------------------------------------------------------------------
+    # Parts of an axis ---------------------------------------------------------------------------------------
     def sliced(self, axis: int, start: int, stop: int, step: int) -> Tensor:
         """self[..., start:stop:step, ...] along one axis, with 0 ≤ start and a positive step."""
         length = max(0, -(-(stop - start) // step))
@@ -315,14 +310,16 @@ class Movement(TensorBase):
         offset = start * strides[axis]
         shape[axis] = length
         strides[axis] *= step
-        return view(self, movement.SLICE, ((axis,), (step,)), shape, strides, offset, (start if length else 0,))
+        begin = start if length else 0
+        return view(self, movement.SLICE, ((axis,), (step,)), shape, strides, offset, (begin,))
 
     def selected(self, axis: int, index: int) -> Tensor:
         """self[..., index, ...]: one place of an axis, which vanishes."""
         size = self.shape[axis]
         if not -size <= index < size:
             raise IndexError(
-                f"index {index} is out of bounds for dimension {axis} with size {size} (shape {list(self.shape)})")
+                f"index {index} is out of bounds for dimension {axis} with size {size} (shape "
+                f"{list(self.shape)})")
         part = self.sliced(axis, index % size, index % size + 1, 1)
         shape, strides = list(part.shape), list(self.strides)
         del shape[axis], strides[axis]
@@ -347,7 +344,8 @@ class Movement(TensorBase):
         if length < 0:
             raise RuntimeError(f"narrow(): length must be non-negative, got {length}")
         if not -size <= start <= size:
-            raise IndexError(f"start out of range (expected to be in range of [{-size}, {size}], but got {start})")
+            raise IndexError(
+                f"start out of range (expected to be in range of [{-size}, {size}], but got {start})")
         start = start + size if start < 0 else start
         if start + length > size:
             raise RuntimeError(
@@ -377,8 +375,8 @@ class Movement(TensorBase):
         parts = [whole(part) for part in split_size]
         if any(part < 0 for part in parts) or sum(parts) != size:
             raise RuntimeError(
-                f"split_with_sizes expects split_sizes to sum exactly to {size} (input tensor's size at dimension "
-                f"{axis}) and to be non-negative, but got split_sizes={parts}")
+                f"split_with_sizes expects split_sizes to sum exactly to {size} (input tensor's size at "
+                f"dimension {axis}) and to be non-negative, but got split_sizes={parts}")
         ends = np.cumsum(parts).tolist()
         return tuple(self.sliced(axis, end - part, end, 1) for end, part in zip(ends, parts, strict=True))
 
@@ -395,9 +393,10 @@ class Movement(TensorBase):
         return self.split(size, axis)
 
     def tensor_split(self, indices_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-        """So many parts as equal as can be, or parts between the given places (which are taken as in slicing)."""
+        """So many parts as equal as can be, or parts between the given places (taken as in slicing)."""
         if not self.shape:
-            raise RuntimeError("tensor_split expected at least a 1-dimensional tensor, but got a 0-dim tensor")
+            raise RuntimeError(
+                "tensor_split expected at least a 1-dimensional tensor, but got a 0-dim tensor")
         axis = normalize_axis(dim, len(self.shape))
         size = self.shape[axis]
         if isinstance(indices_or_sections, int):
@@ -429,25 +428,15 @@ class Movement(TensorBase):
         # As values, not as memory, the two axes can always be merged; then a diagonal is a slice.
         flat = view(flat, movement.RESHAPE, (), [*lead, rows * columns], [*strides, 1])
         start = (offset if offset >= 0 else -offset * columns) if length else 0
-        away = (offset * self.strides[second] if offset >= 0 else -offset * self.strides[first]) if length else 0
+        away = offset * self.strides[second] if offset >= 0 else -offset * self.strides[first]
+        if not length:
+            away = 0
         return view(flat, movement.SLICE, ((len(kept),), (columns + 1,)), [*lead, length],
                     [*strides, self.strides[first] + self.strides[second]], away, (start,))
 
-    def diag(self, diagonal: int = 0) -> Tensor:
-        """The diagonal of a matrix, or the matrix with a vector on its diagonal and zeros elsewhere."""
-        rank = len(self.shape)
-        if rank == 2:
-            return self.diagonal(diagonal).clone()
-        if rank != 1:
-            raise RuntimeError(f"diag(): Supports 1D or 2D tensors. Got {rank}D")
-        size = self.shape[0] + abs(diagonal)
-        start = diagonal if diagonal >= 0 else -diagonal * size
-        flat = apply_typed(movement.PAD, (size * size,), self.dtype, self, 0, start if self.shape[0] else 0,
-                           attributes=((0,), (size + 1,)))
-        return apply_typed(movement.RESHAPE, (size, size), self.dtype, flat)
-
     def unfold(self, dimension: int, size: int, step: int) -> Tensor:
-        """Windows of `size` places, `step` apart, along one axis; the places of a window become a new last axis.
+        """Windows of `size` places, `step` apart, along one axis; the places of a window become a new last
+        axis.
 
         A view in value, but one that cannot be written: windows may overlap.
         """
@@ -460,54 +449,15 @@ class Movement(TensorBase):
             raise RuntimeError(f"step is {step} but must be > 0")
         count = (extent - size) // step + 1
         if not rank:
-            return view(self, movement.RESHAPE, (), (size,), (1,)) if size else self.unsqueeze(0).sliced(0, 0, 0, 1)
+            return self.unsqueeze(0).sliced(0, 0, size, 1)
         lead, strides = list(self.shape), list(self.strides)
         wide = view(self, movement.RESHAPE, (), [*lead, 1], [*strides, stride])
         wide = view(wide, movement.EXPAND, (), [*lead, size], [*strides, stride])
         lead[axis], strides[axis] = count, stride * step
         shape = (*lead, size)
-        step_op = Step(movement.WINDOW, ((axis, rank, step, 1, 0),), type_number(shape, self.dtype), (0,))
-        return view(wide, step_op.op, step_op.attributes, shape, [*strides, stride], 0, (0,))
+        return view(wide, movement.WINDOW, ((axis, rank, step, 1, 0),), shape, [*strides, stride], 0, (0,))
 
-    # Rearranged copies ---------------------------------------------------------------------------------------------
-    def flip(self, *dims: Any) -> Tensor:
-        """A copy with axes run backwards."""
-        rank = len(self.shape)
-        axes = tuple(normalize_axis(axis, rank) for axis in sizes(dims))
-        if len(set(axes)) != len(axes):
-            raise RuntimeError(f"dim appears multiple times in the list of dims: flip({list(dims)})")
-        if not rank or not axes:
-            return self.clone()
-        return apply(movement.FLIP, self, attributes=tuple(sorted(axes)))
-
-    def fliplr(self) -> Tensor:
-        if len(self.shape) < 2:
-            raise RuntimeError("Input must be >= 2-d.")
-        return self.flip(1)
-
-    def flipud(self) -> Tensor:
-        if not self.shape:
-            raise RuntimeError("Input must be >= 1-d.")
-        return self.flip(0)
-
-    def rot90(self, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
-        """A copy turned k times by 90° from the first of two axes towards the second."""
-        rank = len(self.shape)
-        if len(dims) != 2:
-            raise RuntimeError(f"expected total rotation dims == 2, but got dims = {len(dims)}")
-        if rank < 2:
-            raise RuntimeError(f"expected total dims >= 2, but got total dims = {rank}")
-        first, second = (normalize_axis(axis, rank) for axis in dims)
-        if first == second:
-            raise RuntimeError(f"expected rotation dims to be different, but got dim0 = {first} and dim1 = {second}")
-        turns = k % 4
-        if turns == 0:
-            return self.clone()
-        if turns == 2:
-            return self.flip(first, second)
-        return self.flip(second if turns == 1 else first).transpose(first, second).clone()
-
-    # Memory --------------------------------------------------------------------------------------------------------
+    # Memory -------------------------------------------------------------------------------------------------
     def clone(self) -> Tensor:
         """A copy with history, always row-major."""
         return apply_typed(movement.ALIAS, tuple(self.shape), self.dtype, self)
@@ -517,10 +467,21 @@ class Movement(TensorBase):
         return self if self.is_contiguous() else self.clone()  # type: ignore[return-value]
 
     def is_contiguous(self) -> bool:
+        """Whether the strides are row-major."""
         return is_contiguous(self.shape, self.strides)
 
+    def stride(self, dim: int | None = None) -> Any:
+        """Strides in elements: all of them, or one axis's."""
+        if dim is None:
+            return tuple(self.strides)
+        return self.strides[self._axis(dim, "stride")]
 
-# Functions -------------------------------------------------------------------------------------------------------------
+    def storage_offset(self) -> int:
+        """Where in its storage the first element lies, in elements."""
+        return self._offset
+
+
+# Functions --------------------------------------------------------------------------------------------------
 def reshape(input: TensorBase, shape: Sequence[int]) -> Tensor:
     """`input.reshape(shape)`."""
     return input.reshape(tuple(shape))  # type: ignore[attr-defined]
@@ -529,16 +490,6 @@ def reshape(input: TensorBase, shape: Sequence[int]) -> Tensor:
 def permute(input: TensorBase, dims: Sequence[int]) -> Tensor:
     """`input.permute(dims)`."""
     return input.permute(tuple(dims))  # type: ignore[attr-defined]
-
-
-def flip(input: TensorBase, dims: Sequence[int]) -> Tensor:
-    """`input.flip(dims)`."""
-    return input.flip(tuple(dims))  # type: ignore[attr-defined]
-
-
-def tile(input: TensorBase, dims: Sequence[int]) -> Tensor:
-    """`input.tile(dims)`."""
-    return input.tile(tuple(dims))  # type: ignore[attr-defined]
 
 
 def broadcast_shapes(*shapes: int | Sequence[int]) -> Shape:
@@ -557,16 +508,12 @@ def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
 broadcast_to = as_function(Movement.broadcast_to)
 chunk = as_function(Movement.chunk)
 clone = as_function(Movement.clone)
-diag = as_function(Movement.diag)
 diagonal = as_function(Movement.diagonal)
 flatten = as_function(Movement.flatten)
-fliplr = as_function(Movement.fliplr)
-flipud = as_function(Movement.flipud)
 moveaxis = as_function(Movement.moveaxis)
 movedim = as_function(Movement.movedim)
 narrow = as_function(Movement.narrow)
 ravel = as_function(Movement.ravel)
-rot90 = as_function(Movement.rot90)
 select = as_function(Movement.select)
 split = as_function(Movement.split)
 squeeze = as_function(Movement.squeeze)
@@ -580,9 +527,9 @@ unflatten = as_function(Movement.unflatten)
 unsqueeze = as_function(Movement.unsqueeze)
 
 FUNCTIONS = (
-    "broadcast_shapes", "broadcast_tensors", "broadcast_to", "chunk", "clone", "diag", "diagonal", "flatten", "flip",
-    "fliplr", "flipud", "moveaxis", "movedim", "narrow", "permute", "ravel", "reshape", "rot90", "select", "split",
-    "squeeze", "swapaxes", "swapdims", "t", "tensor_split", "tile", "transpose", "unbind", "unflatten", "unsqueeze")
+    "broadcast_shapes", "broadcast_tensors", "broadcast_to", "chunk", "clone", "diagonal", "flatten",
+    "moveaxis", "movedim", "narrow", "permute", "ravel", "reshape", "select", "split", "squeeze", "swapaxes",
+    "swapdims", "t", "tensor_split", "transpose", "unbind", "unflatten", "unsqueeze")
 """Names that the package offers as functions."""
 
 __all__ = ["TYPES", "Movement", "as_function", "prod", "sizes", "view", "wrap", *FUNCTIONS]

@@ -1,0 +1,527 @@
+"""Exported libraries, linked into C programs: the same bits as in Python, an error code for what is wrong."""
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from torturous import native
+from torturous.codegen.objectfile import ALLOWED, defined_symbols, undefined_symbols
+from torturous.core import dtypes, settings
+from torturous.core.errors import UnsupportedError
+from torturous.ir import elementwise, indexing, reduction
+from torturous.ir.macros import LOG_SOFTMAX, MAX_POOL
+from torturous.ir.op import Type
+from torturous.native.recording import record_program
+from torturous.tensor.arithmetic import binary, unary
+from torturous.tensor.base import apply, apply_typed
+from torturous.tensor.linear import convolution, linear, matmul
+from torturous.tensor.tensor import Tensor, from_array
+
+COMPILER = shutil.which("cc")
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler named cc")
+HARNESS = Path(__file__).with_name("harness.c")
+BATCHES = (1, 7, 64)
+
+
+class Model:
+    """A module as the exporter sees one: named tensors, and a forward."""
+
+    training = False
+
+    def __init__(self, forward: Callable[..., Any], shapes: dict[str, tuple[int, ...]] | None = None,
+                 dtype: dtypes.DType = dtypes.float32, seed: int = 0) -> None:
+        random = np.random.default_rng(seed)
+        self.tensors = {
+            name: from_array((random.standard_normal(shape) * 0.3).astype(dtype.numpy))
+            for name, shape in (shapes or {}).items()
+        }
+        self._forward = forward
+
+    def named_parameters(self) -> list[tuple[str, Tensor]]:
+        return list(self.tensors.items())
+
+    def forward(self, *inputs: Tensor) -> Any:
+        weights = {name.replace(".", "_"): tensor for name, tensor in self.tensors.items()}
+        return self._forward(*inputs, **weights)
+
+    __call__ = forward
+
+
+def relu(x: Tensor) -> Tensor:
+    return unary(elementwise.RELU, x)
+
+
+def tanh(x: Tensor) -> Tensor:
+    return unary(elementwise.TANH, x)
+
+
+def pool(x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    return apply_typed(MAX_POOL, (n, c, h // 2, w // 2), x.dtype, x,
+                       attributes=((2, 2), (2, 2), (0, 0), (1, 1)))
+
+
+# Models -----------------------------------------------------------------------------------------------------
+def mnist() -> tuple[Model, list[Any]]:
+    """The classic net, of recorded operations."""
+
+    def forward(x: Tensor, conv1_weight: Tensor, conv1_bias: Tensor, conv2_weight: Tensor, conv2_bias: Tensor,
+                fc1_weight: Tensor, fc1_bias: Tensor, fc2_weight: Tensor, fc2_bias: Tensor) -> Tensor:
+        x = relu(pool(convolution(x, conv1_weight, conv1_bias, 1, 0, 1, 1, 2)))
+        x = relu(pool(convolution(x, conv2_weight, conv2_bias, 1, 0, 1, 1, 2)))
+        x = relu(linear(x.view(-1, 320), fc1_weight, fc1_bias))
+        return apply(LOG_SOFTMAX, linear(x, fc2_weight, fc2_bias), attributes=(1,))
+
+    shapes = {"conv1.weight": (10, 1, 5, 5), "conv1.bias": (10,), "conv2.weight": (20, 10, 5, 5),
+              "conv2.bias": (20,), "fc1.weight": (50, 320), "fc1.bias": (50,), "fc2.weight": (10, 50),
+              "fc2.bias": (10,)}
+    return Model(forward, shapes), [((1, 28, 28), dtypes.float32)]
+
+
+def perceptron(seed: int, dtype: dtypes.DType) -> tuple[Model, list[Any]]:
+    """Layers of random odd widths."""
+    random = np.random.default_rng(seed)
+    widths = [int(width) for width in random.integers(1, 70, 4)]
+    shapes = {}
+    for number, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        shapes[f"w{number}"] = (after, before)
+        shapes[f"b{number}"] = (after,)
+
+    def forward(x: Tensor, **weights: Tensor) -> Tensor:
+        for number in range(len(weights) // 2):
+            x = linear(x, weights[f"w{number}"], weights[f"b{number}"])
+            x = tanh(x) if number % 2 else relu(x) * 0.5 + 0.1
+        return x
+
+    return Model(forward, shapes, dtype, seed), [((widths[0],), dtype)]
+
+
+def across_the_batch() -> tuple[Model, list[Any]]:
+    """Sums over the batch, a number that is the batch, and sizes that are multiples of it."""
+
+    def forward(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        batch = x.shape[0]
+        centred = x - x.sum(0) / batch
+        pairs = centred.view(batch * 3, 4)
+        shifted = pairs[1:] * (2.0 * batch + 1)
+        return centred, shifted, matmul(y, x.view(batch, 1, 12)), x, x.sum(), y[:, 1:] + batch
+
+    return Model(forward), [((12,), dtypes.float32), ((5, 1), dtypes.float32)]
+
+
+def lookup() -> tuple[Model, list[Any]]:
+    """Rows of a table; the largest of each, and where it is."""
+
+    def forward(index: Tensor, table: Tensor) -> tuple[Tensor, ...]:
+        rows = apply_typed(indexing.TAKE, (*index.shape, 6), table.dtype, table, index, attributes=(0,))
+        best = apply(reduction.ARGMAX, rows, attributes=((2,), False))
+        return rows.amax(2), best, binary(elementwise.GT, rows, 0.1)
+
+    return Model(forward, {"table": (9, 6)}), [((4,), dtypes.int64)]
+
+
+def constants() -> tuple[Model, list[Any]]:
+    """A tensor that is not the module's, and one that forward makes."""
+    outside = from_array(np.arange(6, dtype=np.float32))
+
+    def forward(x: Tensor, scale: Tensor) -> Tensor:
+        return x * scale + outside * from_array(np.full(6, 0.25, np.float32))
+
+    return Model(forward, {"scale": (6,)}), [((6,), dtypes.float32)]
+
+
+def inplace() -> tuple[Model, list[Any]]:
+    """In place on what forward made, and on its input."""
+
+    def forward(x: Tensor, weight: Tensor) -> Tensor:
+        y = linear(x, weight)
+        y.mul_(0.5)
+        y[:, 2] = 7.0
+        return y
+
+    return Model(forward, {"weight": (5, 33)}), [((33,), dtypes.float32)]
+
+
+MODELS: dict[str, Callable[[], tuple[Model, list[Any]]]] = {
+    "mnist": mnist, "across the batch": across_the_batch, "lookup": lookup, "constants": constants,
+    "in place": inplace,
+    **{f"perceptron {seed}": (lambda seed=seed: perceptron(seed, dtypes.float32)) for seed in range(3)},
+    **{f"perceptron {dtype.name}": (lambda dtype=dtype: perceptron(11, dtype))
+       for dtype in (dtypes.float64, dtypes.float16, dtypes.bfloat16)},
+}
+
+
+def make_inputs(kinds: Sequence[Any], batch: int, seed: int = 1) -> list[np.ndarray]:
+    random = np.random.default_rng(seed)
+    return [
+        random.integers(0, 9, (batch, *shape)).astype(dtype.numpy) if not dtype.is_floating_point
+        else random.standard_normal((batch, *shape)).astype(dtype.numpy)
+        for shape, dtype in kinds
+    ]
+
+
+def results(model: Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    outputs = model(*map(from_array, inputs))
+    return [array(output) for output in (outputs if isinstance(outputs, tuple) else [outputs])]
+
+
+def array(x: Tensor) -> np.ndarray:
+    """The elements of a tensor; `numpy()` refuses bfloat16, as PyTorch's does."""
+    if x.dtype is not dtypes.bfloat16:
+        return x.numpy()
+    x._realized()
+    assert x.base is None and x.storage.buffer is not None
+    return x.storage.buffer.array(x.dtype.numpy, tuple(x.shape))
+
+
+# Building and running ---------------------------------------------------------------------------------------
+def build(bundle: native.Bundle, count: int, source: Path = HARNESS, *options: str) -> Path:
+    folder, name = bundle.directory, bundle.name
+    program = folder / "program"
+    pointers = ", ".join(f"p[{index}]" for index in range(count))
+    subprocess.run(
+        [COMPILER, "-O1", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", f"-DNAME={name}",
+         f'-DHEADER="{name}.h"', f"-DPOINTERS={pointers}", f"-I{folder}", source, folder / f"lib{name}.a",
+         "-o", program, *options],
+        check=True)
+    return program
+
+
+def run(program: Path, bundle: native.Bundle, batch: int, inputs: Sequence[np.ndarray],
+        like: Sequence[np.ndarray]) -> list[np.ndarray]:
+    folder = bundle.directory
+    files = [folder / f"input{index}" for index in range(len(inputs))]
+    written = [folder / f"output{index}" for index in range(len(like))]
+    for file, array in zip(files, inputs, strict=True):
+        file.write_bytes(array.tobytes())
+    lengths = [str(array.nbytes) for array in like]
+    ran = subprocess.run(
+        [program, folder / f"{bundle.name}.weights", str(workspace_bytes(bundle, batch)), str(batch),
+         *lengths, "--", *files, "--", *written], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr or ran.returncode
+    return [
+        np.frombuffer(file.read_bytes(), array.dtype).reshape(array.shape)
+        for file, array in zip(written, like, strict=True)
+    ]
+
+
+def workspace_bytes(bundle: native.Bundle, batch: int) -> int:
+    described = json.loads((bundle.directory / f"{bundle.name}.json").read_text())["workspace_bytes"]
+    return described[str(batch)]
+
+
+def export(model: Any, kinds: Sequence[Any], folder: Path, batch: int = 7, **options: Any) -> native.Bundle:
+    examples = tuple(map(from_array, make_inputs(kinds, batch)))
+    return native.export(model, examples, folder, **options)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", MODELS)
+def test_same_bits_at_every_batch(name: str, tmp_path: Path) -> None:
+    model, kinds = MODELS[name]()
+    program = None
+    for batch in BATCHES:
+        inputs = make_inputs(kinds, batch, seed=batch)
+        expected = results(model, inputs)
+        # The example's batch tunes the plan, no more; it is also a batch whose workspace the JSON states.
+        bundle = export(model, kinds, tmp_path, batch=batch, max_batch=64)
+        if program is None:
+            program = build(bundle, len(inputs) + len(expected))
+        got = run(program, bundle, batch, inputs, expected)
+        for index, (mine, theirs) in enumerate(zip(got, expected, strict=True)):
+            assert mine.tobytes() == theirs.tobytes(), f"output {index} at batch {batch}"
+
+
+@needs_compiler
+@pytest.mark.parametrize("level", ["sse2", "avx2", "avx512"])
+def test_every_instruction_set(level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings.target, "value", level)
+    model, kinds = mnist()
+    try:
+        bundle = export(model, kinds, tmp_path, max_batch=7)
+    except ValueError as error:
+        pytest.skip(str(error))
+    assert bundle.target == level
+    inputs = make_inputs(kinds, 7)
+    program = build(bundle, 2)
+    monkeypatch.undo()
+    # What another instruction set computes may differ; only this process's own can be compared with.
+    expected = results(model, inputs)
+    (got,) = run(program, bundle, 7, inputs, expected)
+    np.testing.assert_allclose(got, expected[0], rtol=1e-4, atol=1e-5)
+
+
+@needs_compiler
+def test_the_mnist_net_as_users_write_it(tmp_path: Path) -> None:
+    nn = pytest.importorskip("torturous.nn", exc_type=ImportError)
+    F = pytest.importorskip("torturous.nn.functional", exc_type=ImportError)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1 = nn.Conv2d(1, 10, kernel_size=5)
+            self.conv2 = nn.Conv2d(10, 20, kernel_size=5)
+            self.conv2_drop = nn.Dropout2d()
+            self.fc1 = nn.Linear(320, 50)
+            self.fc2 = nn.Linear(50, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.relu(F.max_pool2d(self.conv1(x), 2))
+            x = F.relu(F.max_pool2d(self.conv2_drop(self.conv2(x)), 2))
+            x = F.relu(self.fc1(x.view(-1, 320)))
+            x = F.dropout(x, training=self.training)
+            return F.log_softmax(self.fc2(x), dim=1)
+
+    model = Net().eval()
+    program = None
+    for batch in BATCHES:
+        inputs = make_inputs([((1, 28, 28), dtypes.float32)], batch, seed=batch)
+        expected = [model(from_array(inputs[0])).detach().numpy()]
+        bundle = native.export(model, (from_array(inputs[0]),), tmp_path, max_batch=64)
+        program = program or build(bundle, 2)
+        (got,) = run(program, bundle, batch, inputs, expected)
+        assert got.tobytes() == expected[0].tobytes(), f"batch {batch}"
+    assert set(load_file(tmp_path / "net.safetensors")) == set(model.state_dict())
+    described = json.loads((tmp_path / "net.json").read_text())
+    assert described["inputs"][0]["name"] == "x"
+
+
+# The interface ----------------------------------------------------------------------------------------------
+CALLS = """
+#include "net.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int failures = 0;
+#define EXPECT(call, code) do { int found = (call); if (found != (code)) { failures++; \\
+    printf("%s gave %d (%s)\\n", #call, found, net_strerror(found)); } } while (0)
+
+int main(int count, char **arguments) {
+    static _Alignas(64) unsigned char file[NET_WEIGHTS_BYTES + 1], weights[NET_PREPARED_BYTES + 64];
+    static _Alignas(64) int64_t index[4 * NET_MAX_BATCH];
+    static float best[4 * NET_MAX_BATCH];
+    static int64_t where[4 * NET_MAX_BATCH];
+    static uint8_t above[24 * NET_MAX_BATCH];
+    FILE *stream = fopen(arguments[count - 1], "rb");
+    if (stream == NULL || fread(file, 1, sizeof file, stream) != NET_WEIGHTS_BYTES) return 2;
+    size_t need = net_workspace_bytes(NET_MAX_BATCH);
+    char *workspace = aligned_alloc(64, need + 64);
+    EXPECT(net_workspace_bytes(0) != 0, 0);
+    EXPECT(net_workspace_bytes(-1) != 0, 0);
+    EXPECT(net_workspace_bytes(NET_MAX_BATCH + 1) != 0, 0);
+    EXPECT(net_prepare(NULL, NET_WEIGHTS_BYTES, weights, sizeof weights), NET_ENULL);
+    EXPECT(net_prepare(file, NET_WEIGHTS_BYTES, NULL, sizeof weights), NET_ENULL);
+    EXPECT(net_prepare(file, NET_WEIGHTS_BYTES, weights + 8, sizeof weights), NET_EALIGN);
+    EXPECT(net_prepare(file, NET_WEIGHTS_BYTES - 1, weights, sizeof weights), NET_EWEIGHTS);
+    EXPECT(net_prepare(file, NET_WEIGHTS_BYTES, weights, NET_PREPARED_BYTES - 1), NET_ESIZE);
+    for (size_t byte = 0; byte < NET_WEIGHTS_BYTES; byte++) {
+        file[byte] ^= 1 << byte % 8;
+        EXPECT(net_prepare(file, NET_WEIGHTS_BYTES, weights, sizeof weights), NET_EWEIGHTS);
+        file[byte] ^= 1 << byte % 8;
+    }
+    memmove(file + 1, file, NET_WEIGHTS_BYTES);  /* The file may lie anywhere. */
+    EXPECT(net_prepare(file + 1, NET_WEIGHTS_BYTES, weights, NET_PREPARED_BYTES), NET_OK);
+#define RUN(w, i, b, o, n, s, z) \\
+    net_run(w, (const int64_t *)(const void *)(i), (float *)(void *)(b), o, above, n, s, z)
+    EXPECT(RUN(weights, index, best, where, NET_MAX_BATCH, workspace, need), NET_OK);
+    EXPECT(RUN(NULL, index, best, where, 1, workspace, need), NET_ENULL);
+    EXPECT(RUN(weights, NULL, best, where, 1, workspace, need), NET_ENULL);
+    EXPECT(RUN(weights, index, NULL, where, 1, workspace, need), NET_ENULL);
+    EXPECT(RUN(weights, index, best, NULL, 1, workspace, need), NET_ENULL);
+    EXPECT(RUN(weights, index, best, where, 1, NULL, need), NET_ENULL);
+    EXPECT(RUN(weights + 32, index, best, where, 1, workspace, need), NET_EALIGN);
+    EXPECT(RUN(weights, (char *)index + 4, best, where, 1, workspace, need), NET_EALIGN);
+    EXPECT(RUN(weights, index, (char *)best + 2, where, 1, workspace, need), NET_EALIGN);
+    EXPECT(RUN(weights, index, best, where, 1, workspace + 8, need), NET_EALIGN);
+    EXPECT(RUN(weights, (char *)index + 8, (char *)best + 4, where, 1, workspace, need), NET_OK);
+    EXPECT(RUN(weights, index, best, where, 0, workspace, need), NET_EBATCH);
+    EXPECT(RUN(weights, index, best, where, INT64_MIN, workspace, need), NET_EBATCH);
+    EXPECT(RUN(weights, index, best, where, NET_MAX_BATCH + 1, workspace, need), NET_EBATCH);
+    EXPECT(RUN(weights, index, best, where, NET_MAX_BATCH, workspace, need - 1), NET_ESIZE);
+    for (int bad = 0; bad < 3; bad++) {
+        index[5] = (int64_t[]){9, -1, INT64_MAX}[bad];
+        EXPECT(RUN(weights, index, best, where, 2, workspace, need), NET_EINDEX);
+        EXPECT(RUN(weights, index, best, where, 1, workspace, need), NET_OK);
+    }
+    index[5] = 8;
+    EXPECT(RUN(weights, index, best, where, 2, workspace, need), NET_OK);
+    for (size_t byte = 0; byte < 48; byte++) {
+        weights[byte] ^= 4;
+        EXPECT(RUN(weights, index, best, where, 1, workspace, need), NET_EWEIGHTS);
+        weights[byte] ^= 4;
+    }
+    for (int code = -1; code < 9; code++) EXPECT(strlen(net_strerror(code)) < 5, 0);
+    EXPECT(strcmp(net_strerror(-1), net_strerror(1000)), 0);
+    return failures != 0;
+}
+"""
+
+
+@needs_compiler
+def test_whatever_is_wrong_gives_an_error_code(tmp_path: Path) -> None:
+    bundle = export(*lookup(), tmp_path, max_batch=5)
+    source = tmp_path / "calls.c"
+    source.write_text(CALLS)
+    program = build(bundle, 0, source, "-fsanitize=undefined", "-fno-sanitize-recover=all")
+    ran = subprocess.run([program, tmp_path / "net.weights"], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@needs_compiler
+def test_two_libraries_in_one_program(tmp_path: Path) -> None:
+    """The same model under two names, and one C++ keyword in the argument's name, in one program."""
+    def forward(new: Tensor, weight: Tensor) -> Tensor:
+        return linear(new, weight)
+
+    for name in ("first", "second"):
+        model = Model(forward, {"weight": (3, 4)}, seed=len(name))
+        model.forward = forward  # type: ignore[method-assign]  # named as its author did
+        export(model, [((4,), dtypes.float32)], tmp_path, name=name, max_batch=2)
+    assert re.search(r"const float \*new_,", (tmp_path / "first.h").read_text())
+    source = tmp_path / "both.c"
+    source.write_text("""
+        #include "first.h"
+        #include "second.h"
+        int main(void) {
+            static float x[8], y[6];
+            static _Alignas(64) char workspace[1 << 20];
+            int first = first_run(workspace, x, y, 2, workspace, sizeof workspace);
+            int second = second_run(workspace, x, y, 3, workspace, sizeof workspace);
+            return first == FIRST_EWEIGHTS && second == SECOND_EBATCH ? 0 : 1;
+        }""")
+    program = tmp_path / "both"
+    libraries = [tmp_path / "libfirst.a", tmp_path / "libsecond.a"]
+    subprocess.run([COMPILER, "-Wall", "-Werror", source, *libraries, "-o", program], check=True)
+    assert subprocess.run([program]).returncode == 0
+
+
+@needs_compiler
+def test_only_the_interface_is_seen(tmp_path: Path) -> None:
+    """Linked into a shared library, kernels stay inside, and nothing needs relocating in the text."""
+    bundle = export(*mnist(), tmp_path)
+    if shutil.which("nm") is None:
+        pytest.skip("needs nm")
+    library = tmp_path / "net.so"
+    subprocess.run(
+        [COMPILER, "-shared", "-Wl,--whole-archive", tmp_path / "libnet.a", "-Wl,--no-whole-archive",
+         "-Wl,-z,text", "-Wl,--fatal-warnings", "-o", library], check=True)
+    listed = subprocess.check_output(["nm", "-D", "--defined-only", library], text=True)
+    names = {line.split()[-1] for line in listed.splitlines()}
+    assert names == {"net_run", "net_prepare", "net_strerror", "net_workspace_bytes"}
+    assert bundle.kernels > 0
+
+
+def members(library: Path) -> list[bytes]:
+    """The objects in an archive."""
+    data, position, found = library.read_bytes(), 8, []
+    while position < len(data):
+        name, size = data[position:position + 16].strip(), int(data[position + 48:position + 58])
+        if name != b"/":
+            found.append(data[position + 60:position + 60 + size])
+        position += 60 + size + size % 2
+    return found
+
+
+def test_symbols_and_size(tmp_path: Path) -> None:
+    export(*mnist(), tmp_path)
+    objects = members(tmp_path / "libnet.a")
+    defined = set().union(*map(defined_symbols, objects))
+    undefined = set().union(*map(undefined_symbols, objects))
+    assert undefined - defined <= ALLOWED
+    assert all(name.startswith("net_") for name in defined)
+    assert (tmp_path / "libnet.a").stat().st_size <= 60_000
+
+
+def test_files(tmp_path: Path) -> None:
+    """What the bundle says is so, and two exports are equal."""
+    model, kinds = mnist()
+    bundle = export(model, kinds, tmp_path / "a")
+    export(model, kinds, tmp_path / "b")
+    assert {path.name for path in bundle.files} == {
+        "libnet.a", "net.h", "net.weights", "net.safetensors", "net.json"}
+    for path in bundle.files:
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+    described = json.loads((tmp_path / "a" / "net.json").read_text())
+    block = (tmp_path / "a" / "net.weights").read_bytes()
+    logical = load_file(tmp_path / "a" / "net.safetensors")
+    assert set(logical) == set(model.tensors) == {weight["name"] for weight in described["weights"]}
+    for weight in described["weights"]:
+        tensor = model.tensors[weight["name"]].numpy()
+        assert weight["offset"] % 64 == 0
+        assert block[weight["offset"]:weight["offset"] + weight["bytes"]] == tensor.tobytes()
+        assert logical[weight["name"]].tobytes() == tensor.tobytes()
+    assert described["inputs"] == [{"name": "input0", "dtype": "float32", "shape": ["batch", 1, 28, 28]}]
+    assert described["outputs"] == [{"name": "output", "dtype": "float32", "shape": ["batch", 10]}]
+
+
+# Refusals ---------------------------------------------------------------------------------------------------
+def refused(forward: Callable[..., Any], match: str, tmp_path: Path, **shapes: tuple[int, ...]) -> None:
+    model = Model(forward, shapes)
+    before = {name: tensor.numpy().copy() for name, tensor in model.tensors.items()}
+    with pytest.raises(UnsupportedError, match=match):
+        export(model, [((6,), dtypes.float32)], tmp_path / "none", max_batch=100)
+    assert not (tmp_path / "none").exists()
+    # Nothing is left behind: weights are as they were, and recording goes on.
+    for name, tensor in model.tensors.items():
+        np.testing.assert_array_equal((tensor * 1).numpy(), before[name])
+
+
+def test_refuses_what_is_not_one_plan(tmp_path: Path) -> None:
+    here = r"test_export\.py:\d+ in \S+"
+    value = f"needs a tensor's value at .*{here}"
+    refused(lambda x: x if x.sum().item() > 0 else -x, value, tmp_path)
+    refused(lambda x: x + from_array(x.numpy()), value, tmp_path)
+    refused(lambda x: x if x.shape[0] < 4 else -x, "different things at different batches", tmp_path)
+    refused(lambda x: tanh(x) if x.shape[0] < 4 else relu(x), "tanh at .* at batch 2, but relu", tmp_path)
+    refused(lambda x: x[:20] * 2, "batch 100", tmp_path)
+    refused(lambda x: (x.view(-1, 1, 6) * x).view(-1) * 2,
+            f"axis 0 of reshape at .*{here}.*: 24 at batch 2, 54 at batch 3", tmp_path)
+    refused(lambda x: x[x.shape[0] // 2:] * 2, "not an affine function of the batch", tmp_path)
+    refused(lambda x: x * (x.shape[0] ** 2), f"mul at .*{here} is given depends on the batch", tmp_path)
+    refused(lambda x: x * from_array(np.full(6, x.shape[0], np.float32)), "constant.0.*depends", tmp_path)
+    refused(lambda x, w: w.add_(x.sum(0)), f"writes to w in place .*{here}", tmp_path, w=(6,))
+
+
+def test_refuses_bad_arguments(tmp_path: Path) -> None:
+    x = from_array(np.zeros((2, 3), np.float32))
+    for name in ("", "3d", "a-b", "int", "größe"):
+        with pytest.raises(ValueError, match="identifier"):
+            native.export(relu, (x,), tmp_path, name=name)
+    for batch in (0, -1, 1 << 31, 2.0, True):
+        with pytest.raises(ValueError, match="max_batch"):
+            native.export(relu, (x,), tmp_path, max_batch=batch)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="tuple of tensors"):
+        native.export(relu, x, tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="example 1 must be a tensor, got int"):
+        native.export(relu, (x, 3), tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="agree"):
+        native.export(lambda x, y: x + y, (x, x[:1]), tmp_path)
+    with pytest.raises(ValueError, match="no axes"):
+        native.export(relu, (x.sum(),), tmp_path)
+    with pytest.raises(TypeError, match="got dict"):
+        native.export(lambda x: {"y": x}, (x,), tmp_path)
+    with pytest.raises(TypeError, match="empty tuple"):
+        native.export(lambda x: (), (x,), tmp_path)
+    model = Model(relu)
+    model.training = True
+    with pytest.raises(ValueError, match="eval"):
+        native.export(model, (x,), tmp_path)
+
+
+def test_recording_computes_nothing() -> None:
+    """Inputs have no values: a batch whose activations no machine could hold is recorded all the same."""
+    model, kinds = mnist()
+    inputs = [from_array(array) for array in make_inputs(kinds, 1)]
+    types = [Type(tuple(x.shape), x.dtype) for x in inputs]
+    program = record_program(model, dict(model.named_parameters()), types, 1 << 30)
+    assert program.variables and all(function.at(3) == 3 * function.factor for function in program.variables)

@@ -1,0 +1,90 @@
+"""Programs that nobody would think of, against PyTorch in value and against themselves bit for bit.
+
+`TORTUROUS_PROGRAMS` says how many (300 unless set), `TORTUROUS_PROGRAMS_SEED` which.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from compiler.oracle import configured, same_bits
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from programs.machine import KINDS, Backend, Machine, Run, Step
+
+from torturous.ir.record import Record, context
+from torturous.runtime.realize import realize
+from torturous.tensor.grad_mode import no_grad
+from torturous.tensor.linear import matmul
+from torturous.tensor.tensor import from_array, from_numpy
+
+EXAMPLES = int(os.environ.get("TORTUROUS_PROGRAMS", "300"))
+SEED = int(os.environ.get("TORTUROUS_PROGRAMS_SEED", "0"))
+TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+
+theirs = Backend(lambda array: torch.from_numpy(array.copy()), torch.from_numpy, torch.no_grad, torch.matmul)
+ours = Backend(from_array, from_numpy, no_grad, matmul, realize)
+at_once = Backend(from_array, from_numpy, no_grad, matmul, realize, realize)
+
+FREQUENT = ("new", "new", "binary", "scalar", "unary", "reduce", "view", "view", "inplace", "inplace", "backward")
+step = st.tuples(st.sampled_from(FREQUENT + tuple(KINDS)), st.integers(0, 7), st.integers(0, 7), st.integers(0, 7))
+programs = st.lists(step, min_size=4, max_size=14)
+
+
+def run_here(program: list[Step], backend: Backend, **configuration: Any) -> Run:
+    context.record = Record()
+    context.tracking = True
+    with configured(**configuration):
+        return Machine(backend).execute(program)
+
+
+def run_there(program: list[Step]) -> Run:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Machine(theirs).execute(program)
+
+
+def near(got: np.ndarray, want: np.ndarray) -> bool:
+    if got.shape != want.shape or got.dtype != want.dtype:
+        return False
+    if got.dtype.kind != "f":
+        return np.array_equal(got, want)
+    finite = np.abs(want[np.isfinite(want)])
+    tolerance = TOLERANCE[got.dtype.name]
+    return np.allclose(got, want, tolerance, tolerance * float(finite.max(initial=1.0)), equal_nan=True)
+
+
+def compare(label: str, got: Run, want: Run, equal: Any) -> None:
+    def fail(what: str) -> None:
+        raise AssertionError(f"{label}: {what}\n--- the program:\n{want.text()}\n--- here:\n{got.text()}")
+
+    if got.errors != want.errors:
+        fail(f"errors {got.errors} instead of {want.errors}")
+    if [name for name, _ in got.seen] != [name for name, _ in want.seen]:
+        fail(f"saw {[name for name, _ in got.seen]} instead of {[name for name, _ in want.seen]}")
+    for (name, mine), (_, other) in zip(got.seen, want.seen, strict=True):
+        if not equal(mine, other):
+            fail(f"{name} is {mine.tolist()} ({mine.dtype}) instead of {other.tolist()} ({other.dtype})")
+
+
+def check(program: Sequence[Step]) -> None:
+    program = list(program)
+    there = run_there(program)
+    fused = run_here(program, ours)
+    compare("against PyTorch", fused, there, near)
+    compare("unfused against fused", run_here(program, ours, fuse=False), fused, same_bits)
+    compare("realized after every step", run_here(program, at_once), fused, same_bits)
+    compare("2 threads against 1", run_here(program, ours, pieces=True, threads=2), fused, same_bits)
+
+
+@seed(SEED)
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=False, database=None, report_multiple_bugs=False,
+          suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink])
+@given(programs)
+def test_random_programs(program: list[Step]) -> None:
+    check(program)

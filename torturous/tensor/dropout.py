@@ -1,0 +1,116 @@
+"""Dropout: the masks are the ones that PyTorch draws from the same seed."""
+
+from __future__ import annotations
+
+from math import prod, sqrt
+from typing import TYPE_CHECKING
+
+from torturous.core.distributions import feature_shape
+from torturous.core.shapes import Shape, describe
+from torturous.ir import elementwise as ops
+from torturous.ir.noise import NOISE
+from torturous.tensor.arithmetic import binary, in_place
+from torturous.tensor.base import TensorBase, apply, apply_typed
+from torturous.tensor.generator import default_generator
+from torturous.tensor.warn import warn_user
+
+if TYPE_CHECKING:
+    from torturous.tensor.tensor import Tensor
+
+_ALPHA = 1.7580993408473766
+"""Minus the limit of SELU for large negative inputs: what alpha dropout puts in place of what goes."""
+
+
+def dropout(input: TensorBase, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """In training, zeroes elements with probability p and divides the rest by 1 − p; otherwise the input itself.
+
+    Draws two words per element from the default generator, none if p is 0 or 1 or the input is empty. ValueError for
+    a p outside [0, 1].
+    """
+    return _dropped("dropout", input, p, training, inplace, tuple(input.shape))
+
+
+def dropout1d(input: TensorBase, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Zeroes whole channels of (N, C, L) or (C, L): two words per channel. RuntimeError for another rank."""
+    if len(input.shape) not in (2, 3):
+        raise RuntimeError(f"dropout1d: Expected 2D or 3D input, but received a {len(input.shape)}D input "
+                           f"(shape {describe(input.shape)})")
+    return _channels("dropout1d", input, p, training, inplace, len(input.shape) == 2)
+
+
+def dropout2d(input: TensorBase, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Zeroes whole channels of (N, C, H, W). For another rank it warns as PyTorch does; 3 axes are (N, C, L)."""
+    if len(input.shape) not in (3, 4):
+        warn_user(f"dropout2d: Received a {len(input.shape)}-D input to dropout2d, which is deprecated and will result "
+                  "in an error in a future release. To retain the behavior and silence this warning, please use "
+                  "dropout instead. Note that dropout2d exists to provide channel-wise dropout on inputs with 2 "
+                  "spatial dimensions, a channel dimension, and an optional batch dimension (i.e. 3D or 4D inputs).")
+    if len(input.shape) == 3:
+        warn_user("dropout2d: Received a 3-D input to dropout2d and assuming that channel-wise 1-D dropout behavior is "
+                  "desired - input is interpreted as shape (N, C, L), where C is the channel dim. This behavior will "
+                  "change in a future release to interpret the input as one without a batch dimension, i.e. shape "
+                  "(C, H, W). To maintain the 1-D channel-wise dropout behavior, please switch to using dropout1d "
+                  "instead.")
+    return _channels("dropout2d", input, p, training, inplace, False)
+
+
+def dropout3d(input: TensorBase, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Zeroes whole channels of (N, C, D, H, W) or (C, D, H, W); warns for another rank, as PyTorch does."""
+    if len(input.shape) not in (4, 5):
+        warn_user(f"dropout3d: Received a {len(input.shape)}-D input to dropout3d, which is deprecated and will result "
+                  "in an error in a future release. To retain the behavior and silence this warning, please use "
+                  "dropout instead. Note that dropout3d exists to provide channel-wise dropout on inputs with 3 "
+                  "spatial dimensions, a channel dimension, and an optional batch dimension (i.e. 4D or 5D inputs).")
+    return _channels("dropout3d", input, p, training, inplace, len(input.shape) == 4)
+
+
+def alpha_dropout(input: TensorBase, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
+    """Dropout that keeps mean and variance of what SELU gives (Klambauer et al., 2017)."""
+    return _alpha_dropped("alpha_dropout", input, p, training, inplace, tuple(input.shape))
+
+
+def feature_alpha_dropout(input: TensorBase, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
+    """Alpha dropout of whole channels of (N, C, …)."""
+    return _alpha_dropped("feature_alpha_dropout", input, p, training, inplace, feature_shape(input.shape))
+
+
+def _check(name: str, input: TensorBase, p: float) -> None:
+    if not isinstance(input, TensorBase):
+        raise TypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+
+
+def _channels(name: str, input: TensorBase, p: float, training: bool, inplace: bool, unbatched: bool) -> Tensor:
+    _check(name, input, p)
+    if not unbatched:
+        return _dropped(name, input, p, training, inplace, feature_shape(input.shape))
+    # A channel's element of the mask is drawn alike with or without an axis of one sample in front.
+    return _dropped(name, input, p, training, inplace, (input.shape[0],) + (1,) * (len(input.shape) - 1))
+
+
+def _dropped(name: str, input: TensorBase, p: float, training: bool, inplace: bool, mask: Shape) -> Tensor:
+    _check(name, input, p)
+    if not training or p == 0 or 0 in input.shape:
+        return input  # type: ignore[return-value]
+    factors = 0.0 if p == 1 else _noise(input, p, mask)
+    return in_place(ops.MUL, input, factors) if inplace else binary(ops.MUL, input, factors)
+
+
+def _noise(input: TensorBase, p: float, mask: Shape) -> Tensor:
+    return apply_typed(NOISE, mask, input.dtype, default_generator.raw(2 * prod(mask)), 1.0 - p)
+
+
+def _alpha_dropped(name: str, input: TensorBase, p: float, training: bool, inplace: bool, mask: Shape) -> Tensor:
+    _check(name, input, p)
+    if not training or p == 0 or 0 in input.shape:
+        return input  # type: ignore[return-value]
+    if p == 1:
+        return in_place(ops.MUL, input, 0.0) if inplace else binary(ops.MUL, input, 0.0)
+    kept = apply(ops.NE, _noise(input, p, mask), 0).to(input.dtype)  # type: ignore[attr-defined]
+    scale = 1.0 / sqrt((_ALPHA * _ALPHA * p + 1.0) * (1.0 - p))
+    shift = (kept - 1) * (_ALPHA * scale) + _ALPHA * scale * p
+    factors = kept * scale
+    if inplace:
+        return in_place(ops.ADD, in_place(ops.MUL, input, factors), shift)
+    return binary(ops.MUL, input, factors) + shift
