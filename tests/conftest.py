@@ -1,1 +1,28 @@
-"""Tests import their helpers by folder: `from compiler.oracle import Program` (this file puts `tests` on the path)."""
+"""For all tests: every plan that is made is verified.
+
+Tests import each other's helpers by folder (`from compiler.oracle import Program`); this file's being here is what
+puts the `tests` folder on the path.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from compiler.verify import verify
+
+from torturous.compiler.plan import Plan, make_plan
+from torturous.runtime import realize
+
+
+@pytest.fixture(autouse=True, scope="session")
+def every_plan_is_verified() -> Any:
+    def verified(*arguments: Any) -> Plan:
+        plan = make_plan(*arguments)
+        verify(plan)
+        return plan
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(realize, "make_plan", verified)
+    yield
+    patch.undo()

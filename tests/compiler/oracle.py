@@ -167,19 +167,21 @@ def configured(fuse: bool = True, target: str = "native", pieces: bool = False, 
     """Settings for a while. `pieces` cuts work as finely as it goes and lets all threads have at it."""
     before = settings.fuse.value, settings.target.value, realize.GRAIN, realize.SERIAL_COST, realize.workers().count
     settings.fuse.value, settings.target.value = fuse, target
-    bound = dict(realize._bound)
+    caches = (realize._bound, realize._realizations)  # of plans cut into pieces of the usual size
+    kept = [dict(cache) for cache in caches] if pieces else []
     if pieces:
         realize.GRAIN, realize.SERIAL_COST = 1, -1
-        realize._bound.clear()
+        for cache in caches:
+            cache.clear()
     if threads is not None:
         realize.workers().resize(threads)
     try:
         yield
     finally:
         settings.fuse.value, settings.target.value, realize.GRAIN, realize.SERIAL_COST, count = before
-        if pieces:
-            realize._bound.clear()
-            realize._bound.update(bound)
+        for cache, content in zip(caches, kept, strict=False):
+            cache.clear()
+            cache.update(content)
         if threads is not None:
             realize.workers().resize(count)
 

@@ -29,6 +29,8 @@ class Backend:
     from_numpy: Callable[[np.ndarray], Any]
     no_grad: Callable[[], Any]
     matmul: Callable[[Any, Any], Any]
+    shares: Callable[[Any, Any], bool]
+    """Whether two tensors look at the same memory."""
     realize: Callable[[], None] = lambda: None
     after_step: Callable[[], None] = lambda: None
 
@@ -63,7 +65,7 @@ class Machine:
             try:
                 getattr(self, "do_" + kind)(i, j, k)
             except EXPECTED as error:
-                self.run.errors.append((number, type(error).__name__))
+                self.run.errors.append((number, next(kind.__name__ for kind in EXPECTED if isinstance(error, kind))))
                 if len(self.run.source) > length:
                     self.run.source[-1] += f"  # {type(error).__name__}: {str(error).splitlines()[0][:100]}"
             self.backend.after_step()
@@ -86,7 +88,6 @@ class Machine:
     def pick(self, i: int) -> tuple[str, Any]:
         if not self.pool:
             self.do_new(i, 0, 0)
-            self.say("")
         return self.pool[i % len(self.pool)]
 
     def keep(self, t: Any, text: str) -> None:
@@ -197,6 +198,8 @@ class Machine:
     def do_inplace(self, i: int, j: int, k: int) -> None:
         (a, x), (b, y) = self.pick(i), self.pick(j)
         number = SCALARS[j % len(SCALARS)]
+        if x is not y and self.backend.shares(x, y):  # PyTorch refuses operands that overlap in part.
+            b, y = f"{b}.clone()", y.clone()
         text, function = (
             (f"{a}.add_({b})", lambda: x.add_(y)), (f"{a}.mul_({number})", lambda: x.mul_(number)),
             (f"{a}.copy_({b})", lambda: x.copy_(y)), (f"{a}.fill_({number})", lambda: x.fill_(number)),

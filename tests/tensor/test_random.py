@@ -16,13 +16,14 @@ from torturous.tensor import generator as generators
 from torturous.tensor import random as randoms
 from torturous.tensor.base import apply
 from torturous.tensor.tensor import from_array
+from torturous.tensor.values import computed_values
 
 FLOATING = ("float32", "float64", "float16", "bfloat16")
 
 
 def bits(t) -> np.ndarray:
     """A torturous tensor's values as bytes."""
-    return np.ascontiguousarray(t.numpy()).reshape(-1).view(np.uint8)
+    return np.ascontiguousarray(computed_values(t)).reshape(-1).view(np.uint8)
 
 
 def oracle_bits(t: torch.Tensor) -> np.ndarray:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from torturous.codegen.arithmetic import Arithmetic, convert, kind
 from torturous.codegen.builder import Integer, looping
+from torturous.codegen.direct import DirectLanes
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Work
 from torturous.codegen.panels import LanePanels, RowPanels, Side, Tile
@@ -38,7 +39,7 @@ def loaded(expression: Expression) -> Load:
     """The load below a side's casts."""
     while isinstance(expression, Convert):
         expression = expression.operand
-    assert isinstance(expression, Load) and not expression.guards, "contraction operands are plain loads"
+    assert isinstance(expression, Load), "contraction operands are plain loads"
     return expression
 
 
@@ -117,7 +118,12 @@ class Contraction:
         self.rows_per_item = self._rows_per_item()
         self.products = product(kernel.reduced).constant or 0
         """How many products a sum has, 0 where that is not known when generating."""
-        self.lane_panels = LanePanels(self.lane, self.tile, 0 < self.products <= TABLED_PRODUCTS)
+        tables_fit = 0 < self.products <= TABLED_PRODUCTS
+        self.lane_panels = LanePanels(self.lane, self.tile, tables_fit)
+        self.direct: DirectLanes | None = None
+        if tables_fit and DirectLanes.possible(self.lane, self.tile):
+            self.direct = DirectLanes(self.lane, self.tile, self.products)
+        assert not self.row.load.guards and (self.direct or not self.lane.load.guards), "a guarded operand to pack"
         self.row_panels = RowPanels(self.row, self.tile)
         blocks = -(-self.products // BLOCK)
         self.packed_ahead = (
@@ -158,11 +164,13 @@ class Contraction:
         last = b.minimum(b.mul("%last_piece", granule), items)
         tiles = b.ceil_div(rows_per_item, tile.rows)
         self.block_bytes = b.mul(tiles, tile.rows * self.row_panels.stride * self.bytes)
-        # Scratch: offsets of products, row panels, lane panels of a block, the tile of accumulators.
+        # Scratch: tables of products, row panels, lane panels of a block, the tile of accumulators.
         row_place = b.offset("%scratch", self._table_bytes())
         lane_place = b.offset(row_place, b.mul(self.block_bytes, self.row_blocks))
         accumulators = b.offset(lane_place, (self.group * BLOCK + LANES) * self.bytes)
-        if self.lane_panels.tabled:
+        if self.direct and self.packed_ahead:
+            self.direct.write_tables("%scratch")
+        elif self.lane_panels.tabled:
             self.lane_panels.write_table("%scratch")
         if self.packed_ahead:
             self._pack_ahead(row_place, total_rows)
@@ -189,7 +197,9 @@ class Contraction:
         return (panels + rows * self.group + 4 * LANES) * self.bytes + self._table_bytes()
 
     def _table_bytes(self) -> int:
-        """Room for the offsets of all products, to a multiple of a cache line."""
+        """Room for tables over all products, to a multiple of a cache line."""
+        if self.direct and self.packed_ahead:
+            return self.direct.table_bytes
         return -(-8 * self.products // 64) * 64 if self.lane_panels.tabled else 0
 
     def _pack_ahead(self, row_place: str, total_rows: Integer) -> None:
@@ -219,6 +229,9 @@ class Contraction:
         panels = b.ceil_div(b.sub(lanes[1], lanes[0]), tile.lanes)
         tiles = b.ceil_div(b.sub(rows[1], rows[0]), tile.rows)
         single = isinstance(total, int) and total <= BLOCK
+        if self.direct and self.packed_ahead:
+            self._direct_blocks(batch, lanes, panels, tiles, row_place, accumulators)
+            return
         loop = None if single else b.begin_loop(0, b.maximum(total, 1), BLOCK)
         k0: Integer = 0 if loop is None else loop.index
         count = total if loop is None else b.minimum(b.sub(total, k0), BLOCK)
@@ -235,6 +248,47 @@ class Contraction:
                 self._micro_kernel(lane_panel, row_panel, b.offset(accumulators, b.mul(place, self.bytes)), count, k0)
         if loop is not None:
             b.end_loop(loop)
+
+    def _direct_blocks(self, batch: list[Integer], lanes: tuple[Integer, Integer], panels: Integer, tiles: Integer,
+                       row_place: str, accumulators: str) -> None:
+        """Lanes read where they lie: panel by panel, all blocks of products over all rows."""
+        b, tile, direct = self.b, self.tile, self.direct
+        assert direct is not None
+        origin = self.lane.origin(batch)
+        with looping(b, 0, panels) as panel:
+            flat = b.add(lanes[0], b.mul(panel, tile.lanes))
+            start = b.offset(origin, b.mul(self.lane.place(self.lane.own, flat), self.lane.item))
+            direct.select("%scratch", flat)
+            for block in range(self.row_blocks):
+                block_place = b.offset(row_place, b.mul(self.block_bytes, block))
+                with looping(b, 0, tiles) as row_tile:
+                    stride = tile.rows * self.row_panels.stride * self.bytes
+                    row_panel = b.offset(block_place, b.mul(row_tile, stride))
+                    place = b.mul(b.add(b.mul(panel, tiles), row_tile), tile.rows * tile.lanes)
+                    out = b.offset(accumulators, b.mul(place, self.bytes))
+                    self._direct_kernel(start, row_panel, out, block)
+
+    def _direct_kernel(self, start: str, row_panel: str, out: str, block: int) -> None:
+        """The micro-kernel over the block's products that exist for this panel's lanes."""
+        b, tile, direct = self.b, self.tile, self.direct
+        assert direct is not None
+        e = Arithmetic(b, self.dtype, LANES)
+        first, last = direct.entries("%scratch", block)
+        zero = e.constant(0)
+        names = tile.rows * tile.vectors
+        loop = b.begin_loop(first, last, 1, [(e.kind, zero)] * names)
+        offset, product_place = direct.entry("%scratch", loop.index, block)
+        line = b.offset(start, offset)
+        vectors = [b.load(e.kind, b.offset(line, v * LANES * self.bytes), self.bytes) for v in range(tile.vectors)]
+        factors = b.offset(row_panel, product_place)
+        new = []
+        for row in range(tile.rows):
+            place = b.offset(factors, row * self.row_panels.stride * self.bytes)
+            factor = e.splat(b.load(e.scalar, place, self.bytes))
+            for v in range(tile.vectors):
+                new.append(e.multiply_add(factor, vectors[v], loop.carried[row * tile.vectors + v]))
+        chain = b.end_loop(loop, new)
+        self._join(e, chain, out, 0 if block == 0 else block * BLOCK)
 
     # The micro-kernel ------------------------------------------------------------------------------------------------
     def _micro_kernel(self, lane_panel: str, row_panel: str, out: str, count: Integer, k0: Integer) -> None:
@@ -284,7 +338,12 @@ class Contraction:
             for number, value in enumerate(results):
                 b.store(e.kind, value, b.offset(out, number * LANES * self.bytes), self.bytes)
 
-        if k0 == 0:
+        if isinstance(k0, int):
+            if k0:
+                values = [
+                    e.add(b.load(e.kind, b.offset(out, number * LANES * self.bytes), self.bytes), value)
+                    for number, value in enumerate(values)
+                ]
             put(values)
             return
         fresh, join, done = b.label("fresh"), b.label("join"), b.label("joined")

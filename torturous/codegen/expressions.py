@@ -313,7 +313,7 @@ class KernelWriter:
         """A slot in every lane. Sixteen-bit types take a float32 number: their arithmetic is done in float32."""
         working = dtypes.float32 if dtype.is_half else dtype
         if working is dtypes.bool_:
-            word = self.argument(Argument("slot", code, dtypes.int64), "i64")
+            word = self.argument(Argument("slot", code, dtypes.bool_), "i64")
             scalar = self.builder.hoisted(f"icmp ne i64 {word}, 0")
         else:
             scalar = self.argument(Argument("slot", code, working), scalar_kind(working))

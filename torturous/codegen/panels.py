@@ -14,7 +14,7 @@ from torturous.codegen.arithmetic import Arithmetic, convert, kind
 from torturous.codegen.builder import Integer, looping
 from torturous.codegen.expressions import LANES, KernelWriter
 from torturous.compiler.kernel import Load
-from torturous.compiler.sizes import Size, product
+from torturous.compiler.sizes import Affine, Size, product
 from torturous.core import dtypes
 from torturous.core.dtypes import DType
 from torturous.ir.contraction import BLOCK
@@ -55,6 +55,7 @@ class Side:
         self.dtype = dtype
         """What products are computed in; elements are converted while packing."""
         self.batch = [writer.size(load.address.factor(axis)) for axis in batch]
+        self.own_axes = own
         self.own = self._merged(own)
         self.reduced = self._merged(reduced)
         self.item = load.dtype.itemsize
@@ -102,6 +103,24 @@ class Side:
             offset = b.add(offset, b.mul(b.rem(flat, extent), stride))
             flat = b.div(flat, extent)
         return offset
+
+    def uniform(self, position: Affine) -> bool:
+        """Whether a guard's position is the same along the innermost of this side's loops, and known otherwise."""
+        kernel = self.writer.kernel
+        axes = [axis for axis in self.own_axes if kernel.axes[axis] != 1]
+        known = {*axes[:-1], *range(len(kernel.axes), len(kernel.axes) + len(kernel.reduced))}
+        return all(axis in known for axis in position.terms)
+
+    def position(self, position: Affine, flat: Integer) -> Integer:
+        """The own loops' part of a guard's position at a flat place, with its constant."""
+        b, w = self.b, self.writer
+        total = w.size(position.constant)
+        for axis in reversed(self.own_axes):
+            extent = w.size(w.kernel.axes[axis])
+            index = b.rem(flat, b.maximum(extent, 1))
+            flat = b.div(flat, b.maximum(extent, 1))
+            total = b.add(total, b.mul(index, w.size(position.factor(axis))))
+        return total
 
     # Reading and writing -----------------------------------------------------------------------------------------
     def memory(self, lanes: int) -> str:

@@ -296,15 +296,19 @@ class _Fusion:
         puller = self._puller(kernel)
         dtype = contraction.accumulator(anchor.dtype)
         sides = []
-        for operand, its_maps in zip((left, right), maps, strict=True):
+        for operand, other, its_maps in zip((left, right), (right, left), maps, strict=True):
             all_maps = [
                 contraction.Map(tuple((loops[loop], factor) for loop, factor in terms), offset, divisor)
                 for terms, offset, divisor in its_maps
             ]
             if layout.wants_batch_innermost(anchor):
                 operand = self._samples_innermost(operand, anchor)
-            value = puller.mapped(*self._padded(operand, all_maps, puller))
-            if not _is_plain_load(value):
+            direct = layout.reads_samples_directly(anchor, operand, other, all_maps)
+            if direct:
+                value = puller.mapped(operand, all_maps)  # Guards and all: borders are left out, not multiplied.
+            else:
+                value = puller.mapped(*self._padded(operand, all_maps, puller))
+            if not _is_plain_load(value, direct):
                 assert operand not in self.stored, f"{operand} is stored and yet no plain load"
                 raise CannotPull(operand)
             sides.append(puller.convert(value, dtype))
@@ -388,10 +392,10 @@ class _Fusion:
         return copy
 
 
-def _is_plain_load(expression: Expression) -> bool:
-    """Whether an operand is no more than an affine load."""
+def _is_plain_load(expression: Expression, guarded: bool) -> bool:
+    """Whether an operand is no more than an affine load, possibly a guarded one."""
     while isinstance(expression, Convert):
         expression = expression.operand
-    return isinstance(expression, Load) and not expression.guards and all(
+    return isinstance(expression, Load) and (guarded or not expression.guards) and all(
         axis >= 0 for axis in expression.address.terms
     )

@@ -56,9 +56,12 @@ class Graph:
 
 
 def structure(expanded: Expanded) -> tuple:
-    """The record without its sizes: what records must share to share a symbolic plan."""
+    """The record without its sizes: what records must share to share a symbolic plan.
+
+    Which axes have size 0 or 1 is structure: an axis of size 1 may stand for one that broadcasts.
+    """
     rows = tuple(
-        (row[0], row[1], TYPES[row[2]].dtype.number, len(TYPES[row[2]].shape), *row[3:])
+        (row[0], row[1], TYPES[row[2]].dtype.number, tuple([min(size, 2) for size in TYPES[row[2]].shape]), *row[3:])
         for row in expanded.record.rows
     )
     return rows, expanded.outputs

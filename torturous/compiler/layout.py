@@ -7,7 +7,7 @@ channels, windows need no shuffling, and pooling and elementwise kernels in betw
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torturous.compiler.graph import Graph, Node
 from torturous.compiler.sizes import Size, product
@@ -16,6 +16,8 @@ from torturous.ir.op import Kind
 
 Order = tuple[int, ...]
 FEW_CHANNELS = 32
+MOST_PRODUCTS = 1 << 13
+"""Elements of a weight that is packed whole."""
 LANES = 16
 
 
@@ -50,6 +52,25 @@ def batch(node: Node) -> Size | None:
         if len(operand.shape) >= 3 and any(len(contraction.Map(*m).terms) > 1 for m in its_maps):
             return operand.shape[0] if contraction.Map(*its_maps[0]).lone is not None else None
     return None
+
+
+def reads_samples_directly(node: Node, operand: Node, other: Node, maps: Sequence[contraction.Map]) -> bool:
+    """Whether a convolution's windowed operand can be read with its borders left out: see `codegen.direct`.
+
+    Samples must fill whole panels, every size be known, the products few enough for a table, and the other operand
+    small enough to be packed once.
+    """
+    if not wants_batch_innermost(node) or node.attributes[3:] or node.dtype.is_half:
+        return False
+    if not any(len(index_map.terms) > 1 for index_map in maps) or any(m.divisor != 1 for m in maps):
+        return False
+    if operand.shape[0].constant is None or operand.shape[0].constant % (2 * LANES):
+        return False
+    sizes = [size.constant for shape in (node.shape, *(x.shape for x in node.inputs)) for size in shape]
+    if None in sizes:
+        return False
+    products = product(other.shape).constant or 0
+    return 0 < products < MOST_PRODUCTS
 
 
 def choose(graph: Graph, stored: set[Node], outputs: set[Node]) -> Callable[[Node], Order]:

@@ -163,19 +163,19 @@ MUL = _define("mul", infer_arithmetic, _quietly(np.multiply), lambda e, a, b: e.
               lambda g, out, at, a, b: g * b, lambda g, out, at, a, b: g * a, saves=((1,), (0,)))
 DIV = _define("div", infer_floating, _quietly(np.divide), lambda e, a, b: e.div(a, b),
               lambda g, out, at, a, b: g / b, lambda g, out, at, a, b: -(g * out / b), saves=((1,), (1, -1)), cost=4)
-_NOTHING = (lambda g, out, at, a, b: g * 0.0,) * 2
+_NOTHING = (lambda g, out, at, a, b: g.zeros(),) * 2
 TRUNC_DIVIDE = _define("trunc_divide", refusing("div_trunc_cpu", Category.BOOL), lambda a, b: _trunc_divide(a, b),
                        lambda e, a, b: e.trunc(e.div(a, b)), *_NOTHING, cost=5,
                        document="the quotient rounded toward zero; integers divided by zero give 0")
 FUSED_MULTIPLY_ADD = _define(
     "fused_multiply_add", infer_arithmetic, _fused, lambda e, a, b, c: e.multiply_add(a, b, c),
     lambda g, out, at, a, b, c: g * b, lambda g, out, at, a, b, c: g * a, lambda g, out, at, a, b, c: g,
-    saves=(0, 1), document="a·b + c, rounded once")
+    saves=((1,), (0,), ()), document="a·b + c, rounded once")
 NEG = _define("neg", infer_negation, _quietly(np.negative), lambda e, a: e.neg(a), lambda g, out, at, a: -g)
 ABS = _define("abs", refusing("abs_cpu", Category.BOOL), _quietly(np.abs), lambda e, a: e.abs(a),
               lambda g, out, at, a: g * a.sign(), saves=(0,))
 SIGN = _define("sign", infer_arithmetic, _quietly(lambda a: np.where(a != a, a.dtype.type(0), np.sign(a))),
-               lambda e, a: e.sign(a), lambda g, out, at, a: g * 0.0)
+               lambda e, a: e.sign(a), lambda g, out, at, a: g.zeros())
 RECIPROCAL = _define("reciprocal", infer_floating, _quietly(lambda a: (1 / a).astype(a.dtype)),
                      lambda e, a: e.div(e.constant(1.0), a), lambda g, out, at, a: -(g * (out * out)),
                      saves=(-1,), cost=4)
@@ -231,7 +231,7 @@ def _lower_fmod(e: Any, a: str, b: str) -> str:
 
 
 FMOD = _define("fmod", refusing("fmod_cpu", Category.BOOL), _quietly(np.fmod), _lower_fmod,
-               lambda g, out, at, a, b: g, lambda g, out, at, a, b: -(g * (a / b).trunc()), saves=(0, 1), cost=6,
+               lambda g, out, at, a, b: g, lambda g, out, at, a, b: -(g * (a / b).trunc()), saves=((), (0, 1)), cost=6,
                document="the rest of a division toward zero: a's sign; integers modulo zero give 0")
 
 
@@ -252,7 +252,7 @@ POW = _define("pow", infer_arithmetic, _quietly(np.power), lambda e, a, b: e.pow
               saves=((0, 1), (0, 1, -1)), cost=40)
 
 # Rounding -------------------------------------------------------------------------------------------------------
-_ZERO = (lambda g, out, at, a: g * 0.0,)
+_ZERO = (lambda g, out, at, a: g.zeros(),)
 FLOOR = _define("floor", refusing("floor_vml_cpu", Category.BOOL), np.floor, lambda e, a: e.floor(a), *_ZERO)
 CEIL = _define("ceil", refusing("ceil_vml_cpu", Category.BOOL), np.ceil, lambda e, a: e.ceil(a), *_ZERO)
 ROUND = _define("round", refusing("round_vml_cpu", Category.BOOL), np.round, lambda e, a: e.round(a), *_ZERO,

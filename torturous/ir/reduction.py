@@ -148,15 +148,19 @@ def _extreme_rule(g: Any, out: Any, at: Attributes, x: Any) -> Any:
 
 
 def _product_rule(g: Any, out: Any, at: Attributes, x: Any) -> Any:
-    """Right with zeros too: the product of the others, where one zero is left out of the product."""
+    """The product of the others: with the zeros left out of it where there are any, and multiplied in again as
+    themselves, so that it is right with zeros too, and so is its own gradient.
+    """
     axes, keep = at
     shape = reduced_shape(x.shape, axes, True)
     zero = x.eq(0.0)
     zeros = zero.to(x.dtype).sum(axes, True)
+    present = zero.where(x, 0.0).sum(axes, True)
     others = zero.where(1.0, x)
     rest = others.prod(axes, True)
-    share = zero.where(zeros.eq(1.0).where(rest, 0.0), zeros.eq(0.0).where(rest / others, 0.0))
-    return g.reshape(shape) * share
+    of_zero = zeros.eq(1.0).where(rest, zeros.eq(2.0).where((present - x) * rest, 0.0))
+    of_other = zeros.eq(0.0).where(1.0, zeros.eq(1.0).where(present, 0.0)) * (rest / others)
+    return g.reshape(shape) * zero.where(of_zero, of_other)
 
 
 SUM = define(Op(

@@ -36,6 +36,9 @@ from torturous.runtime.workers import Workers, build_workers
 
 GRAIN = 1 << 15
 """Rough machine operations per piece: what makes handing work to another thread worth while."""
+MOST_PIECES = 64
+MOST_PREPARING = 16
+"""Pieces per kernel at most; fewer where every piece first prepares its scratch memory."""
 SERIAL_COST = 1 << 16
 """A plan of at most this many rough operations runs on the calling thread alone."""
 
@@ -269,7 +272,8 @@ def _pieces(kernel: Generated, evaluate: Callable[[Size], int]) -> tuple[int, in
     chunks = -(-inner // kernel.chunk) if kernel.work.inner is not None else 1
     items = outer * chunks
     per_item = max(1, evaluate(kernel.work.cost) // max(chunks, 1))
-    granule = max(1, GRAIN // per_item)
+    most = MOST_PREPARING if evaluate(kernel.scratch) else MOST_PIECES
+    granule = max(1, GRAIN // per_item, -(-items // most))
     return granule, -(-items // granule), items * per_item
 
 
@@ -437,7 +441,8 @@ def realize(record: Record | None = None) -> None:
             context.record = Record()
             context.record.cut = record.cut
         alive = _alive(record)
-        key = (tuple(record.rows), tuple(alive), bytes(record.tracked), bytes(record.freed), settings.fuse.value)
+        key = (tuple(record.rows), tuple(alive), bytes(record.tracked), bytes(record.freed), settings.fuse.value,
+               settings.target.value)
         found = _realizations.get(key)
         if found is None:
             saved = saved_rows(record, alive)
@@ -477,3 +482,13 @@ def realize(record: Record | None = None) -> None:
             storage = owners[index]
             if storage is not None:
                 tape.versions.setdefault(index, (storage.watch(), storage.version - storage.unseen))
+
+
+def expose(storage: Storage) -> np.ndarray:
+    """A realized storage's memory as an array that shares it.
+
+    From now on others may write it, so rows that are to read what it holds now are computed first.
+    """
+    if any(buffer is storage.buffer for buffer in context.record.values.values()):
+        realize()
+    return storage.export()

@@ -1,1 +1,130 @@
-"""Floor 6: what the user holds."""
+"""Floor 6: what the user holds.
+
+Each module lists the names that it offers; here they are put together.
+"""
+
+from __future__ import annotations
+
+from torturous.tensor import (
+    arithmetic,
+    comparison,
+    creation,
+    functions,
+    multi_tensor,
+    names,
+    printing,
+    reductions,
+    types,
+)
+from torturous.tensor.activations import log_softmax, softmax
+from torturous.tensor.arithmetic import *  # noqa: F403
+from torturous.tensor.comparison import *  # noqa: F403
+from torturous.tensor.creation import *  # noqa: F403
+from torturous.tensor.functions import *  # noqa: F403
+from torturous.tensor.gathering import (
+    argwhere,
+    gather,
+    index_add,
+    index_copy,
+    index_fill,
+    index_put,
+    index_select,
+    masked_scatter,
+    masked_select,
+    nonzero,
+    scatter,
+    scatter_add,
+    take,
+    take_along_dim,
+)
+from torturous.tensor.generator import (
+    Generator,
+    get_rng_state,
+    initial_seed,
+    manual_seed,
+    seed,
+    set_rng_state,
+)
+from torturous.tensor.grad_mode import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from torturous.tensor.joining import (
+    cat,
+    column_stack,
+    concat,
+    concatenate,
+    dstack,
+    hstack,
+    meshgrid,
+    row_stack,
+    stack,
+    vstack,
+)
+from torturous.tensor.linear import matmul
+from torturous.tensor.movement import (
+    broadcast_shapes,
+    broadcast_tensors,
+    broadcast_to,
+    chunk,
+    clone,
+    diagonal,
+    flatten,
+    moveaxis,
+    movedim,
+    narrow,
+    permute,
+    ravel,
+    reshape,
+    select,
+    split,
+    squeeze,
+    swapaxes,
+    swapdims,
+    t,
+    tensor_split,
+    transpose,
+    unbind,
+    unflatten,
+    unsqueeze,
+)
+from torturous.tensor.multi_tensor import realize_step
+from torturous.tensor.names import *  # noqa: F403
+from torturous.tensor.printing import *  # noqa: F403
+from torturous.tensor.random import (
+    bernoulli,
+    multinomial,
+    normal,
+    rand,
+    rand_like,
+    randint,
+    randint_like,
+    randn,
+    randn_like,
+    randperm,
+)
+from torturous.tensor.rearranging import diag, flip, fliplr, flipud, repeat_interleave, roll, rot90, tile
+from torturous.tensor.reductions import *  # noqa: F403
+from torturous.tensor.tensor import Tensor
+from torturous.tensor.types import *  # noqa: F403
+
+tensor = creation.tensor  # Not the module of this name.
+
+__all__ = [
+    *arithmetic.__all__,
+    *comparison.__all__,
+    *creation.__all__,
+    *functions.__all__,
+    *names.__all__,
+    *printing.__all__,
+    *reductions.__all__,
+    *types.__all__,
+    "Generator", "Tensor", "argwhere", "bernoulli", "broadcast_shapes", "broadcast_tensors",
+    "broadcast_to", "cat", "chunk", "clone", "column_stack", "concat", "concatenate", "diag", "diagonal",
+    "dstack", "enable_grad", "flatten", "flip", "fliplr", "flipud", "gather", "get_rng_state", "hstack",
+    "index_add", "index_copy", "index_fill", "index_put", "index_select", "inference_mode",
+    "initial_seed", "is_grad_enabled", "log_softmax", "manual_seed", "masked_scatter", "masked_select",
+    "matmul", "meshgrid", "moveaxis", "movedim", "multi_tensor", "multinomial", "narrow", "no_grad",
+    "nonzero", "normal", "permute", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like",
+    "randperm", "ravel", "realize_step", "repeat_interleave", "reshape", "roll", "rot90", "row_stack",
+    "scatter", "scatter_add", "seed", "select", "set_grad_enabled", "set_rng_state", "softmax", "split",
+    "squeeze", "stack", "swapaxes", "swapdims", "t", "take", "take_along_dim", "tensor_split", "tile",
+    "transpose", "unbind", "unflatten", "unsqueeze", "vstack",
+]

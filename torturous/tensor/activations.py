@@ -13,6 +13,7 @@ from torturous.core.shapes import describe, normalize_axis
 from torturous.ir import elementwise as ops
 from torturous.ir.macros import LOG_SOFTMAX, SOFTMAX
 from torturous.ir.op import Op
+from torturous.ir.record import user_place
 from torturous.tensor.arithmetic import binary, cast, in_place, unary, write_value
 from torturous.tensor.base import TensorBase, apply
 from torturous.tensor.warn import warn_user
@@ -34,11 +35,19 @@ def _where(condition: TensorBase, a: Any, b: Any) -> Tensor:
     return apply(ops.WHERE, condition, a, b)
 
 
+def _source(x: Any, inplace: bool) -> Any:
+    """What to compute from: a value of its own where x is written over, for gradients still need it."""
+    if not inplace:
+        return x
+    x._writable()
+    x._came_round(user_place())
+    return x.clone()
+
+
 def _delivered(x: TensorBase, value: Any, inplace: bool, name: str) -> Tensor:
     """The value, or x with the value written over it."""
     if not inplace:
         return value
-    x._writable()
     write_value(x, value.row(), name)
     return x  # type: ignore[return-value]
 
@@ -53,7 +62,8 @@ def relu(input: TensorBase, inplace: bool = False) -> Tensor:
 def leaky_relu(input: TensorBase, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x where x > 0, else slope · x."""
     _check("leaky_relu", input)
-    value = _where(binary(ops.GT, input, 0), input, binary(ops.MUL, input, negative_slope))
+    x = _source(input, inplace)
+    value = _where(binary(ops.GT, x, 0), x, binary(ops.MUL, x, negative_slope))
     return _delivered(input, value, inplace, "leaky_relu")
 
 
@@ -81,17 +91,19 @@ def prelu(input: TensorBase, weight: TensorBase) -> Tensor:
 def threshold(input: TensorBase, threshold: Number, value: Number, inplace: bool = False) -> Tensor:
     """x where x > threshold, else `value`."""
     _check("threshold", input, False)
-    result = cast(_where(binary(ops.LE, input, threshold), value, input), input.dtype)
+    x = _source(input, inplace)
+    result = cast(_where(binary(ops.LE, x, threshold), value, x), x.dtype)
     return _delivered(input, result, inplace, "threshold")
 
 
 def hardtanh(input: TensorBase, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """x between its bounds; no gradient on or beyond them."""
     _check("hardtanh", input, False)
+    x = _source(input, inplace)
     if min_val > max_val:
         raise ValueError("min_val cannot be greater than max_val")
-    above = _where(binary(ops.GE, input, max_val), max_val, input)
-    value = cast(_where(binary(ops.LE, input, min_val), min_val, above), input.dtype)
+    above = _where(binary(ops.GE, x, max_val), max_val, x)
+    value = cast(_where(binary(ops.LE, x, min_val), min_val, above), x.dtype)
     return _delivered(input, value, inplace, "hardtanh")
 
 
@@ -103,13 +115,15 @@ def relu6(input: TensorBase, inplace: bool = False) -> Tensor:
 def hardsigmoid(input: TensorBase, inplace: bool = False) -> Tensor:
     """relu6(x + 3) / 6."""
     _check("hardsigmoid", input)
-    return _delivered(input, relu6(binary(ops.ADD, input, 3)) / 6, inplace, "hardsigmoid")
+    x = _source(input, inplace)
+    return _delivered(input, relu6(binary(ops.ADD, x, 3)) / 6, inplace, "hardsigmoid")
 
 
 def hardswish(input: TensorBase, inplace: bool = False) -> Tensor:
     """x · relu6(x + 3) / 6."""
     _check("hardswish", input)
-    return _delivered(input, input * relu6(binary(ops.ADD, input, 3)) / 6, inplace, "hardswish")  # type: ignore[operator]
+    x = _source(input, inplace)
+    return _delivered(input, x * relu6(binary(ops.ADD, x, 3)) / 6, inplace, "hardswish")
 
 
 def softshrink(input: TensorBase, lambd: float = 0.5) -> Tensor:
@@ -143,22 +157,25 @@ def _exponential_unit(x: TensorBase, inside: float, negative: float, positive: f
 def elu(input: TensorBase, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where x > 0, else alpha · (exp(x) − 1)."""
     _check("elu", input)
-    return _delivered(input, _exponential_unit(input, 1.0, alpha, 1), inplace, "elu")
+    x = _source(input, inplace)
+    return _delivered(input, _exponential_unit(x, 1.0, alpha, 1), inplace, "elu")
 
 
 def selu(input: TensorBase, inplace: bool = False) -> Tensor:
     """The scaled exponential linear unit (Klambauer et al., 2017)."""
     _check("selu", input)
+    x = _source(input, inplace)
     alpha, scale = 1.6732632423543772, 1.0507009873554805
-    return _delivered(input, _exponential_unit(input, 1.0, alpha * scale, scale), inplace, "selu")
+    return _delivered(input, _exponential_unit(x, 1.0, alpha * scale, scale), inplace, "selu")
 
 
 def celu(input: TensorBase, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where x > 0, else alpha · (exp(x / alpha) − 1)."""
     _check("celu", input)
+    x = _source(input, inplace)
     if alpha == 0:
         raise RuntimeError("ZeroDivisionError: alpha cannot be 0 for CELU")
-    return _delivered(input, _exponential_unit(input, 1.0 / alpha, alpha, 1), inplace, "celu")
+    return _delivered(input, _exponential_unit(x, 1.0 / alpha, alpha, 1), inplace, "celu")
 
 
 # Smooth units --------------------------------------------------------------------------------------------------------
@@ -196,13 +213,15 @@ def softsign(input: TensorBase) -> Tensor:
 def silu(input: TensorBase, inplace: bool = False) -> Tensor:
     """x · sigmoid(x)."""
     _check("silu", input)
-    return _delivered(input, binary(ops.MUL, input, unary(ops.SIGMOID, input)), inplace, "silu")
+    x = _source(input, inplace)
+    return _delivered(input, binary(ops.MUL, x, unary(ops.SIGMOID, x)), inplace, "silu")
 
 
 def mish(input: TensorBase, inplace: bool = False) -> Tensor:
     """x · tanh(softplus(x)) (Misra, 2019)."""
     _check("mish", input)
-    return _delivered(input, binary(ops.MUL, input, unary(ops.TANH, softplus(input))), inplace, "mish")
+    x = _source(input, inplace)
+    return _delivered(input, binary(ops.MUL, x, unary(ops.TANH, softplus(x))), inplace, "mish")
 
 
 def gelu(input: TensorBase, approximate: str = "none") -> Tensor:

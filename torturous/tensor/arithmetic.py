@@ -449,10 +449,10 @@ class Arithmetic(TensorBase):
     def copy_(self, src: TensorBase, non_blocking: bool = False) -> Tensor:
         """self becomes src, broadcast and converted. Nothing here is copied in the background."""
         tensor_operand("copy_", "other", 1, src)
+        self._writable()
         if src is self:
             return self  # type: ignore[return-value]
         source = cast(src, self.dtype)
-        self._writable()
         self._came_round(user_place())
         write_value(self, source.row(), "copy")
         return self  # type: ignore[return-value]

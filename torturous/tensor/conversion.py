@@ -14,6 +14,7 @@ from torturous.core.dtypes import DType
 from torturous.core.shapes import normalize_axis
 from torturous.ir import elementwise as ops
 from torturous.ir.op import TYPES
+from torturous.runtime.realize import expose
 from torturous.tensor.arithmetic import binary, cast
 from torturous.tensor.base import TensorBase
 from torturous.tensor.creation import TENSOR_TYPES, TensorType, from_array, legacy
@@ -55,9 +56,7 @@ class Conversion(TensorBase):
 
     def _become(self, other: TensorBase) -> None:
         """Makes a new object everything that another tensor is."""
-        for name in TensorBase.__slots__:
-            if not name.startswith("__"):
-                setattr(self, name, getattr(other, name))
+        self.__dict__.update(other.__dict__)
 
     @staticmethod
     def _make_subclass(cls: type, data: TensorBase, require_grad: bool = False) -> Any:
@@ -132,7 +131,7 @@ class Conversion(TensorBase):
         if self.dtype is dtypes.bfloat16:
             raise TypeError("Got unsupported ScalarType BFloat16; convert with .float() first")
         computed_values(self)
-        memory = self.storage.export()
+        memory = expose(self.storage)
         if self.base is None:
             return memory
         item = self.dtype.itemsize

@@ -275,25 +275,6 @@ def eye(n: int, m: int | None = None, *, dtype: DType | None = None, **options: 
     return finished(cast(same, chosen_dtype("eye", dtype, dtypes.default_float())), **options)
 
 
-def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
-    """Each 1-d (or 0-d) tensor spread over the grid that all of them span; "xy" swaps the first two axes."""
-    if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)):
-        tensors = tuple(tensors[0])
-    if indexing not in ("ij", "xy"):
-        raise RuntimeError(f"torch.meshgrid: indexing must be one of \"xy\" or \"ij\", but received: {indexing}")
-    if any(len(t.shape) > 1 for t in tensors):
-        raise RuntimeError(
-            f"torch.meshgrid: Expected 0D or 1D tensor in the tensor list but got: {[list(t.shape) for t in tensors]}")
-    if len({t.dtype for t in tensors}) > 1:
-        raise RuntimeError("torch.meshgrid expects all tensors to have the same dtype")
-    swapped = indexing == "xy" and len(tensors) > 1
-    lines = [tensors[1], tensors[0], *tensors[2:]] if swapped else list(tensors)
-    shape = [prod(t.shape) for t in lines]
-    grids = [t.reshape([-1 if k == axis else 1 for k in range(len(shape))]).expand(shape)
-             for axis, t in enumerate(lines)]
-    return tuple([grids[1], grids[0], *grids[2:]] if swapped else grids)
-
-
 def _triangle(name: str, t: TensorBase, diagonal: int, lower: bool) -> Tensor:
     if len(t.shape) < 2:
         raise RuntimeError(f"{name}: input tensor must have at least 2 dimensions")
@@ -392,5 +373,5 @@ triu: Callable[..., Any] = as_function(Creation.triu)
 __all__ = [
     "BFloat16Tensor", "BoolTensor", "ByteTensor", "DoubleTensor", "FloatTensor", "HalfTensor", "IntTensor",
     "LongTensor", "arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like", "linspace",
-    "meshgrid", "ones", "ones_like", "scalar_tensor", "tensor", "tril", "triu", "zeros", "zeros_like",
+    "ones", "ones_like", "scalar_tensor", "tensor", "tril", "triu", "zeros", "zeros_like",
 ]

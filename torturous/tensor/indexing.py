@@ -326,6 +326,10 @@ class _Plan:
 
     def values(self, t: Movement, given: TensorBase | Number) -> Tensor:
         """What is to be written, in t's dtype and the shape of what it is written over."""
+        if isinstance(given, TensorBase) and given.dtype is not t.dtype:
+            raise RuntimeError(
+                f"Index put requires the source and destination dtypes match, got {t.dtype} for the destination and "
+                f"{given.dtype} for the source; use .to({t.dtype})")
         value = _value_for(t, given)
         shape = tuple(value.shape)
         while len(shape) > len(self.taken) and shape[0] == 1:
@@ -420,7 +424,7 @@ def _fills_mask(index: TensorBase, value: Any) -> bool:
     """Whether one value goes wherever a mask is true: then nobody needs to count."""
     if index.dtype is not dtypes.bool_:
         return False
-    return prod(value.shape) == 1 if isinstance(value, TensorBase) else True
+    return not value.shape if isinstance(value, TensorBase) else True
 
 
 def _by_axis(indices: Sequence[tuple[int, TensorBase]]) -> list[TensorBase | None]:
@@ -449,7 +453,18 @@ def _assign(target: Movement, value: Any) -> None:
         given = given.reshape(shape)
     if shape != tuple(target.shape):
         given = given.expand(tuple(target.shape))
-    rewrite(target, lambda t: given, "setitem")
+
+    def replaced(t: Movement) -> TensorBase:
+        if not t._tracked() or not all(step.op in _WHOLE for step in t.steps):
+            return given
+        # Nothing of what was there stays, but t keeps its history, with gradients of zero.
+        return apply_typed(movement.INSERT, tuple(t.shape), t.dtype, t, given, attributes=((), ()))
+
+    rewrite(target, replaced, "setitem")
+
+
+_WHOLE = (movement.RESHAPE, movement.PERMUTE)
+"""Steps that leave out nothing."""
 
 
 __all__ = ["Indexing", "checked_index", "host_integer", "index_tensor", "rewrite"]

@@ -90,7 +90,7 @@ def nll_loss(
     _check("nll_loss", input=input, target=target)
     shape = tuple(input.shape)
     if not shape:
-        raise RuntimeError("nll_loss: input should be 1D or 2D, or have a spatial shape after the classes, got []")
+        raise ValueError("Expected 1 or more dimensions (got 0) (nll_loss: input needs an axis of classes)")
     axis = class_axis(shape)
     if len(shape) > 1 and target.shape and shape[0] != target.shape[0]:
         raise ValueError(f"Expected input batch_size ({shape[0]}) to match target batch_size ({target.shape[0]}) "
@@ -99,11 +99,11 @@ def nll_loss(
     if len(shape) == 1 and tuple(target.shape) == (1,):
         target = target.reshape(())  # type: ignore[attr-defined]
     if tuple(target.shape) != wanted:
-        raise (ValueError if len(shape) > 2 else RuntimeError)(
+        raise (ValueError if len(shape) == 1 else RuntimeError)(
             f"nll_loss: Expected target size {list(wanted)}, got {describe(target.shape)} (input {describe(shape)}, "
             f"classes along axis {axis})")
     if target.dtype not in (dtypes.int64, dtypes.uint8):
-        raise RuntimeError(f"expected scalar type Long but found {target.dtype.name} (nll_loss: target must be int64)")
+        raise RuntimeError(f"expected target dtype to be Long or Byte, but got {target.dtype.name} (nll_loss)")
     if not input.dtype.is_floating_point:
         raise NotImplementedError(f"\"nll_loss\" not implemented for {input.dtype.name}: it needs a floating dtype")
     operands: list[Any] = [input, target, ignore_index]

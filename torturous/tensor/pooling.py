@@ -107,7 +107,7 @@ def average_pool(x: TensorBase, kernel_size: Sizes, stride: Sizes | None, paddin
     name = f"avg_pool{spatial}d"
     windows = _Windows(name, x, kernel_size, stride, padding, 1, ceil_mode, spatial)
     if not x.dtype.is_floating_point:
-        raise NotImplementedError(f"\"{name}\" not implemented for {x.dtype.name}: it needs a floating dtype")
+        raise UnsupportedError(f"{name} of {x.dtype.name}: only floating dtypes are supported; convert with .float()")
     if divisor_override == 0:
         raise RuntimeError(f"{name}: divisor must be not zero")
     divisor = divisor_override

@@ -1,0 +1,74 @@
+"""What must hold for every plan: checked on each plan that tests make (see `conftest.py`)."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+from torturous.compiler.graph import Node
+from torturous.compiler.memory import PADDING, read_by, written_by
+from torturous.compiler.plan import Plan
+from torturous.compiler.schedule import loads, roots, walk
+from torturous.compiler.sizes import product
+
+
+class InvalidPlan(AssertionError):
+    """A plan that would compute something else than was asked for."""
+
+
+def verify(plan: Plan) -> None:
+    """Raises InvalidPlan if a value is read before it is written, written twice, or overwritten while alive."""
+    written = dict.fromkeys(plan.leaves, -1)
+    last_read: dict[Node, int] = {}
+    for level, kernels in enumerate(plan.memory.levels):
+        made: dict[Node, int] = {}
+        for kernel in kernels:
+            for node in read_by(kernel):
+                if written.get(node, level) >= level:
+                    raise InvalidPlan(f"{node} is read on level {level}, before it is written:\n{kernel}")
+                last_read[node] = level
+            for node in written_by(kernel):
+                if node in written or node in made:
+                    raise InvalidPlan(f"{node} is written twice, the second time on level {level}:\n{kernel}")
+                made[node] = level
+            _verify_axes(kernel)
+        written |= made
+    outputs = set(plan.outputs)
+    if len(outputs) != len(plan.outputs):
+        raise InvalidPlan(f"two outputs share a buffer: {plan.outputs}")
+    for node in outputs:
+        if node not in written or node in plan.memory.slot_of:
+            raise InvalidPlan(f"output {node} is not written to a buffer of its own")
+    held = outputs.union(plan.leaves)
+    for node in written:
+        if node not in held and node not in plan.memory.slot_of:
+            raise InvalidPlan(f"{node} is written but lies nowhere")
+    _verify_memory(plan, written, last_read)
+
+
+def _verify_axes(kernel) -> None:  # type: ignore[no-untyped-def]
+    """Addresses name only loops and derived positions that the kernel has."""
+    if kernel.special is not None:
+        return
+    loops = len(kernel.axes) + len(kernel.reduced)
+    addresses = [load.address for load in loads(kernel)] + [store.address for store in kernel.stores]
+    for address in addresses:
+        for axis in address.terms:
+            if axis >= loops or ~axis >= len(kernel.derived):
+                raise InvalidPlan(f"an address steps along axis {axis}, which the kernel does not have:\n{kernel}")
+    if not kernel.stores or not list(walk(roots(kernel))):
+        raise InvalidPlan(f"a kernel that stores nothing:\n{kernel}")
+
+
+def _verify_memory(plan: Plan, written: dict[Node, int], last_read: dict[Node, int]) -> None:
+    """Values that are alive on one level lie apart, at the sizes that the plan was made for."""
+    offsets, length = plan.memory.offsets(plan.graph.hint)
+    lives = []
+    for node, slot in plan.memory.slot_of.items():
+        size = plan.graph.hint(product(node.shape)) * node.dtype.itemsize
+        if offsets[slot] + size + PADDING > length:
+            raise InvalidPlan(f"{node} reaches beyond the arena")
+        lives.append((offsets[slot], offsets[slot] + size, written[node], last_read.get(node, written[node]), node))
+    for (start, end, first, last, node), (other_start, other_end, other_first, other_last, other) in combinations(
+            lives, 2):
+        if start < other_end and other_start < end and first <= other_last and other_first <= last:
+            raise InvalidPlan(f"{node} and {other} share memory and are both alive on level {max(first, other_first)}")
