@@ -1,4 +1,4 @@
-"""The functions of `torturous.nn.functional` against PyTorch's: values, gradients, masks, errors, warnings."""
+"""The functions of `torturous.nn.functional` against PyTorch's: values, gradients, masks, errors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as theirs_F
+
 from torturous.core import dtypes
 from torturous.core.errors import UnsupportedError
 from torturous.ir.record import context
@@ -49,7 +50,7 @@ def assert_close(mine: Any, theirs: torch.Tensor, what: str = "", scale: float =
 
 
 def check(call: Callable[..., Any], *arrays: Any, dtype: str = "float64", scale: float = 1.0) -> None:
-    """`call(F, *tensors)` gives the same in both, and so do the gradients with respect to the floating arrays."""
+    """`call(F, *tensors)` gives the same in both, and so do the gradients of the floating arrays."""
     rng = np.random.default_rng(99)
     pairs = [both(a, dtype if np.asarray(a).dtype.kind == "f" else None, np.asarray(a).dtype.kind == "f")
              for a in arrays]
@@ -66,13 +67,16 @@ def check(call: Callable[..., Any], *arrays: Any, dtype: str = "float64", scale:
             assert_close(ours.grad, other.grad, f"gradient of operand {number}", scale)
 
 
-# Activations ---------------------------------------------------------------------------------------------------
+# Activations ------------------------------------------------------------------------------------------------
 ACTIVATIONS: list[tuple[str, dict[str, Any]]] = [
-    ("relu", {}), ("relu6", {}), ("leaky_relu", {}), ("leaky_relu", {"negative_slope": 0.3}), ("elu", {"alpha": 0.7}),
+    ("relu", {}), ("relu6", {}), ("leaky_relu", {}), ("leaky_relu", {"negative_slope": 0.3}), "
+                                                                 "("elu", {"alpha": 0.7}),
     ("selu", {}), ("celu", {"alpha": 1.5}), ("gelu", {}), ("gelu", {"approximate": "tanh"}), ("silu", {}),
-    ("mish", {}), ("sigmoid", {}), ("tanh", {}), ("softplus", {}), ("softplus", {"beta": 2.0, "threshold": 3.0}),
+    ("mish", {}), ("sigmoid", {}), ("tanh", {}), ("softplus", {}), "
+                                                           "("softplus", {"beta": 2.0, "threshold": 3.0}),
     ("hardtanh", {}), ("hardtanh", {"min_val": -2.0, "max_val": 0.5}), ("hardsigmoid", {}), ("hardswish", {}),
-    ("logsigmoid", {}), ("threshold", {"threshold": 0.1, "value": 20.0}), ("softsign", {}), ("tanhshrink", {}),
+    ("logsigmoid", {}), ("threshold", {"threshold": 0.1, "value": 20.0}), ("softsign", {}), "
+                                                                                    "("tanhshrink", {}),
     ("softshrink", {}), ("hardshrink", {"lambd": 1.0}), ("softmin", {"dim": 1}), ("softmax", {"dim": 0}),
     ("log_softmax", {"dim": 1}), ("log_softmax", {"dim": -2}), ("glu", {"dim": 1}),
 ]
@@ -82,7 +86,8 @@ NAMES = [f"{name}-{'-'.join(map(str, options.values()))}" for name, options in A
 @pytest.mark.parametrize("name, options", ACTIVATIONS, ids=NAMES)
 def test_activations(name: str, options: dict[str, Any]) -> None:
     rng = np.random.default_rng(len(name))
-    special = np.array([0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 3.0, -3.0, 6.0, 30.0, -30.0, 800.0, -800.0, 2.0, 0.1, -0.1])
+    special = np.array([0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 3.0, -3.0, 6.0, 30.0, -30.0, 800.0, -800.0, 2.0, 0.1,
+                        -0.1])
     x = np.concatenate([rng.normal(size=32) * 3, special]).reshape(6, 8)
     if name == "logsigmoid" or (name == "softplus" and options):
         x = np.clip(x, -700, 700)
@@ -141,7 +146,8 @@ def test_softmax_without_dim_warns_at_the_users_line(name: str, rank: int) -> No
         warnings.simplefilter("always")
         result = getattr(F, name)(mine)
     assert [str(w.message) for w in caught] == [
-        f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X as an argument."]
+        f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X as an "
+        f"argument."]
     assert caught[0].category is UserWarning and caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -152,11 +158,13 @@ def test_softmax_in_another_dtype() -> None:
     mine, theirs = both(np.random.default_rng(4).normal(size=(3, 7)), "float32")
     assert_close(F.softmax(mine, 1, dtype=dtypes.float64), theirs_F.softmax(theirs, 1, dtype=torch.float64))
     mine, theirs = both(np.arange(6).reshape(2, 3))
-    assert_close(F.log_softmax(mine, 0, dtype=dtypes.float32), theirs_F.log_softmax(theirs, 0, dtype=torch.float32))
+    assert_close(F.log_softmax(mine, 0, dtype=dtypes.float32),
+                 theirs_F.log_softmax(theirs, 0, dtype=torch.float32))
 
 
 @pytest.mark.parametrize("name, options", [
-    ("log_softmax", {"dim": 1}), ("softmax", {"dim": 0}), ("gelu", {}), ("silu", {}), ("elu", {}), ("softplus", {})])
+    ("log_softmax", {"dim": 1}), ("softmax", {"dim": 0}), ("gelu", {}), ("silu", {}), ("elu", {}), "
+                                                                                           "("softplus", {})])
 def test_gradients_of_gradients(name: str, options: dict[str, Any]) -> None:
     x = np.random.default_rng(5).normal(size=(4, 5))
     weight = np.random.default_rng(6).normal(size=(4, 5))
@@ -173,8 +181,9 @@ def test_gradients_of_gradients(name: str, options: dict[str, Any]) -> None:
     assert_close(mine.grad, second, scale=10)
 
 
-# Pooling -------------------------------------------------------------------------------------------------------
-def pooling_options(rng: choices.Random, spatial: int, dilated: bool) -> tuple[tuple[int, ...], dict[str, Any]]:
+# Pooling ----------------------------------------------------------------------------------------------------
+def pooling_options(rng: choices.Random, spatial: int, dilated: bool) -> tuple[tuple[int, ...],
+                                                                               dict[str, Any]]:
     """A random shape and random options that fit it."""
     while True:
         kernel = [rng.randint(1, 3) for _ in range(spatial)]
@@ -221,11 +230,13 @@ def test_average_pool(seed: int) -> None:
     elif rng.random() < 0.3:
         options["divisor_override"] = rng.choice([1, 3, -2])
     x = np.random.default_rng(seed).normal(size=shape)
-    check(lambda F, x: getattr(F, f"avg_pool{spatial}d")(x, **options), x, dtype=rng.choice(["float64", "float32"]))
+    check(lambda F, x: getattr(F, f"avg_pool{spatial}d")(x, **options), x,
+          dtype=rng.choice(["float64", "float32"]))
 
 
 def test_pooling_of_ties_and_nan() -> None:
-    x = np.array([[[[1.0, 1.0, 0.0, np.nan], [1.0, 1.0, 2.0, 2.0], [-np.inf, -np.inf, 5, 5], [-np.inf, -np.inf, 5, 5]]]])
+    x = np.array([[[[1.0, 1.0, 0.0, np.nan], [1.0, 1.0, 2.0, 2.0], [-np.inf, -np.inf, 5, 5],
+                    [-np.inf, -np.inf, 5, 5]]]])
     check(lambda F, x: F.max_pool2d(x, 2), x)
     check(lambda F, x: F.max_pool2d(x, 2, 1), np.zeros((2, 1, 4, 4)))
     mine, theirs = both(np.arange(32).reshape(1, 2, 4, 4))
@@ -233,7 +244,8 @@ def test_pooling_of_ties_and_nan() -> None:
 
 
 @pytest.mark.parametrize("kind", ["avg", "max"])
-@pytest.mark.parametrize("shape, size", [((2, 3, 8), 4), ((2, 3, 6, 4), (3, None)), ((3, 6, 4), 1), ((1, 2, 4, 4, 2), 2)])
+@pytest.mark.parametrize(
+    "shape, size", [((2, 3, 8), 4), ((2, 3, 6, 4), (3, None)), ((3, 6, 4), 1), ((1, 2, 4, 4, 2), 2)])
 def test_adaptive_pool(kind: str, shape: tuple[int, ...], size: Any) -> None:
     spatial = {3: 1, 4: 2, 5: 3}[len(shape)] if shape != (3, 6, 4) else 2
     x = np.random.default_rng(7).normal(size=shape)
@@ -244,12 +256,15 @@ def test_adaptive_pool(kind: str, shape: tuple[int, ...], size: Any) -> None:
 
 def test_gradients_of_gradients_of_pools() -> None:
     rng = np.random.default_rng(8)
+    apart = {"kernel_size": 3, "stride": 2, "padding": 1, "count_include_pad": False}
     for name, options in [("max_pool2d", {"kernel_size": 2}), ("max_pool2d", {"kernel_size": 3, "stride": 1}),
-                          ("avg_pool2d", {"kernel_size": 3, "stride": 2, "padding": 1, "count_include_pad": False})]:
+                          ("avg_pool2d", apart)]:
         x = rng.normal(size=(2, 2, 5, 5))
         mine, theirs = both(x, "float64", True)
-        (getattr(F, name)(mine, **options) * getattr(F, name)(mine * mine, **options)).sum().backward(create_graph=True)
-        out = (getattr(theirs_F, name)(theirs, **options) * getattr(theirs_F, name)(theirs * theirs, **options)).sum()
+        (getattr(F, name)(mine, **options) * getattr(F, name)(mine * mine,
+                                                              **options)).sum().backward(create_graph=True)
+        out = (getattr(theirs_F, name)(theirs, **options) * getattr(theirs_F, name)(theirs * theirs,
+                                                                                    **options)).sum()
         (first,) = torch.autograd.grad(out, theirs, create_graph=True)
         once = mine.grad
         assert_close(once, first)
@@ -259,7 +274,13 @@ def test_gradients_of_gradients_of_pools() -> None:
         assert_close(mine.grad, second, scale=10)
 
 
-# Dropout -------------------------------------------------------------------------------------------------------
+# Dropout ----------------------------------------------------------------------------------------------------
+DROPPED: list[tuple[str, tuple[int, ...]]] = [
+    ("dropout", (13, 7)), ("dropout", ()), ("dropout", (0, 3)), ("dropout1d", (3, 4, 5)), ("dropout1d", (4, 5)),
+    ("dropout2d", (3, 4, 2, 5)), ("dropout3d", (3, 4, 2, 2, 2)), ("dropout3d", (4, 2, 2, 2)),
+]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.3, 0.5, 0.77, 1.0])
 def test_dropout_drops_what_pytorch_drops(p: float, dtype: str) -> None:
@@ -267,9 +288,7 @@ def test_dropout_drops_what_pytorch_drops(p: float, dtype: str) -> None:
     rng = np.random.default_rng(9)
     manual_seed(5)
     torch.manual_seed(5)
-    for name, shape in [("dropout", (13, 7)), ("dropout", ()), ("dropout1d", (3, 4, 5)), ("dropout1d", (4, 5)),
-                        ("dropout2d", (3, 4, 2, 5)), ("dropout3d", (3, 4, 2, 2, 2)), ("dropout3d", (4, 2, 2, 2)),
-                        ("dropout", (0, 3))]:
+    for name, shape in DROPPED:
         x = rng.normal(size=shape)
         mine, theirs = both(x, dtype, True)
         a, b = getattr(F, name)(mine, p, True), getattr(theirs_F, name)(theirs, p, True)
@@ -331,7 +350,7 @@ def test_dropout_is_few_rows() -> None:
     assert again.shape == (4, 4)
 
 
-# Losses --------------------------------------------------------------------------------------------------------
+# Losses -----------------------------------------------------------------------------------------------------
 SHAPES = [(6, 5), (5,), (3, 4, 2), (2, 3, 4, 5)]
 
 
@@ -353,7 +372,8 @@ def test_losses_of_classes(shape: tuple[int, ...], reduction: str, dtype: str) -
             w, w_theirs = both(weight, dtype)
             check(lambda F, x, t, o=options, s=smoothing, w=w, v=w_theirs: F.cross_entropy(
                 x, t, weight=w if F is not theirs_F else v, label_smoothing=s, **o), x, target, dtype=dtype)
-        check(lambda F, x, t, options=options: F.cross_entropy(x, t, label_smoothing=0.1, **options), x, target,
+        check(lambda F, x, t, options=options: F.cross_entropy(x, t, label_smoothing=0.1, **options), x,
+              target,
               dtype=dtype)
 
 
@@ -363,7 +383,8 @@ def test_losses_of_probabilities(shape: tuple[int, ...], reduction: str) -> None
     rng = np.random.default_rng(11)
     x, chances = rng.normal(size=shape), rng.random(shape)
     for smoothing in (0.0, 0.3):
-        check(lambda F, x, c, s=smoothing: F.cross_entropy(x, c, label_smoothing=s, reduction=reduction), x, chances)
+        check(lambda F, x, c, s=smoothing: F.cross_entropy(x, c, label_smoothing=s, reduction=reduction), x,
+              chances)
     weight = both(rng.random(shape[1 if len(shape) > 1 else 0]), "float64")
     check(lambda F, x, c: F.cross_entropy(x, c, weight[F is theirs_F], reduction=reduction), x, chances)
 
@@ -380,7 +401,8 @@ def test_gradients_of_gradients_of_losses() -> None:
     x, target = rng.normal(size=(5, 4)), rng.integers(0, 4, 5)
     mine, theirs = both(x, "float64", True)
     F.cross_entropy(mine, from_array(target)).backward(create_graph=True)
-    (first,) = torch.autograd.grad(theirs_F.cross_entropy(theirs, torch.tensor(target)), theirs, create_graph=True)
+    (first,) = torch.autograd.grad(theirs_F.cross_entropy(theirs, torch.tensor(target)), theirs,
+                                   create_graph=True)
     once = mine.grad
     mine.grad = None
     (once * once).sum().backward()
@@ -391,7 +413,8 @@ def test_gradients_of_gradients_of_losses() -> None:
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
 @pytest.mark.parametrize("name, options", [
     ("mse_loss", {}), ("l1_loss", {}), ("smooth_l1_loss", {}), ("smooth_l1_loss", {"beta": 0.3}),
-    ("smooth_l1_loss", {"beta": 0.0}), ("huber_loss", {"delta": 0.6}), ("binary_cross_entropy_with_logits", {}),
+    ("smooth_l1_loss", {"beta": 0.0}), ("huber_loss", {"delta": 0.6}), "
+                                                   "("binary_cross_entropy_with_logits", {}),
     ("kl_div", {}), ("kl_div", {"log_target": True})], ids=str)
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")
 def test_distances(name: str, options: dict[str, Any], reduction: str) -> None:
@@ -410,10 +433,12 @@ def test_binary_cross_entropy(reduction: str) -> None:
     weight, positive = rng.random((4, 6)), rng.random(6)
     check(lambda F, x, t: F.binary_cross_entropy(x, t, reduction=reduction), x, target)
     weights = both(weight, "float64")
-    check(lambda F, x, t: F.binary_cross_entropy(x, t, weights[F is theirs_F], reduction=reduction), x, target)
+    check(lambda F, x, t: F.binary_cross_entropy(x, t, weights[F is theirs_F], reduction=reduction), x,
+          target)
     positives = both(positive, "float64")
     check(lambda F, x, t: F.binary_cross_entropy_with_logits(
-        x, t, weights[F is theirs_F], pos_weight=positives[F is theirs_F], reduction=reduction), x * 60 - 30, target)
+        x, t, weights[F is theirs_F], pos_weight=positives[F is theirs_F], reduction=reduction), x * 60 - 30,
+        target)
     ends = both(np.array([0.0, 1.0, 0.0, 1.0]), "float64")
     wanted = both(np.array([0.0, 1.0, 1.0, 0.0]), "float64")
     assert_close(F.binary_cross_entropy(ends[0], wanted[0], reduction=reduction),
@@ -429,7 +454,7 @@ def test_kl_div_by_batch() -> None:
     assert_close(F.kl_div(*mine, reduction="none"), theirs_F.kl_div(*theirs, reduction="none"))
 
 
-# Products and tables -------------------------------------------------------------------------------------------
+# Products and tables ----------------------------------------------------------------------------------------
 def test_products() -> None:
     rng = np.random.default_rng(17)
     x, w, b = rng.normal(size=(2, 4, 7, 6)), rng.normal(size=(6, 2, 3, 2)), rng.normal(size=6)
@@ -469,7 +494,7 @@ def test_normalize_and_cosine_similarity() -> None:
     check(lambda F, x, y: F.cosine_similarity(x, y, 1), x, y)
 
 
-# Bad input -----------------------------------------------------------------------------------------------------
+# Bad input --------------------------------------------------------------------------------------------------
 def test_a_class_out_of_range() -> None:
     x = from_array(np.zeros((3, 10), "float32"))
     target = from_array(np.array([0, 11, 2]))
@@ -542,7 +567,7 @@ def test_bad_input(case: tuple[str, Callable[[Any, Callable[..., Any]], Any]]) -
         values(call(F, zeros))
 
 
-# Methods -------------------------------------------------------------------------------------------------------
+# Methods ----------------------------------------------------------------------------------------------------
 def test_the_chained_style_gives_the_same_bits() -> None:
     rng = np.random.default_rng(20)
     x = from_array(rng.normal(size=(3, 1, 12, 12)).astype("float32"))

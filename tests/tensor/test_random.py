@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+
 from torturous.core import dtypes
 from torturous.core.errors import UnsupportedError
 from torturous.ir.indexing import TAKE
@@ -44,14 +45,15 @@ def seed_both(seed: int) -> None:
 
 def zeros(shape, dtype: str):
     """The same zeros as a torturous and a torch tensor."""
-    return from_array(np.zeros(shape, dtypes.by_name(dtype).numpy)), torch.zeros(shape, dtype=getattr(torch, dtype))
+    return from_array(np.zeros(shape, dtypes.by_name(dtype).numpy)),
+    torch.zeros(shape, dtype=getattr(torch, dtype))
 
 
 def assert_same_state() -> None:
     np.testing.assert_array_equal(generators.get_rng_state().numpy(), torch.get_rng_state().numpy())
 
 
-# Draws ---------------------------------------------------------------------------------------------------------
+# Draws ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("dtype", FLOATING)
 @pytest.mark.parametrize("bounds", [(0, 1), (-0.3, 0.7), (2.5, 2.6), (-1e3, 1e3), (1, 1)])
 def test_uniform(dtype: str, bounds: tuple[float, float]) -> None:
@@ -146,14 +148,15 @@ def test_normal_of_tensors() -> None:
 
 def test_multinomial() -> None:
     seed_both(10)
-    for shape, count, replacement in [((6,), 4, False), ((6,), 9, True), ((3, 5), 1, False), ((3, 5), 8, True)]:
+    for shape, count,
+    replacement in [((6,), 4, False), ((6,), 9, True), ((3, 5), 1, False), ((3, 5), 8, True)]:
         weights = np.random.default_rng(2).random(shape).astype("float32")
         mine = randoms.multinomial(from_array(weights), count, replacement)
         assert_same(mine, torch.multinomial(torch.tensor(weights), count, replacement))
     assert_same_state()
 
 
-# Destinations --------------------------------------------------------------------------------------------------
+# Destinations -----------------------------------------------------------------------------------------------
 def test_views_are_filled_in_the_order_of_memory() -> None:
     seed_both(11)
     mine, theirs = zeros((8, 12), "float32")
@@ -179,7 +182,7 @@ def test_leaves_that_require_grad_are_refused() -> None:
     np.testing.assert_array_equal(generators.get_rng_state().numpy(), before)
 
 
-# States --------------------------------------------------------------------------------------------------------
+# States -----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("seed", range(12))
 def test_programs_of_draws(seed: int) -> None:
     """Recorded draws, some never used, and host draws in any order leave and give what PyTorch's do."""

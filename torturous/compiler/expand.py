@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torturous.ir import movement
 from torturous.ir.op import OPS, TYPES, Kind
-from torturous.ir.record import Record
+from torturous.ir.record import Record, Row
 from torturous.ir.value import Value
 
 
@@ -30,10 +31,20 @@ def wanted_rows(record: Record, outputs: Sequence[int]) -> list[int]:
         wanted[output] = 1
     for index in range(len(record.rows) - 1, -1, -1):
         if wanted[index]:
-            for operand in record.rows[index][3:]:
+            for operand in _read(record.rows[index]):
                 if operand >= 0:
                     wanted[operand] = 1
     return [index for index, flag in enumerate(wanted) if flag]
+
+
+def _read(row: Row) -> Row:
+    """The operands whose values a row needs: of some it only has the history."""
+    value = STANDS_FOR.get(OPS[row[0]])
+    return row[3:] if value is None else row[3 + value:4 + value]
+
+
+STANDS_FOR = {movement.ALIAS: 0, movement.FUNCTION: 0, movement.REPLACE: 1}
+"""Ops whose value is that of one operand, by its position."""
 
 
 def expand(record: Record, outputs: Sequence[int]) -> Expanded:
@@ -49,6 +60,9 @@ def expand(record: Record, outputs: Sequence[int]) -> Expanded:
         place = record.places[index]
         if op.kind is Kind.LEAF:
             leaves.append(index)
+        if op in STANDS_FOR:
+            new[index] = new[operands[STANDS_FOR[op]]]
+            continue
         if op.kind is Kind.ITEM:
             new[index] = several[operands[0]][attributes[0]].index
             continue

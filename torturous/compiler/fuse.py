@@ -90,7 +90,7 @@ class _Fusion:
         for last, anchor in self.anchor.items():
             while last is not anchor:
                 epilogues.add(last)
-                last = next(n for n in last.inputs if n is anchor or n in epilogues or self._leads_to(n, anchor))
+                last = next(n for n in last.inputs if isinstance(n, Node) and self._leads_to(n, anchor))
         for node in self.graph.nodes:
             if node in self.stored or node.op.kind in ANCHORS:
                 cost[node] = 0

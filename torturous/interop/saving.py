@@ -6,15 +6,15 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors
+from safetensors.numpy import save_file
 
 from torturous.core import dtypes
 from torturous.core.errors import UnsupportedError
 from torturous.tensor import Tensor
-from torturous.tensor.values import from_array
+from torturous.tensor.values import of_array
 
 _NAMES = {
     "BOOL": dtypes.bool_, "U8": dtypes.uint8, "I32": dtypes.int32, "I64": dtypes.int64, "F16": dtypes.float16,
@@ -32,20 +32,19 @@ def save(state: Mapping[str, Tensor], file: str | os.PathLike[str]) -> None:
         raise UnsupportedError(
             f"save() writes a state dict, a mapping from names to tensors, not {type(state).__name__}: "
             "for a module pass module.state_dict()")
-    content: dict[str, dict[str, Any]] = {}
+    content: dict[str, np.ndarray] = {}
     for name, value in state.items():
         if isinstance(value, Mapping):
             raise UnsupportedError(f"save() writes a flat mapping; entry {name!r} is itself a mapping")
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise TypeError(f"save(): entry {name!r} must map a str to a Tensor, but maps {type(name).__name__} to "
                             f"{type(value).__name__}")
-        array = np.ascontiguousarray(value.detach().numpy())
-        content[name] = {"dtype": value.dtype.name, "shape": list(value.shape), "data": array.tobytes()}
+        content[name] = np.ascontiguousarray(value.detach().numpy()).reshape(tuple(value.shape))
     target = Path(file)
     handle, temporary = tempfile.mkstemp(prefix=target.name + ".", dir=target.parent or ".")
     os.close(handle)
     try:
-        safetensors.serialize_file(content, temporary, {"format": "pt"})
+        save_file(content, temporary, {"format": "pt"})
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
     except BaseException:
@@ -74,7 +73,7 @@ def load(file: str | os.PathLike[str], map_location: object = None, *, weights_o
         if dtype is None:
             raise UnsupportedError(f"{path}: tensor {name!r} has element type {entry['dtype']}; supported are "
                                    f"{', '.join(_NAMES)}")
-        result[name] = from_array(np.frombuffer(entry["data"], dtype.numpy).reshape(entry["shape"]), dtype)
+        result[name] = of_array(np.frombuffer(entry["data"], dtype.numpy).reshape(entry["shape"]), dtype)
     return result
 
 

@@ -246,10 +246,19 @@ def _remainder(a: Any, b: Any) -> Any:
 REMAINDER = _define("remainder", refusing("remainder_cpu", Category.BOOL), _quietly(_remainder),
                     lambda e, a, b: e.remainder(a, b), lambda g, out, at, a, b: g, lambda g, out, at, a, b: -(g * (a / b).floor()),
                     saves=((), (0, 1)), cost=6)
+def _power_base_rule(g: Any, out: Any, at: Attributes, a: Any, b: Any) -> Any:
+    b = b.beside(a)
+    return b.eq(0.0).where(0.0, g * (b * a.pow(b - 1.0)))
+
+
+def _power_exponent_rule(g: Any, out: Any, at: Attributes, a: Any, b: Any) -> Any:
+    a = a.beside(b)
+    slope = g * (out * a.log())
+    return a.eq(0.0).where(b.ge(0.0).where(0.0, slope), slope)
+
+
 POW = _define("pow", infer_arithmetic, _quietly(np.power), lambda e, a, b: e.pow(a, b),
-              lambda g, out, at, a, b: b.eq(0.0).where(0.0, g * (b * a.pow(b - 1.0))),
-              lambda g, out, at, a, b: a.eq(0.0).where(b.ge(0.0).where(0.0, g * (out * a.log())), g * (out * a.log())),
-              saves=((0, 1), (0, 1, -1)), cost=40)
+              _power_base_rule, _power_exponent_rule, saves=((0, 1), (0, 1, -1)), cost=40)
 
 # Rounding -------------------------------------------------------------------------------------------------------
 _ZERO = (lambda g, out, at, a: g.zeros(),)

@@ -62,7 +62,8 @@ def _along_add_meaning(out: Type, at: Attributes, base: np.ndarray, index: np.nd
 
 TAKE = define(Op(
     "take", Kind.GATHER, _infer_take, lambda out, at, x, index: x.take(index, at[0]),
-    (lambda g, out, at, x, index: x.zeros().apply(TAKE_ADD, index, g, attributes=at), None), (1,),
+    (lambda g, out, at, x, index: g.full(x.shape, x.dtype, 0).apply(TAKE_ADD, index, g, attributes=at), None),
+    (1,),
     document="x(.., index, ..): whole slices of one axis; the index's axes take the place of that axis"))
 TAKE_ADD = define(Op(
     "take_add", Kind.SCATTER, lambda at, operands: operands[0], _take_add_meaning,
@@ -73,7 +74,8 @@ TAKE_ALONG = define(Op(
     "take_along", Kind.GATHER, lambda at, operands: Type(operands[1].shape, operands[0].dtype),
     lambda out, at, x, index: np.take_along_axis(
         x[tuple(slice(0, n) if axis != at[0] else slice(None) for axis, n in enumerate(index.shape))], index, at[0]),
-    (lambda g, out, at, x, index: x.zeros().apply(TAKE_ALONG_ADD, index, g, attributes=at), None), (1,),
+    (lambda g, out, at, x, index: g.full(x.shape, x.dtype, 0).apply(TAKE_ALONG_ADD, index, g, attributes=at),
+     None), (1,),
     document="x at the index along one axis and at the element's own place along the others (PyTorch's gather)"))
 TAKE_ALONG_ADD = define(Op(
     "take_along_add", Kind.SCATTER, lambda at, operands: operands[0], _along_add_meaning,

@@ -1,8 +1,8 @@
 """The negative log-likelihood as one row, and its gradient as another.
 
-Operands: x(N, C, …) of log-probabilities (or C alone), classes (N, …) as integers, the class to leave out, and
-weights(C)?. Attributes: the reduction ('none', 'sum' or 'mean'). Linear in x, so gradients of gradients are the two
-ops again. A class out of range is reported by the kernel that picks it.
+Operands: x(N, C, …) of log-probabilities (or C alone), classes (N, …) as integers, the class to leave out,
+and weights(C)?. Attributes: the reduction ('none', 'sum' or 'mean'). Linear in x, so gradients of gradients
+are the two ops again. A class out of range is reported by the kernel that picks it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def _expand_gradient(out: Type, at: Attributes, g: Any, classes: Any, ignored: A
     counted = classes.ne(ignored)
     amount = counted.where(-(g * share), 0.0)
     inserted = out.shape[:axis] + (1,) + out.shape[axis + 1:]
-    every = g.iota(out.shape[axis], dtypes.int64).reshape((out.shape[axis],) + (1,) * (len(out.shape) - axis - 1))
+    every = g.iota(out.shape[axis], dtypes.int64)
+    every = every.reshape((out.shape[axis],) + (1,) * (len(out.shape) - axis - 1))
     return chosen.reshape(inserted).eq(every).where(amount.reshape(inserted), 0.0).to(out.dtype)
 
 
@@ -73,7 +74,8 @@ def _rule(g: Any, out: Any, at: Attributes, x: Any, classes: Any, ignored: Any, 
     return g.apply_typed(NLL_GRADIENT, x.shape, x.dtype, classes, ignored, *weight, attributes=at)
 
 
-def _gradient_rule(gg: Any, out: Any, at: Attributes, g: Any, classes: Any, ignored: Any, *weight: Any) -> Any:
+def _gradient_rule(gg: Any, out: Any, at: Attributes, g: Any, classes: Any, ignored: Any,
+                   *weight: Any) -> Any:
     return gg.apply_typed(NLL, g.shape, g.dtype, classes, ignored, *weight, attributes=at)
 
 

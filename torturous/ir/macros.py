@@ -1,7 +1,7 @@
 """Macros: what is recorded as one row and expanded by the compiler's first pass.
 
-They keep records short (recording is what eager-sized steps pay for) without adding anything that a kernel has to
-know: an expansion is written in the same ops as everything else.
+They keep records short (recording is what eager-sized steps pay for) without adding anything that a kernel
+has to know: an expansion is written in the same ops as everything else.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def _define(
     return define(Op(name, Kind.MACRO, infer, None, gradients, saves, None, expand, document=document))
 
 
-# One of several values -------------------------------------------------------------------------------------------
-ITEM = define(Op("item", Kind.ITEM, None, document="one of the values of a macro that has several: attributes (k,)"))
+# One of several values --------------------------------------------------------------------------------------
+ITEM = define(Op("item", Kind.ITEM, None, document="the k-th value of a macro that has several: attributes (k,)"))
 
 
-# Linear layers ---------------------------------------------------------------------------------------------------
+# Linear layers ----------------------------------------------------------------------------------------------
 def _expand_linear(out: Type, at: Attributes, x: Any, weight: Any, *bias: Any) -> Any:
     y = x.apply_typed(CONTRACT, out.shape, out.dtype, weight, attributes=linear(len(out.shape)))
     return y + bias[0] if bias else y
@@ -61,7 +61,7 @@ LINEAR = _define("linear", None, _expand_linear, _linear_input_rule, _linear_wei
                  saves=((1,), (0,), ()), document="x(…, I), weight(O, I), bias(O)? → (…, O)")
 
 
-# Convolution -----------------------------------------------------------------------------------------------------
+# Convolution ------------------------------------------------------------------------------------------------
 # attributes: (transposed, stride, padding, dilation, groups)
 
 def _grouped(shape: Shape, axis: int, groups: int) -> Shape:
@@ -81,7 +81,7 @@ def _expand_convolution(out: Type, at: Attributes, x: Any, weight: Any, *bias: A
     return y + bias[0].reshape((out.shape[1],) + (1,) * len(stride)) if bias else y
 
 
-# The two gradients of a convolution are macros too, whose own gradients are convolutions and each other again.
+# The two gradients of a convolution are macros too, whose own gradients are convolutions and each other.
 def _expand_gradient(position: int) -> Any:
     def expand(out: Type, at: Attributes, g: Any, other: Any, *like: Any) -> Any:
         """The gradient rule of the contraction, applied to operands whose shapes are known."""
@@ -96,7 +96,8 @@ def _expand_gradient(position: int) -> Any:
         attributes = make(stride, padding, dilation, groups > 1)
         mine = _Shaped(shape, out.dtype)
         operands = (mine, other) if position == 0 else (other, mine)
-        return CONTRACT.gradients[position](g, g, attributes, *operands).reshape(out.shape)  # type: ignore[misc]
+        rule: Any = CONTRACT.gradients[position]
+        return rule(g, g, attributes, *operands).reshape(out.shape)
 
     return expand
 
@@ -128,20 +129,24 @@ def _convolve(like: Any, at: Attributes, x: Any, weight: Any) -> Any:
 CONVOLUTION = _define(
     "convolution", None, _expand_convolution, _convolution_input_rule, _convolution_weight_rule,
     _convolution_bias_rule, saves=((1,), (0,), ()),
-    document="x(N, C, …), weight, bias? → (N, O, …); attributes: transposed, stride, padding, dilation, groups")
+    document="x(N, C, …), weight, bias? → (N, O, …); attributes: transposed, stride, padding, dilation, "
+             "groups")
 CONVOLUTION_INPUT = _define(
     "convolution_input", None, _expand_gradient(0),
     lambda gg, out, at, g, weight: _convolve(g, at, gg, weight),
-    lambda gg, out, at, g, weight: g.apply_typed(CONVOLUTION_WEIGHT, weight.shape, weight.dtype, gg, attributes=at),
-    saves=((1,), (0,)), document="the gradient of a convolution's input: operands the result's gradient, weight")
+    lambda gg, out, at, g, weight: g.apply_typed(
+        CONVOLUTION_WEIGHT, weight.shape, weight.dtype, gg, attributes=at),
+    saves=((1,), (0,)),
+    document="the gradient of a convolution's input: operands the result's gradient, weight")
 CONVOLUTION_WEIGHT = _define(
     "convolution_weight", None, _expand_gradient(1),
     lambda gg, out, at, g, x: _convolve(g, at, x, gg),
     lambda gg, out, at, g, x: g.apply_typed(CONVOLUTION_INPUT, x.shape, x.dtype, gg, attributes=at),
-    saves=((1,), (0,)), document="the gradient of a convolution's weight: operands the result's gradient, input")
+    saves=((1,), (0,)),
+    document="the gradient of a convolution's weight: operands the result's gradient, input")
 
 
-# Pooling ---------------------------------------------------------------------------------------------------------
+# Pooling ----------------------------------------------------------------------------------------------------
 # attributes: (kernel, stride, padding, dilation) over the last axes
 
 def _windows(rank: int, at: Attributes) -> tuple:
@@ -169,7 +174,8 @@ def _expand_max_pool(out: Type, at: Attributes, x: Any) -> Any:
 
 def _expand_max_pool_tap(out: Type, at: Attributes, x: Any) -> Any:
     """Which tap of its window each maximum came from."""
-    return _windowed(x, out.shape, at, lowest(x.dtype)).reduce(ARGMAX, _kernel_axes(out.shape, at), False).to(out.dtype)
+    seen = _windowed(x, out.shape, at, lowest(x.dtype))
+    return seen.reduce(ARGMAX, _kernel_axes(out.shape, at), False).to(out.dtype)
 
 
 def _expand_max_unpool(out: Type, at: Attributes, g: Any, tap: Any) -> Any:
@@ -202,7 +208,8 @@ def _expand_max_pick(out: Type, at: Attributes, x: Any, tap: Any) -> Any:
     rank, spatial = len(out.shape), len(kernel)
     counted = tap.iota(prod(kernel), tap.dtype).reshape((1,) * rank + kernel)
     window = _windowed(x, out.shape, at, 0)
-    return tap.reshape(out.shape + (1,) * spatial).eq(counted).where(window, 0.0).sum(_kernel_axes(out.shape, at))
+    chosen = tap.reshape(out.shape + (1,) * spatial).eq(counted).where(window, 0.0)
+    return chosen.sum(_kernel_axes(out.shape, at))
 
 
 def _max_pool_rule(g: Any, out: Any, at: Attributes, x: Any) -> Any:
@@ -214,10 +221,12 @@ MAX_POOL_TAP = _define("max_pool_tap", None, _expand_max_pool_tap)
 MAX_POOL = _define("max_pool", None, _expand_max_pool, _max_pool_rule, saves=(0,))
 MAX_UNPOOL = _define(
     "max_unpool", None, _expand_max_unpool,
-    lambda gg, out, at, g, tap: gg.apply_typed(MAX_PICK, g.shape, g.dtype, tap, attributes=at), None, saves=(1,))
+    lambda gg, out, at, g, tap: gg.apply_typed(MAX_PICK, g.shape, g.dtype, tap, attributes=at), None,
+    saves=(1,))
 MAX_PICK = _define(
     "max_pick", None, _expand_max_pick,
-    lambda gg, out, at, x, tap: gg.apply_typed(MAX_UNPOOL, x.shape, x.dtype, tap, attributes=at), None, saves=(1,))
+    lambda gg, out, at, x, tap: gg.apply_typed(MAX_UNPOOL, x.shape, x.dtype, tap, attributes=at), None,
+    saves=(1,))
 
 
 def _expand_max_pool_place(out: Type, at: Attributes, x: Any) -> Any:
@@ -232,7 +241,8 @@ def _expand_max_pool_place(out: Type, at: Attributes, x: Any) -> Any:
         tap = rest - quotient * kernel[axis]
         rest = quotient
         first = x.iota(out.shape[axis - spatial], dtypes.int64) * stride[axis] - padding[axis]
-        position = (first.reshape((out.shape[axis - spatial],) + (1,) * (spatial - 1 - axis)) + tap * dilation[axis]) * extent
+        first = first.reshape((out.shape[axis - spatial],) + (1,) * (spatial - 1 - axis))
+        position = (first + tap * dilation[axis]) * extent
         place = position if place is None else place + position
         extent *= x.shape[axis - spatial]
     return place
@@ -249,7 +259,8 @@ WINDOW_SUM = _define(
 def _expand_window_spread(out: Type, at: Attributes, g: Any) -> Any:
     kernel = tuple(at[0])
     spread = g.reshape(g.shape + (1,) * len(kernel)).expand(g.shape + kernel)
-    return spread.unwindow(out.shape + kernel, _windows(len(out.shape), at), 0).sum(_kernel_axes(out.shape, at))
+    back = spread.unwindow(out.shape + kernel, _windows(len(out.shape), at), 0)
+    return back.sum(_kernel_axes(out.shape, at))
 
 
 WINDOW_SPREAD = _define(
@@ -267,7 +278,8 @@ def _window_count(like: Any, x: Shape, out: Shape, at: Attributes, dtype: DType)
         size, margin = x[axis - spatial], padding[axis] if padded else 0
         first = like.iota(out[axis - spatial], dtypes.int64) * stride[axis] - padding[axis]
         last = (first + kernel[axis]).minimum(size + margin)
-        along = (last - first.maximum(-margin)).to(dtype).reshape((out[axis - spatial],) + (1,) * (spatial - 1 - axis))
+        along = (last - first.maximum(-margin)).to(dtype)
+        along = along.reshape((out[axis - spatial],) + (1,) * (spatial - 1 - axis))
         count = along if count is None else count * along
     return count
 
@@ -292,7 +304,7 @@ AVERAGE_SPREAD = _define(
     lambda gg, out, at, g: gg.apply_typed(AVERAGE_POOL, g.shape, g.dtype, attributes=at))
 
 
-# Softmax ---------------------------------------------------------------------------------------------------------
+# Softmax ----------------------------------------------------------------------------------------------------
 def _same(at: Attributes, operands: Sequence[Type]) -> Type:
     return operands[0]
 
@@ -308,11 +320,13 @@ def _expand_log_softmax(out: Type, at: Attributes, x: Any) -> Any:
 
 
 SOFTMAX = _define(
-    "softmax", _same, _expand_softmax, lambda g, out, at, x: g.apply(SOFTMAX_BACKWARD, out, attributes=at), saves=(-1,))
+    "softmax", _same, _expand_softmax,
+    lambda g, out, at, x: g.apply(SOFTMAX_BACKWARD, out, attributes=at), saves=(-1,))
 SOFTMAX_BACKWARD = _define(
     "softmax_backward", _same, lambda out, at, g, y: y * (g - (g * y).sum(at, True)),
     lambda gg, out, at, g, y: gg.apply(SOFTMAX_BACKWARD, y, attributes=at),
-    lambda gg, out, at, g, y: gg * (g - (g * y).sum(at, True)) - g * (gg * y).sum(at, True), saves=((1,), (0, 1)))
+    lambda gg, out, at, g, y: gg * (g - (g * y).sum(at, True)) - g * (gg * y).sum(at, True),
+    saves=((1,), (0, 1)))
 LOG_SOFTMAX = _define(
     "log_softmax", _same, _expand_log_softmax,
     lambda g, out, at, x: g.apply(LOG_SOFTMAX_BACKWARD, out, attributes=at), saves=(-1,))

@@ -1,7 +1,7 @@
 """Random values as macros over raw words, and dropout's factors: the table of `core.distributions`, in rows.
 
-The first operand of each is a RANDOM row as it is, the advanced state before the words, so that a draw costs few
-rows: RANDOM, the slice that is the next state, and one of these.
+The first operand of each is a RANDOM row as it is, the advanced state before the words, so that a draw costs
+few rows: RANDOM, the slice that is the next state, and one of these.
 """
 
 from __future__ import annotations
@@ -47,18 +47,19 @@ def _expand_integers(out: Type, at: Attributes, raw: Any, extent: Any, low: Any)
 
 
 def _expand_noise(out: Type, at: Attributes, raw: Any, keep: Any) -> Any:
-    """As PyTorch computes it: 1 where an element stays and 0 where it goes, divided by `keep` and then rounded."""
+    """As PyTorch computes it: 1 where an element stays, else 0, divided by `keep` and then rounded."""
     kept = _uniform53(raw, prod(out.shape)).lt(keep)
     one = raw.full((), dtypes.float32 if out.dtype.is_half else out.dtype, 1)
     return kept.where(one / keep, 0.0).to(out.dtype).reshape(out.shape)
 
 
 def _define(name: str, expand: Any, document: str) -> Op:
-    return define(Op(name, Kind.MACRO, None, None, (None, None, None, None), (), None, expand, document=document))
+    return define(Op(name, Kind.MACRO, None, None, (None,) * 4, (), None, expand, document=document))
 
 
-UNIFORM = _define("uniform", _expand_uniform, "in [low, high); operands: raw, then (high − low, low, high) unless unit")
-BERNOULLI = _define("bernoulli", _expand_bernoulli, "1 with a probability, else 0; operands: raw, probability")
+UNIFORM = _define("uniform", _expand_uniform,
+                  "in [low, high); operands: raw, then high − low, low and high unless it is [0, 1)")
+BERNOULLI = _define("bernoulli", _expand_bernoulli, "1 with a probability, else 0; operands: raw, it")
 INTEGERS = _define("integers", _expand_integers, "low + word mod extent < 2^28; operands: raw, extent, low")
 NOISE = _define("noise", _expand_noise, "dropout's factors 1/keep and 0; operands: raw, keep = 1 − p")
 

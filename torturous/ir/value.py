@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from torturous.core import dtypes
 from torturous.core.dtypes import DType
 from torturous.core.shapes import Shape
 from torturous.ir import creation, elementwise, movement, reduction
@@ -167,6 +168,12 @@ class Value:
     # Creation --------------------------------------------------------------------------------------------------
     def full(self, shape: Shape, dtype: DType, fill: Number) -> Value:
         return self.slot(fill).apply_typed(creation.FULL, shape, dtype)
+
+    def beside(self, other: Any) -> Value:
+        """This value; a slot as a 0-d value of the type the other computes in, for ops between two of them."""
+        if self.index >= 0:
+            return self
+        return self.apply_typed(creation.FULL, (), dtypes.float32 if other.dtype.is_half else other.dtype)
 
     def zeros(self) -> Value:
         """Zeros like this value."""

@@ -1,4 +1,4 @@
-"""The operations that layers are made of, as functions: PyTorch's `torch.nn.functional` under the same names."""
+"""What layers are made of, as functions: PyTorch's `torch.nn.functional` under the same names."""
 
 from __future__ import annotations
 
@@ -68,49 +68,58 @@ from torturous.tensor.values import computed_values, known_values
 Sizes = int | Sequence[int]
 
 
-# Products ------------------------------------------------------------------------------------------------------------
+# Products ---------------------------------------------------------------------------------------------------
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input (…, I) · weight (O, I)ᵀ + bias (O). RuntimeError names the axis that does not fit."""
     return products.linear(input, weight, bias)
 
 
-def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1, padding: Sizes | str = 0,
+def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1,
+           padding: Sizes | str = 0,
            dilation: Sizes = 1, groups: int = 1) -> Tensor:
     """Cross-correlation of (N, C, L) with weight (O, C/groups, K); `padding` also 'valid' or 'same'."""
     return products.convolution(input, weight, bias, stride, padding, dilation, groups, 1)
 
 
-def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1, padding: Sizes | str = 0,
+def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1,
+           padding: Sizes | str = 0,
            dilation: Sizes = 1, groups: int = 1) -> Tensor:
-    """Cross-correlation of (N, C, H, W) with weight (O, C/groups, K, K'); `padding` also 'valid' or 'same'."""
+    """Cross-correlation of (N, C, H, W) with weight (O, C/groups, …); `padding` also 'valid' or 'same'."""
     return products.convolution(input, weight, bias, stride, padding, dilation, groups, 2)
 
 
-def conv3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1, padding: Sizes | str = 0,
+def conv3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1,
+           padding: Sizes | str = 0,
            dilation: Sizes = 1, groups: int = 1) -> Tensor:
     """Cross-correlation of (N, C, D, H, W) with weight (O, C/groups, …); `padding` also 'valid' or 'same'."""
     return products.convolution(input, weight, bias, stride, padding, dilation, groups, 3)
 
 
 def conv_transpose1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1,
-                     padding: Sizes = 0, output_padding: Sizes = 0, groups: int = 1, dilation: Sizes = 1) -> Tensor:
+                     padding: Sizes = 0, output_padding: Sizes = 0, groups: int = 1,
+                     dilation: Sizes = 1) -> Tensor:
     """The gradient of `conv1d` as an operation: (N, C, L) with weight (C, O/groups, K)."""
-    return products.transposed_convolution(input, weight, bias, stride, padding, output_padding, groups, dilation, 1)
+    return products.transposed_convolution(input, weight, bias, stride, padding, output_padding, groups,
+                                           dilation, 1)
 
 
 def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1,
-                     padding: Sizes = 0, output_padding: Sizes = 0, groups: int = 1, dilation: Sizes = 1) -> Tensor:
+                     padding: Sizes = 0, output_padding: Sizes = 0, groups: int = 1,
+                     dilation: Sizes = 1) -> Tensor:
     """The gradient of `conv2d` as an operation: (N, C, H, W) with weight (C, O/groups, K, K')."""
-    return products.transposed_convolution(input, weight, bias, stride, padding, output_padding, groups, dilation, 2)
+    return products.transposed_convolution(input, weight, bias, stride, padding, output_padding, groups,
+                                           dilation, 2)
 
 
 def conv_transpose3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1,
-                     padding: Sizes = 0, output_padding: Sizes = 0, groups: int = 1, dilation: Sizes = 1) -> Tensor:
+                     padding: Sizes = 0, output_padding: Sizes = 0, groups: int = 1,
+                     dilation: Sizes = 1) -> Tensor:
     """The gradient of `conv3d` as an operation: (N, C, D, H, W) with weight (C, O/groups, …)."""
-    return products.transposed_convolution(input, weight, bias, stride, padding, output_padding, groups, dilation, 3)
+    return products.transposed_convolution(input, weight, bias, stride, padding, output_padding, groups,
+                                           dilation, 3)
 
 
-# Pooling -------------------------------------------------------------------------------------------------------------
+# Pooling ----------------------------------------------------------------------------------------------------
 def max_pool1d(input: Tensor, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0,
                dilation: Sizes = 1, ceil_mode: bool = False, return_indices: bool = False) -> Any:
     """The largest element of each window of (N, C, L); with `return_indices` also where it was."""
@@ -139,31 +148,36 @@ def avg_pool2d(input: Tensor, kernel_size: Sizes, stride: Sizes | None = None, p
                ceil_mode: bool = False, count_include_pad: bool = True,
                divisor_override: int | None = None) -> Tensor:
     """The mean of each window of (N, C, H, W)."""
-    return average_pool(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, 2)
+    return average_pool(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override,
+                        2)
 
 
 def avg_pool3d(input: Tensor, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0,
                ceil_mode: bool = False, count_include_pad: bool = True,
                divisor_override: int | None = None) -> Tensor:
     """The mean of each window of (N, C, D, H, W)."""
-    return average_pool(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, 3)
+    return average_pool(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override,
+                        3)
 
 
 def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
-    """Means over equal windows, as many as `output_size`; UnsupportedError unless it divides the input's size."""
-    return average_pool(input, adaptive_pool("adaptive_avg_pool1d", input, output_size, 1), None, 0, False, True,
+    """Means over `output_size` equal windows; UnsupportedError unless it divides the input's size."""
+    return average_pool(input,
+                        adaptive_pool("adaptive_avg_pool1d", input, output_size, 1), None, 0, False, True,
                         None, 1)
 
 
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     """See `adaptive_avg_pool1d`; None in `output_size` keeps an axis."""
-    return average_pool(input, adaptive_pool("adaptive_avg_pool2d", input, output_size, 2), None, 0, False, True,
+    return average_pool(input,
+                        adaptive_pool("adaptive_avg_pool2d", input, output_size, 2), None, 0, False, True,
                         None, 2)
 
 
 def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
     """See `adaptive_avg_pool1d`; None in `output_size` keeps an axis."""
-    return average_pool(input, adaptive_pool("adaptive_avg_pool3d", input, output_size, 3), None, 0, False, True,
+    return average_pool(input,
+                        adaptive_pool("adaptive_avg_pool3d", input, output_size, 3), None, 0, False, True,
                         None, 3)
 
 
@@ -185,7 +199,7 @@ def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = 
                     return_indices, 3)
 
 
-# Tables --------------------------------------------------------------------------------------------------------------
+# Tables -----------------------------------------------------------------------------------------------------
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
               norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False) -> Tensor:
     """Rows of a table: integers (…) and weight (V, D) to (…, D). The row `padding_idx` gets no gradient.
@@ -199,14 +213,15 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
             raise UnsupportedError(f"embedding: {name} is not supported")
     if input.dtype not in (dtypes.int64, dtypes.int32):
         raise RuntimeError(
-            "Expected tensor for argument #1 'indices' to have one of the following scalar types: Long, Int; but got "
-            f"{input.dtype.name} instead (while checking arguments for embedding)")
+            "Expected tensor for argument #1 'indices' to have one of the following scalar types: Long, Int; but "
+            f"got {input.dtype.name} instead (while checking arguments for embedding)")
     if len(weight.shape) != 2:
         raise RuntimeError(f"'weight' must be 2-D (embedding), got shape {describe(weight.shape)}")
     count = weight.shape[0]
     values = known_values(input)
     if values is not None and values.size and not (0 <= int(values.min()) and int(values.max()) < count):
-        raise IndexError(f"index out of range in self (embedding: the table has {count} rows, the indices reach from "
+        raise IndexError(f"index out of range in self (embedding: the table has {count} rows, the indices "
+                         f"reach from "
                          f"{int(values.min())} to {int(values.max())})")
     rows = apply(TAKE, weight, input, attributes=(0,))
     if padding_idx is None:
@@ -218,9 +233,10 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
-    """Integers (…) to int64 (…, classes): 1 at the class, else 0; −1 takes one more than the largest class."""
+    """Integers (…) to int64 (…, classes): 1 at the class, else 0; −1: one more than the largest class."""
     if tensor.dtype is not dtypes.int64:
-        raise RuntimeError(f"one_hot is only applicable to index tensor of type LongTensor, got {tensor.dtype.name}")
+        raise RuntimeError(f"one_hot is only applicable to index tensor of type LongTensor, got "
+                           f"{tensor.dtype.name}")
     values = computed_values(tensor)
     if not values.size and num_classes <= 0:
         raise RuntimeError("Can not infer total number of classes from empty tensor.")
@@ -236,7 +252,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     return apply(ops.EQ, tensor.unsqueeze(-1), classes).to(dtypes.int64)
 
 
-# Norms and distances -------------------------------------------------------------------------------------------------
+# Norms and distances ----------------------------------------------------------------------------------------
 def _norm(input: Tensor, p: float, axis: int) -> Tensor:
     """The p-norm along an axis, which stays as 1."""
     size = apply(ops.ABS, input)
@@ -271,10 +287,11 @@ __all__ = [
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
     "adaptive_max_pool2d", "adaptive_max_pool3d", "alpha_dropout", "avg_pool1d", "avg_pool2d", "avg_pool3d",
     "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "conv1d", "conv2d", "conv3d",
-    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cosine_similarity", "cross_entropy", "dropout",
-    "dropout1d", "dropout2d", "dropout3d", "elu", "embedding", "feature_alpha_dropout", "gelu", "glu", "hardshrink",
-    "hardsigmoid", "hardswish", "hardtanh", "huber_loss", "kl_div", "l1_loss", "leaky_relu", "linear", "log_softmax",
-    "logsigmoid", "max_pool1d", "max_pool2d", "max_pool3d", "mish", "mse_loss", "nll_loss", "normalize", "one_hot",
-    "prelu", "relu", "relu6", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softmin", "softplus",
-    "softshrink", "softsign", "tanh", "tanhshrink", "threshold",
+    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cosine_similarity", "cross_entropy",
+    "dropout", "dropout1d", "dropout2d", "dropout3d", "elu", "embedding", "feature_alpha_dropout", "gelu",
+    "glu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "huber_loss", "kl_div", "l1_loss",
+    "leaky_relu", "linear", "log_softmax", "logsigmoid", "max_pool1d", "max_pool2d", "max_pool3d", "mish",
+    "mse_loss", "nll_loss", "normalize", "one_hot", "prelu", "relu", "relu6", "selu", "sigmoid", "silu",
+    "smooth_l1_loss", "softmax", "softmin", "softplus", "softshrink", "softsign", "tanh", "tanhshrink",
+    "threshold",
 ]

@@ -175,6 +175,7 @@ class Bound:
         self.table = np.zeros(max(len(gather), 1), np.int64)
         self.entries = np.array(entries, np.int64).reshape(-1, ENTRY_BYTES // 8)
         self.entries[:, 1] = self.table.ctypes.data + 8 * self.entries[:, 1]
+        self.entry_address = self.entries.ctypes.data
         self.serial = self.cost <= SERIAL_COST
         self.scratch = scratch
         # Slots are packed in one call, in the order of their places; each place is eight bytes.
@@ -208,11 +209,28 @@ class Bound:
             if self.scratch:
                 crew.reserve(self.scratch)
             run = crew.run_serial if self.serial or crew.count == 1 else crew.run
-            run(self.entries.ctypes.data, len(self.entries))
+            if settings.debug.value >= 2:
+                self._run_timed(run)
+            else:
+                run(self.entry_address, len(self.entries))
             if self.checks and self.errors.any():
                 self._report()
         statistics.runs += 1
         return outputs
+
+    def _run_timed(self, run: Callable[[int, int], None]) -> None:
+        """Runs kernel by kernel and prints what each took (`TORTUROUS_DEBUG=2`)."""
+        kernels = [kernel for level in self.loaded.plan.memory.levels for kernel in level]
+        started = time.perf_counter()
+        lines = []
+        for number, kernel in enumerate(kernels):
+            before = time.perf_counter()
+            run(self.entry_address + ENTRY_BYTES * number, 1)
+            seconds = time.perf_counter() - before
+            lines.append(f"[torturous]   {seconds * 1e6:9.1f} µs {'+'.join(kernel.names)} axes {kernel.axes} "
+                         f"reduced {kernel.reduced}, {self.entries[number, 2]} pieces")
+        print(f"[torturous] ran a plan in {(time.perf_counter() - started) * 1e6:.1f} µs, kernel by kernel",
+              *lines, sep="\n", file=sys.stderr)
 
     def _fill_slots(self, numbers: Sequence[bool | int | float]) -> None:
         words = [convert(numbers[ordinal]) for ordinal, convert in self.slot_sources]
@@ -409,18 +427,19 @@ SPENT = define(Op("spent", Kind.LEAF, None, None, (None,), ((-1,),),
                   document="the end of a graph whose saved values a backward pass has freed: attributes (op name,)"))
 
 
-def _spent(record: Record, index: int) -> bool:
-    """Whether a backward pass from a freed row must fail, because what it would read has been given up."""
-    pending, visited = [index], set()
+def _spent(tape: Record, index: int) -> bool:
+    """Whether nothing is left to do for a backward pass from this row but to fail, for want of what it would read."""
+    pending, visited, fails = [index], set(), False
     while pending:
         index = pending.pop()
-        if index in visited or index >= len(record.freed) or not record.freed[index]:
+        if index in visited or index in tape.sources:
             continue
         visited.add(index)
-        if any(True for _ in record.reads_of(index)):
-            return True
-        pending += [operand for operand in record.rows[index][3:] if operand >= 0 and record.tracked[operand]]
-    return False
+        if index >= len(tape.freed) or not tape.freed[index]:
+            return False
+        fails = fails or any(True for _ in tape.reads_of(index))
+        pending += [operand for operand in tape.rows[index][3:] if operand >= 0 and tape.tracked[operand]]
+    return fails
 
 
 def _spent_tape(row: Row) -> Record:

@@ -1,6 +1,6 @@
 """Activation functions. Each is PyTorch's function of the same name, gradients at the kinks included.
 
-A function that would overflow where it is not used is applied to 0 there, so that its gradient there is 0 too.
+A function that would overflow where it is not used is applied to 0 there, so that its gradient is 0.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _delivered(x: TensorBase, value: Any, inplace: bool, name: str) -> Tensor:
     return x  # type: ignore[return-value]
 
 
-# Rectifiers ----------------------------------------------------------------------------------------------------------
+# Rectifiers -------------------------------------------------------------------------------------------------
 def relu(input: TensorBase, inplace: bool = False) -> Tensor:
     """max(x, 0)."""
     _check("relu", input, False)
@@ -78,11 +78,12 @@ def prelu(input: TensorBase, weight: TensorBase) -> Tensor:
         channels = input.shape[1] if len(input.shape) > 1 else 1
         if not input.shape or weight.shape[0] != channels:
             raise RuntimeError(
-                f"Mismatch of parameter numbers and input channel size. Found parameter numbers = {weight.shape[0]} "
-                f"and channel size = {channels} (prelu: input {describe(input.shape)})")
+                "Mismatch of parameter numbers and input channel size. Found parameter numbers = "
+                f"{weight.shape[0]} and channel size = {channels} (prelu: input {describe(input.shape)})")
         slopes = slopes.reshape(channels, *(1,) * (len(input.shape) - 2))
     elif len(weight.shape) > 1:
-        raise RuntimeError(f"prelu: Expected `weight` to be a scalar or 1D tensor, but got: ndim = {len(weight.shape)}")
+        raise RuntimeError("prelu: Expected `weight` to be a scalar or 1D tensor, but got: ndim = "
+                           f"{len(weight.shape)}")
     elif weight.shape:
         slopes = slopes.reshape(())
     return _where(binary(ops.GT, input, 0), input, slopes * input)
@@ -146,7 +147,7 @@ def tanhshrink(input: TensorBase) -> Tensor:
     return binary(ops.SUB, input, unary(ops.TANH, input))
 
 
-# Exponential units ---------------------------------------------------------------------------------------------------
+# Exponential units ------------------------------------------------------------------------------------------
 def _exponential_unit(x: TensorBase, inside: float, negative: float, positive: float) -> Tensor:
     """positive · x where x > 0, else negative · (exp(inside · x) − 1)."""
     above = binary(ops.GT, x, 0)
@@ -178,7 +179,7 @@ def celu(input: TensorBase, alpha: float = 1.0, inplace: bool = False) -> Tensor
     return _delivered(input, _exponential_unit(x, 1.0 / alpha, alpha, 1), inplace, "celu")
 
 
-# Smooth units --------------------------------------------------------------------------------------------------------
+# Smooth units -----------------------------------------------------------------------------------------------
 def sigmoid(input: TensorBase) -> Tensor:
     """1 / (1 + exp(−x))."""
     return unary(ops.SIGMOID, input)
@@ -246,17 +247,18 @@ def glu(input: TensorBase, dim: int = -1) -> Tensor:
     if size % 2:
         raise RuntimeError(f"Halving dimension must be even, but dimension {axis} is size {size} (glu of "
                            f"{describe(input.shape)})")
-    first, second = (input.sliced(axis, start, start + size // 2, 1) for start in (0, size // 2))  # type: ignore[attr-defined]
+    half = size // 2
+    first, second = input.sliced(axis, 0, half, 1), input.sliced(axis, half, size, 1)  # type: ignore[attr-defined]
     return first * unary(ops.SIGMOID, second)
 
 
-# Softmax -------------------------------------------------------------------------------------------------------------
+# Softmax ----------------------------------------------------------------------------------------------------
 def _along(op: Op, name: str, x: TensorBase, dim: int | None, dtype: DType | None) -> Any:
     _check(name, x, False)
     if dim is None:
         dim = 0 if len(x.shape) in (0, 1, 3) else 1
-        warn_user(f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X as an "
-                  "argument.")
+        warn_user(f"Implicit dimension choice for {name} has been deprecated. Change the call to include "
+                  "dim=X as an argument.")
     axis = normalize_axis(dim, len(x.shape))
     if dtype is not None:
         x = cast(x, dtype)
@@ -266,16 +268,18 @@ def _along(op: Op, name: str, x: TensorBase, dim: int | None, dtype: DType | Non
     return apply(op, x, attributes=(axis,))
 
 
-def softmax(input: TensorBase, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None) -> Tensor:
+def softmax(input: TensorBase, dim: int | None = None, _stacklevel: int = 3,
+            dtype: DType | None = None) -> Tensor:
     """exp(x) / Σ exp(x) along `dim`, after a cast to `dtype` if one is given.
 
-    Without `dim`, PyTorch's implicit choice and its warning: axis 0 of tensors with 0, 1 or 3 axes, else axis 1.
+    Without `dim`, PyTorch's implicit choice and its warning: axis 0 of tensors with 0, 1 or 3 axes, else 1.
     `_stacklevel` is there for PyTorch's callers; the warning is at the user's line anyhow.
     """
     return _along(SOFTMAX, "softmax", input, dim, dtype)
 
 
-def softmin(input: TensorBase, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None) -> Tensor:
+def softmin(input: TensorBase, dim: int | None = None, _stacklevel: int = 3,
+            dtype: DType | None = None) -> Tensor:
     """softmax(−x)."""
     _check("softmin", input, False)
     return _along(SOFTMAX, "softmin", unary(ops.NEG, input), dim, dtype)

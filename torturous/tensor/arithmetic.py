@@ -197,7 +197,8 @@ class Arithmetic(TensorBase):
         return record_binary(ops.DIV, self, other) if isinstance(other, TensorBase) else binary(ops.DIV, self, other)
 
     def __rtruediv__(self, other: Any) -> Tensor:
-        return reflected(ops.DIV, other, self)
+        """The reciprocal times `other`, as PyTorch computes it: only the reciprocal is kept for the gradient."""
+        return binary(ops.MUL, unary(ops.RECIPROCAL, self), other)
 
     def __floordiv__(self, other: Any) -> Tensor:
         return self.floor_divide(other) if isinstance(other, (TensorBase, int, float)) else NotImplemented

@@ -306,7 +306,7 @@ class Backward:
         return sorted(stops, reverse=True)
 
     def _run_hooks(self, hooks: NodeHooks | LeafHooks, row: int) -> int:
-        gradient = _own(context.record, row)
+        gradient = own(context.record, row)
         shape = gradient.shape
         with self._interrupted():
             for hook in list(hooks.table.values()):
@@ -339,9 +339,9 @@ class Backward:
                 self._capture(record, node.first + position, row)
         operands = _present(record).rows[node.first][4:]
         tracked = _present(record).tracked
-        gradients = [None if row is None else _own(context.record, row) for row in rows]
+        gradients = [None if row is None else own(context.record, row) for row in rows]
         with self._interrupted():
-            results = node.run(gradients, self.create_graph)
+            results = node.run(gradients, _present(record), self.create_graph)
         if not self.retain_graph:
             node.release()
         for operand, result in zip(operands, results, strict=True):
@@ -361,7 +361,7 @@ class Backward:
         before = context.record
         tables = [*self.adjoints.values(), self.leaves, self.captured]
         live = {row for table in tables for row in table.values()}
-        self._holders = {row: self._holders.get(row) or _own(before, row) for row in sorted(live)}
+        self._holders = {row: self._holders.get(row) or own(before, row) for row in sorted(live)}
         rows = [(table, key, self._holders[row]) for table in tables for key, row in table.items()]
         yield
         if context.record is not before or before.tape is not None:
@@ -412,7 +412,7 @@ def _newest_first(records: Sequence[Record]) -> list[Record]:
     return list(reversed(finished))
 
 
-def _own(record: Record, row: int) -> Tensor:
+def own(record: Record, row: int) -> Tensor:
     """A tensor for a row of the pending record: its owner, so that realizing stores the row's value."""
     if record.owners[row] is not None or record.rows[row][0] == LEAF.number:
         row = record.append(
@@ -427,14 +427,14 @@ def add_to_grad(t: TensorBase, row: int, create_graph: bool) -> bool:
     """t.grad += the pending row; tells whether there was a gradient before."""
     present = t._grad
     if present is None:
-        t._grad = _own(context.record, row)
+        t._grad = own(context.record, row)
         return False
     tracking, context.tracking = context.tracking, create_graph
     try:
         before = present.row()
         total = Value(context.record, before, None, create_graph) + Value(context.record, row, None, create_graph)
         if create_graph:
-            t._grad = _own(context.record, total.index)
+            t._grad = own(context.record, total.index)
         else:
             present._write(total.index, None)
     finally:
@@ -486,7 +486,8 @@ def run_backward(tensors: Sequence[TensorBase], gradients: Sequence[TensorBase |
         run.run(seeds)
         for position, row in run.captured.items():
             assert inputs is not None
-            run.accumulated = add_to_grad(inputs[position], row, create_graph) or run.accumulated
+            if not inputs[position]._retains:
+                run.accumulated = add_to_grad(inputs[position], row, create_graph) or run.accumulated
         run.accumulate()
         run.finish()
     finally:
@@ -507,11 +508,11 @@ def run_grad(tensors: Sequence[TensorBase], gradients: Sequence[TensorBase | Non
         results: list[Tensor | None] = []
         for position, t in enumerate(inputs):
             row = run.leaves.get(id(t)) if t._requires_grad else run.captured.get(position)
-            results.append(None if row is None else _own(context.record, row))
+            results.append(None if row is None else own(context.record, row))
         run.finish()
     finally:
         context.tracking = tracking
     return results
 
 
-__all__ = ["Backward", "add_to_grad", "run_backward", "run_grad"]
+__all__ = ["Backward", "add_to_grad", "own", "run_backward", "run_grad"]

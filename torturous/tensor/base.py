@@ -296,7 +296,16 @@ def node_of(t: TensorBase) -> tuple[Record, int]:
             assert storage.record is not None
             return storage.record, storage.index
     index = t.row()
-    return context.record, index
+    return on_tape(context.record, index)
+
+
+def on_tape(record: Record, index: int) -> tuple[Record, int]:
+    """Where a row's gradient arrives: on an older tape, if its value was realized since it was recorded there."""
+    source = record.sources.get(index)
+    while isinstance(source, tuple):
+        record, index = source
+        source = record.sources.get(index)
+    return record, index
 
 
 def _untracked(record: Record, index: int, type_index: int) -> int:
@@ -431,4 +440,4 @@ def apply_typed(op: Op, shape: Shape, dtype: DType, *operands: Any, attributes: 
 
 
 __all__ = ["Number", "Operand", "Place", "Size", "Step", "TensorBase", "apply", "apply_typed", "cut_here",
-           "describe_place", "node_of", "operand", "record_binary", "set_class", "wrap"]
+           "describe_place", "node_of", "on_tape", "operand", "record_binary", "set_class", "wrap"]

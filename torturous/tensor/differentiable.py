@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from torturous.core.hooks import RemovableHandle, add_hook
 from torturous.ir.op import OPS, TYPES
-from torturous.ir.record import LEAF, Record
+from torturous.ir.record import Record
 from torturous.tensor.autograd import run_backward
-from torturous.tensor.base import TensorBase, node_of
+from torturous.tensor.base import TensorBase, node_of, on_tape
 from torturous.tensor.tape import CustomNode, LeafHooks, NodeHooks
 
 if TYPE_CHECKING:
@@ -69,11 +69,7 @@ class GradFn:
 
 
 def _grad_fn(record: Record, index: int) -> GradFn:
-    source = record.sources.get(index)
-    while isinstance(source, tuple):  # The value was realized in between: its history is on an older tape.
-        record, index = source
-        source = record.sources.get(index)
-    return GradFn((record.tape and record.tape()) or record, index)
+    return GradFn(*on_tape(record, index))
 
 
 class Differentiable(TensorBase):
@@ -85,7 +81,7 @@ class Differentiable(TensorBase):
     @property
     def requires_grad(self) -> bool:
         """Whether gradients flow into or through this tensor."""
-        return self._requires_grad or self._tracked()
+        return bool(self._requires_grad or self._tracked())
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
@@ -112,7 +108,7 @@ class Differentiable(TensorBase):
     @property
     def is_leaf(self) -> bool:
         """Whether this tensor is not the result of tracked operations."""
-        return self._requires_grad or not self._tracked()
+        return bool(self._requires_grad or not self._tracked())
 
     @property
     def grad_fn(self) -> GradFn | None:
@@ -139,10 +135,12 @@ class Differentiable(TensorBase):
                 raise RuntimeError("can't assign Variable as its own grad")
             if value.dtype is not self.dtype:
                 raise RuntimeError(
-                    f"assigned grad has data of a different type: {value.dtype} instead of {self.dtype}")
+                    f"attempting to assign a gradient with dtype '{value.dtype}' to a tensor with dtype '{self.dtype}': "
+                    "convert it with .to(dtype)")
             if value.shape != self.shape:
                 raise RuntimeError(
-                    f"assigned grad has data of a different size: {list(value.shape)} instead of {list(self.shape)}")
+                    f"attempting to assign a gradient of size '{list(value.shape)}' to a tensor of size "
+                    f"'{list(self.shape)}'. Please ensure that the gradient and the tensor are the same size")
         self._grad = value
 
     @grad.deleter
@@ -235,10 +233,6 @@ class Differentiable(TensorBase):
 
 def _node_hooks(t: TensorBase) -> NodeHooks:
     record, index = node_of(t)
-    if record.rows[index][0] == LEAF.number:  # A history on an older tape.
-        source = record.sources.get(index)
-        if isinstance(source, tuple):
-            record, index = source
     return record.hooks.setdefault(index, NodeHooks())
 
 

@@ -20,12 +20,23 @@ if TYPE_CHECKING:
 _ALPHA = 1.7580993408473766
 """Minus the limit of SELU for large negative inputs: what alpha dropout puts in place of what goes."""
 
+_OTHER_RANK = (
+    "{name}: Received a {rank}-D input to {name}, which is deprecated and will result in an error in a future "
+    "release. To retain the behavior and silence this warning, please use dropout instead. Note that {name} "
+    "exists to provide channel-wise dropout on inputs with {spatial} spatial dimensions, a channel dimension, "
+    "and an optional batch dimension (i.e. {ranks} inputs).")
+_THREE_AXES = (
+    "dropout2d: Received a 3-D input to dropout2d and assuming that channel-wise 1-D dropout behavior is desired "
+    "- input is interpreted as shape (N, C, L), where C is the channel dim. This behavior will change in a future "
+    "release to interpret the input as one without a batch dimension, i.e. shape (C, H, W). To maintain the 1-D "
+    "channel-wise dropout behavior, please switch to using dropout1d instead.")
+
 
 def dropout(input: TensorBase, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """In training, zeroes elements with probability p and divides the rest by 1 − p; otherwise the input itself.
+    """In training, zeroes elements with probability p and divides the rest by 1 − p; else gives the input.
 
-    Draws two words per element from the default generator, none if p is 0 or 1 or the input is empty. ValueError for
-    a p outside [0, 1].
+    Draws two words per element from the default generator, none if p is 0 or 1 or the input is empty.
+    ValueError for a p outside [0, 1].
     """
     return _dropped("dropout", input, p, training, inplace, tuple(input.shape))
 
@@ -39,28 +50,18 @@ def dropout1d(input: TensorBase, p: float = 0.5, training: bool = True, inplace:
 
 
 def dropout2d(input: TensorBase, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Zeroes whole channels of (N, C, H, W). For another rank it warns as PyTorch does; 3 axes are (N, C, L)."""
+    """Zeroes whole channels of (N, C, H, W). Warns for another rank, as PyTorch; 3 axes are (N, C, L)."""
     if len(input.shape) not in (3, 4):
-        warn_user(f"dropout2d: Received a {len(input.shape)}-D input to dropout2d, which is deprecated and will result "
-                  "in an error in a future release. To retain the behavior and silence this warning, please use "
-                  "dropout instead. Note that dropout2d exists to provide channel-wise dropout on inputs with 2 "
-                  "spatial dimensions, a channel dimension, and an optional batch dimension (i.e. 3D or 4D inputs).")
+        warn_user(_OTHER_RANK.format(name="dropout2d", rank=len(input.shape), spatial=2, ranks="3D or 4D"))
     if len(input.shape) == 3:
-        warn_user("dropout2d: Received a 3-D input to dropout2d and assuming that channel-wise 1-D dropout behavior is "
-                  "desired - input is interpreted as shape (N, C, L), where C is the channel dim. This behavior will "
-                  "change in a future release to interpret the input as one without a batch dimension, i.e. shape "
-                  "(C, H, W). To maintain the 1-D channel-wise dropout behavior, please switch to using dropout1d "
-                  "instead.")
+        warn_user(_THREE_AXES)
     return _channels("dropout2d", input, p, training, inplace, False)
 
 
 def dropout3d(input: TensorBase, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Zeroes whole channels of (N, C, D, H, W) or (C, D, H, W); warns for another rank, as PyTorch does."""
     if len(input.shape) not in (4, 5):
-        warn_user(f"dropout3d: Received a {len(input.shape)}-D input to dropout3d, which is deprecated and will result "
-                  "in an error in a future release. To retain the behavior and silence this warning, please use "
-                  "dropout instead. Note that dropout3d exists to provide channel-wise dropout on inputs with 3 "
-                  "spatial dimensions, a channel dimension, and an optional batch dimension (i.e. 4D or 5D inputs).")
+        warn_user(_OTHER_RANK.format(name="dropout3d", rank=len(input.shape), spatial=3, ranks="4D or 5D"))
     return _channels("dropout3d", input, p, training, inplace, len(input.shape) == 4)
 
 
@@ -69,7 +70,8 @@ def alpha_dropout(input: TensorBase, p: float = 0.5, training: bool = False, inp
     return _alpha_dropped("alpha_dropout", input, p, training, inplace, tuple(input.shape))
 
 
-def feature_alpha_dropout(input: TensorBase, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
+def feature_alpha_dropout(input: TensorBase, p: float = 0.5, training: bool = False,
+                          inplace: bool = False) -> Tensor:
     """Alpha dropout of whole channels of (N, C, …)."""
     return _alpha_dropped("feature_alpha_dropout", input, p, training, inplace, feature_shape(input.shape))
 
@@ -81,7 +83,8 @@ def _check(name: str, input: TensorBase, p: float) -> None:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
 
 
-def _channels(name: str, input: TensorBase, p: float, training: bool, inplace: bool, unbatched: bool) -> Tensor:
+def _channels(name: str, input: TensorBase, p: float, training: bool, inplace: bool,
+              unbatched: bool) -> Tensor:
     _check(name, input, p)
     if not unbatched:
         return _dropped(name, input, p, training, inplace, feature_shape(input.shape))
@@ -101,7 +104,8 @@ def _noise(input: TensorBase, p: float, mask: Shape) -> Tensor:
     return apply_typed(NOISE, mask, input.dtype, default_generator.raw(2 * prod(mask)), 1.0 - p)
 
 
-def _alpha_dropped(name: str, input: TensorBase, p: float, training: bool, inplace: bool, mask: Shape) -> Tensor:
+def _alpha_dropped(name: str, input: TensorBase, p: float, training: bool, inplace: bool,
+                   mask: Shape) -> Tensor:
     _check(name, input, p)
     if not training or p == 0 or 0 in input.shape:
         return input  # type: ignore[return-value]

@@ -140,7 +140,7 @@ class Gathering(Indexing):
             raise NotImplementedError("gather(sparse_grad=True): there are no sparse tensors; leave it False")
         wide, axis, places = _along(self, dim, index, "gather")
         if not prod(places.shape):
-            return apply_typed(creation.FULL, tuple(index.shape), self.dtype, 0)
+            return _flat(self).sliced(0, 0, 0, 1).reshape(tuple(index.shape))
         result: Any = apply(indexing.TAKE_ALONG, wide, places, attributes=(axis,))
         return result if index.shape else result.reshape(())
 
@@ -173,7 +173,7 @@ class Gathering(Indexing):
     def take_along_dim(self, indices: TensorBase, dim: int | None = None) -> Tensor:
         """`gather` with self and the index broadcast along the other axes; without dim, of the flat tensor."""
         if dim is None:
-            return _flat(self).take_along_dim(_flat(indices), 0)
+            return _flat(self).gather(0, _flat(indices))
         rank = len(self.shape)
         if rank != len(indices.shape):
             raise RuntimeError(
@@ -242,7 +242,7 @@ class Gathering(Indexing):
     def put_(self, index: TensorBase, source: TensorBase, accumulate: bool = False) -> Tensor:
         """Writes source's elements at positions of the flat tensor: the last of equals stays, or all add."""
         if prod(index.shape) != prod(source.shape):
-            raise RuntimeError(
+            raise IndexError(
                 "put_(): Expected source and index to have the same number of elements, but got "
                 f"source.numel() = {prod(source.shape)}, index.numel() = {prod(index.shape)}")
         if source.dtype is not self.dtype:

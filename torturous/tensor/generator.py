@@ -1,7 +1,7 @@
-"""Generators of random numbers: PyTorch's CPU generator, whose state recorded rows and the host take turns on.
+"""Generators of random numbers: PyTorch's CPU generator, whose state rows and the host take turns on.
 
-A draw is reserved when it is recorded, whether or not its values are ever computed: a RANDOM row reads the state and
-gives the advanced state, which is the generator's from then on, and raw 32-bit words.
+A draw is reserved when it is recorded, whether or not its values are ever computed: a RANDOM row reads the
+state and gives the advanced state, which is the generator's from then on, and raw 32-bit words.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Generator:
         Generator.__init__(self)
         self._twister.set_state(state["saved"])
 
-    # Seeds and states ------------------------------------------------------------------------------------------
+    # Seeds and states ---------------------------------------------------------------------------------------
     def manual_seed(self, seed: int) -> Generator:
         """Starts over from a seed in [-2**63, 2**64); ValueError outside it."""
         with self._lock:
@@ -77,7 +77,7 @@ class Generator:
             return of_array(twister.get_state(), dtypes.uint8)
 
     def set_state(self, new_state: TensorBase) -> None:
-        """Continues from a saved state. TypeError unless it is a uint8 tensor, RuntimeError if it is not a state."""
+        """Continues from a saved state. TypeError unless it is a uint8 tensor, RuntimeError if no state."""
         if not isinstance(new_state, TensorBase):
             raise TypeError(f"expected a torch.ByteTensor, but got {type(new_state).__name__}")
         saved = computed_values(new_state)
@@ -85,7 +85,7 @@ class Generator:
             self._twister.set_state(np.ascontiguousarray(saved))
             self._state = None
 
-    # Draws -----------------------------------------------------------------------------------------------------
+    # Draws --------------------------------------------------------------------------------------------------
     @contextmanager
     def host(self) -> Iterator[MersenneTwister]:
         """The generator for draws on the host, its state computed and up to date."""
@@ -129,7 +129,7 @@ def chosen(generator: Generator | None) -> Generator:
     return generator
 
 
-# The default generator -----------------------------------------------------------------------------------------------
+# The default generator --------------------------------------------------------------------------------------
 def manual_seed(seed: int) -> Generator:
     """Seeds the default generator; gives it."""
     return default_generator.manual_seed(seed)

@@ -379,6 +379,8 @@ class Indexing(Movement):
         return apply(indexing.TAKE, plan.forward(t), plan.index, attributes=(plan.at,))
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        if key is False:
+            return
         parsed = _Parsed(self, key)
         target = parsed.view()
         if not parsed.indices:

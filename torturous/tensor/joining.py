@@ -173,12 +173,14 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
                 f"torch.meshgrid: Expected 0D or 1D tensor in the tensor list but got: {part.shape}")
         if part.dtype is not parts[0].dtype:
             raise RuntimeError("torch.meshgrid expects all tensors to have the same dtype")
-    shape = tuple(prod(part.shape) for part in parts)
     swapped = indexing == "xy" and len(parts) >= 2
-    grids = []
-    for axis, part in enumerate(parts):
-        grid = part.reshape((1,) * axis + (-1,) + (1,) * (len(parts) - axis - 1)).expand(shape)
-        grids.append(grid.transpose(0, 1) if swapped else grid)
+    if swapped:
+        parts[:2] = reversed(parts[:2])
+    shape = tuple(prod(part.shape) for part in parts)
+    grids = [part.reshape((1,) * axis + (-1,) + (1,) * (len(parts) - axis - 1)).expand(shape)
+             for axis, part in enumerate(parts)]
+    if swapped:
+        grids[:2] = reversed(grids[:2])
     return tuple(grids)
 
 
@@ -205,7 +207,7 @@ def pad(input: TensorBase, pad: Sequence[int], mode: str = "constant", value: Nu
         raise NotImplementedError(
             f"Unrecognised padding mode {mode}; use constant, reflect, replicate or circular")
     if value not in (None, 0):
-        raise ValueError(f'Padding mode "{mode}" doesn\'t take in value argument')
+        raise RuntimeError(f'Padding mode "{mode}" doesn\'t take in value argument')
     if not (1 <= len(around) <= 3 and rank in (len(around) + 1, len(around) + 2)):
         raise NotImplementedError(
             f"Padding size {len(widths)} is not supported for {rank}D input tensor: mode {mode} pads the "
@@ -250,7 +252,8 @@ def _padded_places(mode: str, size: int, before: int, after: int, axis: int, sha
             raise RuntimeError(
                 f"Padding value causes wrapping around more than once: ({before}, {after}) at dimension "
                 f"{axis} of input {shape}")
-        return places % size
+        first, last = max(-before, 0), size - max(-after, 0)  # What negative widths leave is what goes round.
+        return np.arange(-max(before, 0), last - first + max(after, 0)) % (last - first) + first
     if before >= size or after >= size:
         raise RuntimeError(
             "Argument #4: Padding size should be less than the corresponding input dimension, but got: "

@@ -1,4 +1,4 @@
-"""Losses. Every one takes `reduction` 'none', 'sum' or 'mean'; PyTorch's older arguments are translated to it."""
+"""Losses, with `reduction` 'none', 'sum' or 'mean'; PyTorch's older arguments are translated to it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def translated(reduction: str, size_average: bool | None, reduce: bool | None) -
     """The reduction asked for, by its name or by PyTorch's older arguments; ValueError if it is none."""
     if size_average is not None or reduce is not None:
         reduction = "none" if reduce is False else "sum" if size_average is False else "mean"
-        warn_user(f"size_average and reduce args will be deprecated, please use reduction='{reduction}' instead.")
+        warn_user(f"size_average and reduce args will be deprecated, please use reduction='{reduction}' "
+                  "instead.")
     if reduction not in REDUCTIONS:
         raise ValueError(f"{reduction} is not a valid value for reduction")
     return reduction
@@ -55,7 +56,7 @@ def _check(name: str, **tensors: Any) -> None:
             raise TypeError(f"{name}(): argument '{role}' must be Tensor, not {type(value).__name__}")
 
 
-# Classes -------------------------------------------------------------------------------------------------------------
+# Classes ----------------------------------------------------------------------------------------------------
 _checked: weakref.WeakKeyDictionary[Storage, tuple] = weakref.WeakKeyDictionary()
 """Storages whose classes were looked at: (version, offset, shape, number of classes, class left out)."""
 
@@ -72,8 +73,8 @@ def check_classes(target: TensorBase, classes: int, ignored: int) -> None:
     if values.size and (int(values.min()) < 0 or int(values.max()) >= classes):
         bad = values[((values < 0) | (values >= classes)) & (values != ignored)]
         if bad.size:
-            raise IndexError(f"Target {int(bad.flat[0])} is out of bounds. (nll_loss: there are {classes} classes, "
-                             f"target shape {describe(target.shape)})")
+            raise IndexError(f"Target {int(bad.flat[0])} is out of bounds. (nll_loss: there are {classes} "
+                             f"classes, target shape {describe(target.shape)})")
     _checked[storage] = key
 
 
@@ -83,8 +84,9 @@ def nll_loss(
 ) -> Tensor:
     """Minus the log-probability of the class: input (N, C, …) or (C), target int64 (N, …) or ().
 
-    `weight` (C) weighs the classes, and the mean is over the weights; `ignore_index` is a class that does not count.
-    IndexError for a class out of range: at once if the classes are known, else when the loss is computed.
+    `weight` (C) weighs the classes, and the mean is over the weights; `ignore_index` is a class that does not
+    count. IndexError for a class out of range: at once if the classes are known, else when the loss is
+    computed.
     """
     reduction = translated(reduction, size_average, reduce)
     _check("nll_loss", input=input, target=target)
@@ -93,36 +95,40 @@ def nll_loss(
         raise ValueError("Expected 1 or more dimensions (got 0) (nll_loss: input needs an axis of classes)")
     axis = class_axis(shape)
     if len(shape) > 1 and target.shape and shape[0] != target.shape[0]:
-        raise ValueError(f"Expected input batch_size ({shape[0]}) to match target batch_size ({target.shape[0]}) "
-                         f"(nll_loss: input {describe(shape)}, target {describe(target.shape)}).")
+        raise ValueError(f"Expected input batch_size ({shape[0]}) to match target batch_size "
+                         f"({target.shape[0]}) (nll_loss: input {describe(shape)}, target {describe(target.shape)}).")
     wanted = shape[:axis] + shape[axis + 1:]
     if len(shape) == 1 and tuple(target.shape) == (1,):
         target = target.reshape(())  # type: ignore[attr-defined]
     if tuple(target.shape) != wanted:
         raise (ValueError if len(shape) == 1 else RuntimeError)(
-            f"nll_loss: Expected target size {list(wanted)}, got {describe(target.shape)} (input {describe(shape)}, "
-            f"classes along axis {axis})")
+            f"nll_loss: Expected target size {list(wanted)}, got {describe(target.shape)} (input "
+            f"{describe(shape)}, classes along axis {axis})")
     if target.dtype not in (dtypes.int64, dtypes.uint8):
-        raise RuntimeError(f"expected target dtype to be Long or Byte, but got {target.dtype.name} (nll_loss)")
+        raise RuntimeError(f"expected target dtype to be Long or Byte, but got {target.dtype.name} "
+                           "(nll_loss)")
     if not input.dtype.is_floating_point:
-        raise NotImplementedError(f"\"nll_loss\" not implemented for {input.dtype.name}: it needs a floating dtype")
+        raise NotImplementedError(f"\"nll_loss\" not implemented for {input.dtype.name}: it needs a floating "
+                                  "dtype")
     operands: list[Any] = [input, target, ignore_index]
     if weight is not None:
         _check("nll_loss", weight=weight)
         if tuple(weight.shape) != (shape[axis],):
-            raise RuntimeError(f"weight tensor should be defined either for all {shape[axis]} classes or no classes "
-                               f"but got weight tensor of shape: {describe(weight.shape)} (nll_loss)")
+            raise RuntimeError(f"weight tensor should be defined either for all {shape[axis]} classes or no "
+                               f"classes but got weight tensor of shape: {describe(weight.shape)} (nll_loss)")
         if weight.dtype is not input.dtype:
-            raise RuntimeError(f"expected scalar type {input.dtype.name} but found {weight.dtype.name} (nll_loss: "
-                               "weight must have the input's dtype)")
+            raise RuntimeError(f"expected scalar type {input.dtype.name} but found {weight.dtype.name} "
+                               "(nll_loss: weight must have the input's dtype)")
         operands.append(weight)
     check_classes(target, shape[axis], ignore_index)
-    return apply_typed(NLL, wanted if reduction == "none" else (), input.dtype, *operands, attributes=(reduction,))
+    out = wanted if reduction == "none" else ()
+    return apply_typed(NLL, out, input.dtype, *operands, attributes=(reduction,))
 
 
 def cross_entropy(
     input: TensorBase, target: TensorBase, weight: TensorBase | None = None, size_average: bool | None = None,
-    ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean", label_smoothing: float = 0.0,
+    ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean",
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """The cross entropy of logits (N, C, …) or (C) with classes (N, …) or with probabilities (N, C, …).
 
@@ -172,7 +178,8 @@ def _soft_cross_entropy(likely: Tensor, target: TensorBase, weight: TensorBase |
     count = likely.shape[axis]
     if weight is not None and tuple(weight.shape) != (count,):
         raise RuntimeError("cross_entropy: weight tensor should be defined either for all "
-                           f"{count} classes or no classes but got weight tensor of shape: {describe(weight.shape)}")
+                           f"{count} classes or no classes but got weight tensor of shape: "
+                           f"{describe(weight.shape)}")
     mixed: Any = target
     if label_smoothing > 0.0:
         mixed = mixed * (1 - label_smoothing) + label_smoothing / count
@@ -183,13 +190,15 @@ def _soft_cross_entropy(likely: Tensor, target: TensorBase, weight: TensorBase |
     return total if reduction == "sum" else total / loss.shape.numel()  # type: ignore[attr-defined]
 
 
-# Distances -----------------------------------------------------------------------------------------------------------
+# Distances --------------------------------------------------------------------------------------------------
 def _pair(name: str, input: TensorBase, target: TensorBase) -> None:
     """Checks two operands of equal shape, with PyTorch's warning where they broadcast."""
     _check(name, input=input, target=target)
     if tuple(input.shape) != tuple(target.shape):
-        warn_user(f"Using a target size ({target.shape}) that is different to the input size ({input.shape}). This will "
-                  "likely lead to incorrect results due to broadcasting. Please ensure they have the same size.")
+        warn_user(f"Using a target size ({target.shape}) that is different to the input size "
+                  f"({input.shape}). This will "
+                  "likely lead to incorrect results due to broadcasting. Please ensure they have the same "
+                  "size.")
         broadcast([tuple(input.shape), tuple(target.shape)])
 
 
@@ -203,8 +212,8 @@ def _weighed(loss: Tensor, weight: TensorBase | None, reduction: str) -> Tensor:
     return _sum(loss) / _sum(weight) if reduction == "mean" else _reduced(loss, reduction)
 
 
-def mse_loss(input: TensorBase, target: TensorBase, size_average: bool | None = None, reduce: bool | None = None,
-             reduction: str = "mean", weight: TensorBase | None = None) -> Tensor:
+def mse_loss(input: TensorBase, target: TensorBase, size_average: bool | None = None,
+             reduce: bool | None = None, reduction: str = "mean", weight: TensorBase | None = None) -> Tensor:
     """(input − target)²."""
     reduction = translated(reduction, size_average, reduce)
     _pair("mse_loss", input, target)
@@ -212,8 +221,8 @@ def mse_loss(input: TensorBase, target: TensorBase, size_average: bool | None = 
     return _weighed(difference * difference, weight, reduction)
 
 
-def l1_loss(input: TensorBase, target: TensorBase, size_average: bool | None = None, reduce: bool | None = None,
-            reduction: str = "mean", weight: TensorBase | None = None) -> Tensor:
+def l1_loss(input: TensorBase, target: TensorBase, size_average: bool | None = None,
+            reduce: bool | None = None, reduction: str = "mean", weight: TensorBase | None = None) -> Tensor:
     """|input − target|."""
     reduction = translated(reduction, size_average, reduce)
     _pair("l1_loss", input, target)
@@ -224,7 +233,8 @@ def _bent(input: TensorBase, target: TensorBase, width: float, slope: float) -> 
     """Quadratic below `width`, then straight with `slope`, meeting smoothly."""
     difference = binary(ops.SUB, input, target)
     size = unary(ops.ABS, difference)
-    return apply(ops.WHERE, size < width, difference * difference * (0.5 * slope / width), (size - 0.5 * width) * slope)
+    return apply(ops.WHERE, size < width, difference * difference * (0.5 * slope / width),
+                 (size - 0.5 * width) * slope)
 
 
 def smooth_l1_loss(input: TensorBase, target: TensorBase, size_average: bool | None = None,
@@ -249,7 +259,7 @@ def huber_loss(input: TensorBase, target: TensorBase, reduction: str = "mean", d
     return _weighed(_bent(input, target, delta, delta), weight, reduction)
 
 
-# Probabilities -------------------------------------------------------------------------------------------------------
+# Probabilities ----------------------------------------------------------------------------------------------
 def binary_cross_entropy(input: TensorBase, target: TensorBase, weight: TensorBase | None = None,
                          size_average: bool | None = None, reduce: bool | None = None,
                          reduction: str = "mean") -> Tensor:
@@ -257,8 +267,9 @@ def binary_cross_entropy(input: TensorBase, target: TensorBase, weight: TensorBa
     reduction = translated(reduction, size_average, reduce)
     _check("binary_cross_entropy", input=input, target=target)
     if tuple(input.shape) != tuple(target.shape):
-        raise ValueError(f"Using a target size ({target.shape}) that is different to the input size ({input.shape}) is "
-                         "deprecated. Please ensure they have the same size.")
+        raise ValueError(f"Using a target size ({target.shape}) that is different to the input size "
+                         f"({input.shape}) is deprecated. "
+                         " Please ensure they have the same size.")
     values = known_values(input)
     if values is not None and values.size and not (values.min() >= 0 and values.max() <= 1):
         raise RuntimeError("all elements of input should be between 0 and 1 (binary_cross_entropy)")
@@ -289,20 +300,20 @@ def binary_cross_entropy_with_logits(
     return _reduced(loss if weight is None else loss * weight, reduction)
 
 
-def kl_div(input: TensorBase, target: TensorBase, size_average: bool | None = None, reduce: bool | None = None,
-           reduction: str = "mean", log_target: bool = False) -> Tensor:
+def kl_div(input: TensorBase, target: TensorBase, size_average: bool | None = None,
+           reduce: bool | None = None, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """target · (log(target) − input); `log_target` says that the target is logarithms already.
 
-    'batchmean' divides the sum by the size of the first axis; 'mean', by the number of elements, with a warning.
+    'batchmean' divides the sum by the size of the first axis; 'mean', with a warning, by that of all.
     """
     _check("kl_div", input=input, target=target)
     batch = reduction == "batchmean" and size_average is None and reduce is None
     if batch:
         reduction = "sum"
     elif reduction == "mean" and size_average is None and reduce is None:
-        warn_user("reduction: 'mean' divides the total loss by both the batch size and the support size.'batchmean' "
-                  "divides only by the batch size, and aligns with the KL div math definition.'mean' will be changed "
-                  "to behave the same as 'batchmean' in the next major release.")
+        warn_user("reduction: 'mean' divides the total loss by both the batch size and the support size."
+                  "'batchmean' divides only by the batch size, and aligns with the KL div math definition."
+                  "'mean' will be changed to behave the same as 'batchmean' in the next major release.")
     reduction = translated(reduction, size_average, reduce)
     wanted: Any = target
     if log_target:

@@ -49,23 +49,24 @@ class Network(TensorBase):
             return linear.linear(self, weight, bias)
         return weight(self)
 
-    def max_pool1d(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, dilation: Sizes = 1,
-                   ceil_mode: bool = False, return_indices: bool = False) -> Any:
+    def max_pool1d(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0,
+                   dilation: Sizes = 1, ceil_mode: bool = False, return_indices: bool = False) -> Any:
         """The largest element of each window of the last axis."""
         return pooling.max_pool(self, kernel_size, stride, padding, dilation, ceil_mode, return_indices, 1)
 
-    def max_pool2d(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, dilation: Sizes = 1,
-                   ceil_mode: bool = False, return_indices: bool = False) -> Any:
+    def max_pool2d(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0,
+                   dilation: Sizes = 1, ceil_mode: bool = False, return_indices: bool = False) -> Any:
         """The largest element of each window of the last two axes."""
         return pooling.max_pool(self, kernel_size, stride, padding, dilation, ceil_mode, return_indices, 2)
 
-    def max_pool3d(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, dilation: Sizes = 1,
-                   ceil_mode: bool = False, return_indices: bool = False) -> Any:
+    def max_pool3d(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0,
+                   dilation: Sizes = 1, ceil_mode: bool = False, return_indices: bool = False) -> Any:
         """The largest element of each window of the last three axes."""
         return pooling.max_pool(self, kernel_size, stride, padding, dilation, ceil_mode, return_indices, 3)
 
-    def avg_pool2d(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, ceil_mode: bool = False,
-                   count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
+    def avg_pool2d(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0,
+                   ceil_mode: bool = False, count_include_pad: bool = True,
+                   divisor_override: int | None = None) -> Tensor:
         """The mean of each window of the last two axes."""
         return pooling.average_pool(
             self, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, 2)

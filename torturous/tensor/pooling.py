@@ -22,8 +22,8 @@ Sizes = int | Sequence[int]
 class _Windows:
     """The windows of one pooling call: their attributes, and the shape of the result."""
 
-    def __init__(self, name: str, x: TensorBase, kernel: Sizes, stride: Sizes | None, padding: Sizes, dilation: Sizes,
-                 ceil_mode: bool, spatial: int) -> None:
+    def __init__(self, name: str, x: TensorBase, kernel: Sizes, stride: Sizes | None, padding: Sizes,
+                 dilation: Sizes, ceil_mode: bool, spatial: int) -> None:
         if not isinstance(x, TensorBase):
             raise TypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(x).__name__}")
         if x.dtype is dtypes.bool_:
@@ -36,21 +36,25 @@ class _Windows:
         self.dilation = tuple_of(dilation, spatial, "dilation")
         if len(x.shape) not in (spatial + 1, spatial + 2) or 0 in x.shape[-spatial - 1:]:
             raise RuntimeError(
-                f"{name}: Expected {spatial + 1}D or {spatial + 2}D (batch mode) tensor with optional 0 dim batch size "
-                f"for input, but got: {describe(x.shape)}")
+                f"{name}: Expected {spatial + 1}D or {spatial + 2}D (batch mode) tensor with optional 0 dim "
+                f"batch size for input, but got: {describe(x.shape)}")
         for axis in range(spatial):
             self._check(axis)
         lead = x.shape[:-spatial]
-        self.out: Shape = (*lead, *(self._size(x, axis - spatial, axis, ceil_mode) for axis in range(spatial)))
+        counts = [self._size(x, axis - spatial, axis, ceil_mode) for axis in range(spatial)]
+        self.out: Shape = (*lead, *counts)
 
     def _check(self, axis: int) -> None:
         kernel, padding = self.kernel[axis], self.padding[axis]
         if kernel <= 0:
-            raise RuntimeError(f"{self.name}: kernel size should be greater than zero, but got {list(self.kernel)}")
+            raise RuntimeError(f"{self.name}: kernel size should be greater than zero, but got "
+                               f"{list(self.kernel)}")
         if self.stride[axis] <= 0:
-            raise RuntimeError(f"{self.name}: stride should be greater than zero, but got {list(self.stride)}")
+            raise RuntimeError(f"{self.name}: stride should be greater than zero, but got "
+                               f"{list(self.stride)}")
         if self.dilation[axis] <= 0:
-            raise RuntimeError(f"{self.name}: dilation should be greater than zero, but got {list(self.dilation)}")
+            raise RuntimeError(f"{self.name}: dilation should be greater than zero, but got "
+                               f"{list(self.dilation)}")
         if padding < 0:
             raise RuntimeError(f"{self.name}: pad must be non-negative, but got pad: {padding}")
         if padding > ((kernel - 1) * self.dilation[axis] + 1) // 2:
@@ -68,7 +72,8 @@ class _Windows:
         if count < 1:
             raise RuntimeError(
                 f"{self.name}: Given input size: {describe(x.shape)}, calculated output size along axis "
-                f"{len(x.shape) + axis} is {count}: Output size is too small for kernel_size={list(self.kernel)}")
+                f"{len(x.shape) + axis} is {count}: Output size is too small for "
+                f"kernel_size={list(self.kernel)}")
         return count
 
     @property
@@ -88,8 +93,8 @@ def max_pool(x: TensorBase, kernel_size: Sizes, stride: Sizes | None, padding: S
              ceil_mode: bool, return_indices: bool, spatial: int) -> Any:
     """The largest element of each window of the last `spatial` axes; x is (N, C, …) or (C, …).
 
-    With `return_indices` also where each was found in the flattened windowed axes (int64). NaN counts as largest.
-    RuntimeError names what does not fit.
+    With `return_indices` also where each was found in the flattened windowed axes (int64). NaN is the
+    largest. RuntimeError names what does not fit.
     """
     windows = _Windows(f"max_pool{spatial}d", x, kernel_size, stride, padding, dilation, ceil_mode, spatial)
     largest = apply_typed(MAX_POOL, windows.out, x.dtype, x, attributes=windows.attributes)
@@ -107,7 +112,8 @@ def average_pool(x: TensorBase, kernel_size: Sizes, stride: Sizes | None, paddin
     name = f"avg_pool{spatial}d"
     windows = _Windows(name, x, kernel_size, stride, padding, 1, ceil_mode, spatial)
     if not x.dtype.is_floating_point:
-        raise UnsupportedError(f"{name} of {x.dtype.name}: only floating dtypes are supported; convert with .float()")
+        raise UnsupportedError(f"{name} of {x.dtype.name}: only floating dtypes are supported; convert with "
+                               ".float()")
     if divisor_override == 0:
         raise RuntimeError(f"{name}: divisor must be not zero")
     divisor = divisor_override
@@ -121,16 +127,19 @@ def average_pool(x: TensorBase, kernel_size: Sizes, stride: Sizes | None, paddin
 
 def adaptive_pool(name: str, x: TensorBase, output_size: Any, spatial: int) -> tuple[int, ...]:
     """The kernel with which pooling gives `output_size`; UnsupportedError where windows would be unequal."""
-    sizes = (output_size,) * spatial if output_size is None or isinstance(output_size, int) else tuple(output_size)
+    single = output_size is None or isinstance(output_size, int)
+    sizes = (output_size,) * spatial if single else tuple(output_size)
     if len(sizes) != spatial:
         raise RuntimeError(f"{name}: output_size must be {spatial} numbers, got {list(sizes)}")
     if len(x.shape) not in (spatial + 1, spatial + 2):
-        raise RuntimeError(f"{name}: Expected {spatial + 1}D or {spatial + 2}D tensor, but got {describe(x.shape)}")
+        raise RuntimeError(f"{name}: Expected {spatial + 1}D or {spatial + 2}D tensor, but got "
+                           f"{describe(x.shape)}")
     kernel = []
     for size, wanted in zip(x.shape[-spatial:], sizes, strict=True):
         wanted = size if wanted is None else wanted
         if wanted <= 0 or size % wanted:
             raise UnsupportedError(
-                f"{name}: output sizes must divide the input's, got {list(sizes)} for input {describe(x.shape)}")
+                f"{name}: output sizes must divide the input's, got {list(sizes)} for input "
+                f"{describe(x.shape)}")
         kernel.append(size // wanted)
     return tuple(kernel)

@@ -1,7 +1,7 @@
 """Random tensors: the numbers that PyTorch's CPU generator gives for the same seed, bit for bit.
 
-Uniform numbers, integers of less than 28 bits and Bernoulli trials are recorded like any other operation; the other
-distributions compute the generator's state and draw on the host (`core.distributions`).
+Uniform numbers, integers of less than 28 bits and Bernoulli trials are recorded like any other operation; the
+other distributions compute the generator's state and draw on the host (`core.distributions`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MOST_RECORDED = 1 << 28
 """Ranges of integers below this take one word each, and are recorded."""
 
 
-# Values --------------------------------------------------------------------------------------------------------------
+# Values -----------------------------------------------------------------------------------------------------
 def _host(generator: Generator | None, draw: Callable[..., NDArray[Any]], *arguments: Any) -> Tensor:
     with chosen(generator).host() as twister:
         values = draw(twister, *arguments)
@@ -63,7 +63,8 @@ def _bernoulli(shape: Shape, dtype: DType, p: float, generator: Generator | None
     return apply_typed(BERNOULLI, shape, dtype, chosen(generator).raw(2 * prod(shape)), float(p))
 
 
-def _integers(shape: Shape, dtype: DType, low: int | None, high: int | None, generator: Generator | None) -> Tensor:
+def _integers(shape: Shape, dtype: DType, low: int | None, high: int | None,
+              generator: Generator | None) -> Tensor:
     small = low is not None and high is not None and high - low < MOST_RECORDED
     if not small or dtype.is_floating_point or dtype is dtypes.bool_:
         return _host(generator, discrete_distributions.integers, shape, dtype, low, high)
@@ -72,9 +73,9 @@ def _integers(shape: Shape, dtype: DType, low: int | None, high: int | None, gen
     return apply_typed(INTEGERS, shape, dtype, chosen(generator).raw(prod(shape)), high - low, low)
 
 
-# In place ------------------------------------------------------------------------------------------------------------
+# In place ---------------------------------------------------------------------------------------------------
 def _filled(t: TensorBase, name: str, make: Callable[[Shape], Tensor]) -> Tensor:
-    """Fills t with what `make` draws for a shape: PyTorch fills in the order of memory, whatever the strides."""
+    """Fills t with what `make` draws for a shape: in the order of memory, whatever the strides."""
     t._writable()
     t._came_round(user_place())
     if 0 in t.shape:
@@ -105,7 +106,7 @@ class Random(TensorBase):
 
     def random_(self, from_: int | None = None, to: int | None = None, *,
                 generator: Generator | None = None) -> Tensor:
-        """Integers: `random_(low, high)` in [low, high), `random_(high)` in [0, high), else all the dtype holds."""
+        """Integers in [low, high) by `random_(low, high)`, in [0, high) by `random_(high)`, else any."""
         if from_ is not None and to is None:
             from_, to = 0, from_
         return _filled(self, "random", lambda shape: _integers(shape, self.dtype, from_, to, generator))
@@ -117,8 +118,8 @@ class Random(TensorBase):
         if not p.dtype.is_floating_point:
             raise RuntimeError(f"bernoulli_: probabilities must be floating, got {p.dtype.name}")
         if not is_contiguous(tuple(self.shape), self.strides):
-            raise UnsupportedError("bernoulli_ with a tensor of probabilities needs a contiguous tensor: fill a "
-                                   "contiguous one and copy_ it")
+            raise UnsupportedError("bernoulli_ with a tensor of probabilities needs a contiguous tensor: fill "
+                                   "one and copy_ it")
         values = computed_values(p)
         return _filled(self, "bernoulli", lambda shape: _host(
             generator, distributions.bernoulli, shape, self.dtype, values))
@@ -154,14 +155,15 @@ class Random(TensorBase):
         return _filled(self, name, lambda shape: _host(generator, draw, shape, self.dtype, *parameters))
 
 
-# New tensors ---------------------------------------------------------------------------------------------------------
+# New tensors ------------------------------------------------------------------------------------------------
 def _shape(name: str, size: Sequence[Any]) -> Shape:
     if len(size) == 1 and isinstance(size[0], (tuple, list)):
         size = size[0]
     shape = tuple(int(extent) for extent in size)
     for extent in shape:
         if extent < 0:
-            raise RuntimeError(f"Trying to create tensor with negative dimension {extent}: {list(shape)} ({name})")
+            raise RuntimeError(f"Trying to create tensor with negative dimension {extent}: {list(shape)} "
+                               f"({name})")
     return shape
 
 
@@ -184,13 +186,14 @@ def randn(*size: Any, generator: Generator | None = None, dtype: DType | None = 
           requires_grad: bool = False) -> Tensor:
     """Standard normal, of the given shape."""
     dtype = dtype or dtypes.default_float()
-    return _placed(_host(generator, distributions.normal, _shape("randn", size), dtype), device, requires_grad)
+    values = _host(generator, distributions.normal, _shape("randn", size), dtype)
+    return _placed(values, device, requires_grad)
 
 
 def randint(*bounds_and_size: Any, low: int | None = None, high: int | None = None, size: Any = None,
             generator: Generator | None = None, dtype: DType | None = None, device: Any = None,
             requires_grad: bool = False) -> Tensor:
-    """`randint(high, size)` or `randint(low, high, size)`: integers in [low, high), int64 unless a dtype is given."""
+    """`randint(high, size)` or `randint(low, high, size)`: integers in [low, high), by default int64."""
     given = list(bounds_and_size)
     if size is None and given and isinstance(given[-1], (tuple, list)):
         size = given.pop()
@@ -236,8 +239,8 @@ def randint_like(input: TensorBase, *bounds: int, low: int = 0, high: int | None
         low, high = bounds
     elif len(bounds) == 1:
         low, high = (low, bounds[0]) if high is None else (bounds[0], high)
-    return randint(low=low, high=high, size=tuple(input.shape), generator=generator, dtype=dtype or input.dtype,
-                   device=device, requires_grad=requires_grad)
+    return randint(low=low, high=high, size=tuple(input.shape), generator=generator,
+                   dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
 def normal(mean: float | TensorBase, std: float | TensorBase = 1.0, size: Any = None, *,
@@ -248,8 +251,8 @@ def normal(mean: float | TensorBase, std: float | TensorBase = 1.0, size: Any = 
     if not tensors:
         if size is None:
             raise TypeError("normal() needs a size where mean and std are numbers")
-        drawn = _host(generator, distributions.normal, _shape("normal", (size,)), dtype or dtypes.default_float(),
-                      mean, std)
+        dtype = dtype or dtypes.default_float()
+        drawn = _host(generator, distributions.normal, _shape("normal", (size,)), dtype, mean, std)
         return _placed(drawn, device, requires_grad)
     if size is not None:
         raise TypeError("normal() takes no size where mean or std is a tensor")
@@ -264,18 +267,18 @@ def normal(mean: float | TensorBase, std: float | TensorBase = 1.0, size: Any = 
 
 
 def bernoulli(input: TensorBase, p: float | None = None, *, generator: Generator | None = None) -> Tensor:
-    """1 with the probabilities in `input`, or all with the probability `p`, else 0; the input's shape and dtype."""
+    """1 with the probabilities in `input`, or with the probability `p`, else 0; like `input`."""
     if p is not None:
         return _bernoulli(tuple(input.shape), input.dtype, p, generator)
     if not input.dtype.is_floating_point:
-        raise NotImplementedError(f"\"bernoulli_tensor_cpu_p_\" not implemented for {input.dtype.name}: it needs a "
-                                  "floating dtype")
+        raise NotImplementedError(f"\"bernoulli_tensor_cpu_p_\" not implemented for {input.dtype.name}: it "
+                                  "needs a floating dtype")
     values = np.ascontiguousarray(computed_values(input))
     return _host(generator, distributions.bernoulli, values.shape, input.dtype, values)
 
 
 def multinomial(input: TensorBase, num_samples: int, replacement: bool = False, *,
                 generator: Generator | None = None) -> Tensor:
-    """Indices drawn with the weights in each row of `input` (C) or (N, C): int64 (num_samples) or (N, num_samples)."""
+    """Indices drawn with the weights in each row of `input` (C) or (N, C): int64 (…, num_samples)."""
     values = np.ascontiguousarray(computed_values(input))
     return _host(generator, discrete_distributions.multinomial, values, num_samples, replacement)

@@ -89,7 +89,8 @@ class Stretch:
         """Appends the rows; gives the rows visited, the gradients that leave the tape, and those of targets."""
         pending = context.record
         freed = tape.freed
-        if freed and any(index < len(freed) and freed[index] and tape.reads_of(index) for index in self.visited):
+        if freed and any(index < len(freed) and freed[index] and any(True for _ in tape.reads_of(index))
+                         for index in self.visited):
             raise RuntimeError(AGAIN)
         if tape.versions:
             for index, name in self.reads:

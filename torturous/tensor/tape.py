@@ -48,8 +48,8 @@ class CustomNode:
     first: int
     count: int
 
-    def run(self, gradients: Sequence[Tensor | None], create_graph: bool) -> Sequence[Tensor | None]:
-        """The gradients of the function's tensor operands, in their order."""
+    def run(self, gradients: Sequence[Tensor | None], tape: Record, create_graph: bool) -> Sequence[Tensor | None]:
+        """The gradients of the function's tensor operands, in their order; `tape` is where its rows are now."""
         raise NotImplementedError
 
     def release(self) -> None:

@@ -27,7 +27,7 @@ def of_array(array: NDArray[Any], dtype: DType) -> Tensor:
 
 
 def known_values(t: TensorBase) -> NDArray[Any] | None:
-    """A tensor's present values if they have been computed, to be read at once and then dropped; else None."""
+    """A tensor's present values if they have been computed, to be read at once and dropped; else None."""
     storage = t.storage
     if storage.pending or storage.buffer is None:
         return None
