@@ -25,8 +25,9 @@ FLOATS = [dtype for dtype in dtypes.ALL if dtype.is_floating_point]
 def check(case: Case, *sizes: tuple[int, ...], tolerance: float = 0.0) -> None:
     """Runs a case at three sizes under every setting.
 
-    The first size is compiled with constants, the second makes a symbolic plan and the third must use it (on other
-    instruction sets than the native one, the first alone). Results must be those of the interpreter (within `tolerance` units of the last place) and the same for all settings.
+    The first size is compiled with constants, the second makes a symbolic plan and the third must use it (on
+    other instruction sets than the native one, the first alone). Results must be those of the interpreter (within
+    `tolerance` units of the last place) and the same for all settings.
     """
     first: list[list[np.ndarray]] = []
     for name, configuration in CONFIGURATIONS.items():
@@ -43,7 +44,9 @@ def check(case: Case, *sizes: tuple[int, ...], tolerance: float = 0.0) -> None:
                 if len(first) <= number:
                     first.append(got)
                     agree(label, got, program.interpreted(outputs), outputs, tolerance)
-                assert_same(f"{label}, against {next(iter(CONFIGURATIONS))}", got, first[number], described(outputs))
+                assert_same(
+                    f"{label}, against {next(iter(CONFIGURATIONS))}", got, first[number], described(outputs)
+                )
 
 
 def described(outputs: Sequence[Value]) -> list[str]:
@@ -52,19 +55,28 @@ def described(outputs: Sequence[Value]) -> list[str]:
     return [lines[value.index] for value in outputs]
 
 
-def agree(label: str, got: Sequence[np.ndarray], want: Sequence[np.ndarray], outputs: Sequence[Value],
-          tolerance: float) -> None:
+def agree(
+    label: str,
+    got: Sequence[np.ndarray],
+    want: Sequence[np.ndarray],
+    outputs: Sequence[Value],
+    tolerance: float,
+) -> None:
     names = described(outputs)
     if not tolerance:
         assert_same(f"{label}, against NumPy", got, want, names)
         return
-    wrong = [(ulps(g, w), name) for g, w, name in zip(got, want, names, strict=True) if ulps(g, w) > tolerance]
+    wrong = [
+        (ulps(g, w), name) for g, w, name in zip(got, want, names, strict=True) if ulps(g, w) > tolerance
+    ]
     assert not wrong, f"{label}: units of the last place: {wrong[:10]}"
 
 
-# Elementwise -----------------------------------------------------------------------------------------------------
+# Elementwise ------------------------------------------------------------------------------------------------
 RAW = (elementwise.UNIFORM53, elementwise.UNIFORM24)
-ELEMENTWISE = [op for op in BY_NAME.values() if op.kind is Kind.ELEMENTWISE and op.lower is not None and op not in RAW]
+ELEMENTWISE = [
+    op for op in BY_NAME.values() if op.kind is Kind.ELEMENTWISE and op.lower is not None and op not in RAW
+]
 NO_BOOL = (elementwise.SIGN, elementwise.POW)
 """Ops whose meaning NumPy does not have for bool."""
 
@@ -98,7 +110,7 @@ def elementwise_case(exact: bool) -> Case:
             for op in ELEMENTWISE:
                 if rounded(op, dtype) != exact:
                     continue
-                operands = [condition, a, b] if op is elementwise.WHERE else [a, b, a][:arity(op)]
+                operands = [condition, a, b] if op is elementwise.WHERE else [a, b, a][: arity(op)]
                 if op is elementwise.POW and not dtype.is_floating_point:
                     operands[1] = p.leaf(p.random.integers(0, 9, shape).astype(dtype.numpy))
                 outputs += recorded(p, op, *operands)
@@ -146,14 +158,25 @@ def test_broadcasting() -> None:
     def case(p: Program, n: int, m: int) -> list[Value]:
         a, b, row, column = p.normal(n, m), p.normal(n, m), p.normal(m), p.normal(n, 1)
         scalar, cube, empty = p.normal(), p.normal(2, 1, m), p.normal(0, m)
-        return [a + row, column * row, scalar - a, cube + a, (a + column) * (b - row) + scalar, cube.maximum(column),
-                empty + row, scalar * scalar, p.normal(1) + p.normal(1, 1), a.gt(row).where(column, scalar)]
+        return [
+            a + row,
+            column * row,
+            scalar - a,
+            cube + a,
+            (a + column) * (b - row) + scalar,
+            cube.maximum(column),
+            empty + row,
+            scalar * scalar,
+            p.normal(1) + p.normal(1, 1),
+            a.gt(row).where(column, scalar),
+        ]
 
     check(case, (3, 40), (5, 17), (33, 9))
 
 
 def test_rows_round_one_by_one() -> None:
     """A chain in half precision rounds at every row, and multiply-adds are not contracted."""
+
     def case(p: Program, n: int) -> list[Value]:
         outputs = []
         for dtype in FLOATS:
@@ -166,14 +189,14 @@ def test_rows_round_one_by_one() -> None:
 
 def test_uniforms() -> None:
     def case(p: Program, n: int) -> list[Value]:
-        words = p.leaf(p.random.integers(-2**31, 2**31, n).astype(np.int32))
-        high = p.leaf(p.random.integers(-2**31, 2**31, n).astype(np.int32))
+        words = p.leaf(p.random.integers(-(2**31), 2**31, n).astype(np.int32))
+        high = p.leaf(p.random.integers(-(2**31), 2**31, n).astype(np.int32))
         return [words.apply(elementwise.UNIFORM53, high), words.apply(elementwise.UNIFORM24)]
 
     check(case, (50,), (2,), (77,))
 
 
-# Creation and random words ------------------------------------------------------------------------------------------
+# Creation and random words ----------------------------------------------------------------------------------
 def test_creation() -> None:
     def case(p: Program, n: int, m: int) -> list[Value]:
         outputs = []
@@ -193,7 +216,8 @@ def test_random_words(position: int) -> None:
     def case(p: Program, n: int) -> list[Value]:
         state = np.append(p.random.integers(0, 2**32, 624), position).astype(np.uint32)
         words = p.leaf(state.view(np.int32)).apply_typed(
-            creation.RANDOM, (creation.STATE_WORDS + n,), dtypes.int32)
+            creation.RANDOM, (creation.STATE_WORDS + n,), dtypes.int32
+        )
         return [words, words.slice((n,), (0,), (1,), (creation.STATE_WORDS,)) + 1]
 
     check(case, (10,), (700,), (2000,))
@@ -202,27 +226,40 @@ def test_random_words(position: int) -> None:
 def test_random_words_are_those_of_the_generator() -> None:
     p = Program()
     state = np.append(p.random.integers(0, 2**32, 624), 600).astype(np.uint32)
-    value = p.leaf(state.view(np.int32)).apply_typed(creation.RANDOM, (creation.STATE_WORDS + 1000,), dtypes.int32)
+    value = p.leaf(state.view(np.int32)).apply_typed(
+        creation.RANDOM, (creation.STATE_WORDS + 1000,), dtypes.int32
+    )
     [got] = p.compiled([value])
     words = MersenneTwister(state.copy()).words(1000)
-    assert np.array_equal(got[creation.STATE_WORDS:].view(np.uint32), words)
+    assert np.array_equal(got[creation.STATE_WORDS :].view(np.uint32), words)
 
 
-# Movement ------------------------------------------------------------------------------------------------------------
+# Movement ---------------------------------------------------------------------------------------------------
 def movements(p: Program, x: Value, y: Value, n: int, m: int) -> list[Value]:
     """Every movement op of values of shape (n, m)."""
     wide = p.apply(movement.CONCATENATE, x, y, x, attributes=(0,))
     long = p.apply(movement.CONCATENATE, x, y, attributes=(1,))
     return [
-        x.permute((1, 0)), x.reshape((m * n,)), x.reshape((n, 1, m)), x.permute((1, 0)).reshape((m * n,)),
-        x.expand((3, n, m)), x.reshape((n, 1, m)).expand((n, 2, m)).reshape((2 * n, m)),
-        x.apply(movement.FLIP, attributes=(1,)), x.apply(movement.FLIP, attributes=(0, 1)),
-        x.slice((n - 1, m - 2), (0, 1), (1, 1), (1, 0)), x.slice((n, 2), (1,), (2,), (1,)),
-        x.pad((n + 3, m), 0, (0,), (1,), (2,)), x.pad((n, 2 * m + 1), 1.5, (1,), (2,), (1,)),
+        x.permute((1, 0)),
+        x.reshape((m * n,)),
+        x.reshape((n, 1, m)),
+        x.permute((1, 0)).reshape((m * n,)),
+        x.expand((3, n, m)),
+        x.reshape((n, 1, m)).expand((n, 2, m)).reshape((2 * n, m)),
+        x.apply(movement.FLIP, attributes=(1,)),
+        x.apply(movement.FLIP, attributes=(0, 1)),
+        x.slice((n - 1, m - 2), (0, 1), (1, 1), (1, 0)),
+        x.slice((n, 2), (1,), (2,), (1,)),
+        x.pad((n + 3, m), 0, (0,), (1,), (2,)),
+        x.pad((n, 2 * m + 1), 1.5, (1,), (2,), (1,)),
         x.insert(y.slice((n, 2), (1,), (1,), (0,)), (1,), (2,), (1,)),
         x.insert(y.slice((1, m), (0,), (1,), (0,)), (0,), (1,), (n - 1,)),
-        wide, long, wide.permute((1, 0)), long.slice((n, m), (1,), (1,), (2,)),
-        x.apply(movement.ALIAS), x.apply(movement.REPLACE, y),
+        wide,
+        long,
+        wide.permute((1, 0)),
+        long.slice((n, m), (1,), (1,), (2,)),
+        x.apply(movement.ALIAS),
+        x.apply(movement.REPLACE, y),
     ]
 
 
@@ -236,6 +273,7 @@ def test_movement(dtype: DType) -> None:
 
 def test_movement_of_what_is_computed() -> None:
     """Movement ops between elementwise ones become addresses; nothing is stored in between."""
+
     def case(p: Program, n: int, m: int) -> list[Value]:
         x, y = p.normal(n, m), p.normal(n, m)
         outputs = [moved * 2.0 - 1.0 for moved in movements(p, x + y, x * y, n, m)]
@@ -250,14 +288,21 @@ def test_movement_of_what_is_computed() -> None:
 def test_movement_of_nothing() -> None:
     def case(p: Program, n: int) -> list[Value]:
         x = p.normal(0, n)
-        return [x.permute((1, 0)) + 1, x.reshape((n, 0)), x.pad((2, n), 4, (0,), (1,), (1,)), x.sum((0,)), x.sum((1,)),
-                p.apply(movement.CONCATENATE, x, p.normal(2, n), attributes=(0,)), x.expand((3, 0, n)),
-                p.normal(n).slice((0,), (0,), (1,), (0,)) * 2.0]
+        return [
+            x.permute((1, 0)) + 1,
+            x.reshape((n, 0)),
+            x.pad((2, n), 4, (0,), (1,), (1,)),
+            x.sum((0,)),
+            x.sum((1,)),
+            p.apply(movement.CONCATENATE, x, p.normal(2, n), attributes=(0,)),
+            x.expand((3, 0, n)),
+            p.normal(n).slice((0,), (0,), (1,), (0,)) * 2.0,
+        ]
 
     check(case, (4,), (9,), (17,))
 
 
-# Reductions ----------------------------------------------------------------------------------------------------------
+# Reductions -------------------------------------------------------------------------------------------------
 REDUCTIONS = [op for op in BY_NAME.values() if op.kind is Kind.REDUCE]
 
 
@@ -268,9 +313,16 @@ def axes_of(rank: int) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize("dtype", dtypes.ALL, ids=str)
 def test_reductions(dtype: DType) -> None:
     """All ops over all choices of axes; NaN, infinities and signed zeros among the elements."""
+
     def case(p: Program, *shape: int) -> list[Value]:
-        x, tame = p.any(*shape, dtype=dtype), p.leaf(
-            (p.random.integers(-8, 8, shape) if dtype.signed else p.random.integers(0, 5, shape)).astype(dtype.numpy))
+        x, tame = (
+            p.any(*shape, dtype=dtype),
+            p.leaf(
+                (p.random.integers(-8, 8, shape) if dtype.signed else p.random.integers(0, 5, shape)).astype(
+                    dtype.numpy
+                )
+            ),
+        )
         choices = axes_of(3)
         outputs = []
         for number, op in enumerate(REDUCTIONS):
@@ -290,8 +342,12 @@ def test_the_order_of_long_sums(shape: tuple[int, ...]) -> None:
         x = p.normal(*shape)
         outputs = [x.sum(axes) for axes in axes_of(len(shape))]
         everything = tuple(range(len(shape)))
-        return [*outputs, (x * x + 1.0).sum(everything), x.reduce(reduction.ARGMAX, everything, False),
-                x.permute(everything[::-1]).sum((0,))]
+        return [
+            *outputs,
+            (x * x + 1.0).sum(everything),
+            x.reduce(reduction.ARGMAX, everything, False),
+            x.permute(everything[::-1]).sum((0,)),
+        ]
 
     check(case, *sizes)
 
@@ -306,8 +362,17 @@ def test_reductions_of_views_and_what_follows_them() -> None:
         halves = x.slice((n, m // 2), (1,), (2,), (1,)).sum((0, 1))
         flat = (x + y.permute((1, 0))).reshape((n * m,)).sum((0,)) * 0.5
         boxes = x.reshape((n, m, 1)).expand((n, m, 4)).sum((1, 2))
-        return [mean, centred / (spread + 1.0).sqrt(), turned + 1.0, halves, flat, boxes,
-                x.pad((n + 2, m + 2), 0, (0, 1), (1, 1), (1, 1)).sum((1,)), x.sum((0,)).sum((0,)), x.amax((0,)) - 1.0]
+        return [
+            mean,
+            centred / (spread + 1.0).sqrt(),
+            turned + 1.0,
+            halves,
+            flat,
+            boxes,
+            x.pad((n + 2, m + 2), 0, (0, 1), (1, 1), (1, 1)).sum((1,)),
+            x.sum((0,)).sum((0,)),
+            x.amax((0,)) - 1.0,
+        ]
 
     check(case, (4, 30), (6, 18), (20, 40))
 
@@ -316,16 +381,22 @@ def test_argmax_of_ties_and_nothing_smaller() -> None:
     def case(p: Program, n: int, m: int) -> list[Value]:
         same = p.leaf(np.full((n, m), -np.inf, np.float32))
         ties = p.leaf(p.random.integers(0, 2, (n, m)))
-        return [same.reduce(reduction.ARGMAX, (1,), False), same.reduce(reduction.ARGMAX, (0,), False),
-                ties.reduce(reduction.ARGMIN, (0, 1), False), ties.reduce(reduction.ARGMAX, (0,), False)]
+        return [
+            same.reduce(reduction.ARGMAX, (1,), False),
+            same.reduce(reduction.ARGMAX, (0,), False),
+            ties.reduce(reduction.ARGMIN, (0, 1), False),
+            ties.reduce(reduction.ARGMAX, (0,), False),
+        ]
 
     check(case, (3, 40), (20, 5), (7, 17))
 
 
-# Contraction ---------------------------------------------------------------------------------------------------------
+# Contraction ------------------------------------------------------------------------------------------------
 def product_of(p: Program, a: Value, b: Value, batch: int) -> Value:
     shape = (*a.shape[:-1], b.shape[-1])
-    return p.apply_typed(contraction.CONTRACT, shape, a.dtype, a, b, attributes=contraction.matrix_product(batch))
+    return p.apply_typed(
+        contraction.CONTRACT, shape, a.dtype, a, b, attributes=contraction.matrix_product(batch)
+    )
 
 
 CONTRACTED = [dtype for dtype in dtypes.ALL if dtype is not dtypes.bool_]
@@ -341,9 +412,10 @@ def test_matrix_products(dtype: DType) -> None:
 
         a, b, batch = some(m, k), some(k, n), some(3, m, k)
         return [
-            product_of(p, a, b, 0), product_of(p, b.permute((1, 0)), a.permute((1, 0)), 0),
-            product_of(p, batch, some(3, k, n), 1), product_of(p, a.reshape((1, m, k)).expand((3, m, k)), batch.permute(
-                (0, 2, 1)), 1),
+            product_of(p, a, b, 0),
+            product_of(p, b.permute((1, 0)), a.permute((1, 0)), 0),
+            product_of(p, batch, some(3, k, n), 1),
+            product_of(p, a.reshape((1, m, k)).expand((3, m, k)), batch.permute((0, 2, 1)), 1),
             p.apply_typed(macros.LINEAR, (3, m, n), dtype, batch, some(n, k), some(n)),
         ]
 
@@ -359,29 +431,43 @@ def test_long_products_add_block_by_block() -> None:
 
 def test_products_of_nothing() -> None:
     def case(p: Program, m: int, n: int) -> list[Value]:
-        return [product_of(p, p.normal(m, 0), p.normal(0, n), 0), product_of(p, p.normal(0, n), p.normal(n, m), 0)]
+        return [
+            product_of(p, p.normal(m, 0), p.normal(0, n), 0),
+            product_of(p, p.normal(0, n), p.normal(n, m), 0),
+        ]
 
     check(case, (3, 4), (5, 17), (2, 9))
 
 
 def test_fused_around_products() -> None:
     """Producers are computed where panels are read, consumers while results are in registers."""
+
     def case(p: Program, m: int, k: int, n: int) -> list[Value]:
         a, b, bias, rest = p.normal(m, k), p.normal(k, n), p.normal(n), p.normal(m, n)
         y = product_of(p, a, b, 0)
-        return [(y + bias).relu() * 2.0 + rest, product_of(p, a * 2.0 - 1.0, b.relu(), 0) - bias,
-                product_of(p, a.to(dtypes.float64), b.to(dtypes.float64), 0).to(dtypes.float32),
-                product_of(p, rest.permute((1, 0)) + bias.reshape((n, 1)), a, 0)]
+        return [
+            (y + bias).relu() * 2.0 + rest,
+            product_of(p, a * 2.0 - 1.0, b.relu(), 0) - bias,
+            product_of(p, a.to(dtypes.float64), b.to(dtypes.float64), 0).to(dtypes.float32),
+            product_of(p, rest.permute((1, 0)) + bias.reshape((n, 1)), a, 0),
+        ]
 
     check(case, (6, 20, 9), (18, 3, 33), (5, 40, 17))
 
 
 CONVOLUTIONS = [
     # spatial rank, transposed, stride, padding, dilation, groups
-    (1, False, (1,), (0,), (1,), 1), (1, False, (2,), (1,), (2,), 1), (1, True, (2,), (1,), (1,), 1),
-    (1, False, (3,), (2,), (1,), 2), (2, False, (1, 1), (1, 1), (1, 1), 1), (2, False, (2, 1), (0, 2), (1, 2), 1),
-    (2, False, (1, 2), (1, 0), (1, 1), 2), (2, True, (2, 1), (1, 0), (1, 1), 1), (2, True, (2, 2), (0, 1), (2, 1), 2),
-    (3, False, (1, 2, 1), (1, 0, 1), (1, 1, 1), 1), (3, True, (2, 1, 1), (0, 1, 0), (1, 1, 1), 1),
+    (1, False, (1,), (0,), (1,), 1),
+    (1, False, (2,), (1,), (2,), 1),
+    (1, True, (2,), (1,), (1,), 1),
+    (1, False, (3,), (2,), (1,), 2),
+    (2, False, (1, 1), (1, 1), (1, 1), 1),
+    (2, False, (2, 1), (0, 2), (1, 2), 1),
+    (2, False, (1, 2), (1, 0), (1, 1), 2),
+    (2, True, (2, 1), (1, 0), (1, 1), 1),
+    (2, True, (2, 2), (0, 1), (2, 1), 2),
+    (3, False, (1, 2, 1), (1, 0, 1), (1, 1, 1), 1),
+    (3, True, (2, 1, 1), (0, 1, 0), (1, 1, 1), 1),
 ]
 
 
@@ -394,11 +480,15 @@ def test_convolutions_and_their_gradients(what: tuple) -> None:
     def case(p: Program, batch: int, channels: int, out_channels: int, *size: int) -> list[Value]:
         size, kernel = size[:rank], (3, 2, 2)[:rank]
         if transposed:
-            result = tuple((n - 1) * s - 2 * q + d * (k - 1) + 1 for n, s, q, d, k in zip(
-                size, stride, padding, dilation, kernel, strict=True))
+            result = tuple(
+                (n - 1) * s - 2 * q + d * (k - 1) + 1
+                for n, s, q, d, k in zip(size, stride, padding, dilation, kernel, strict=True)
+            )
         else:
-            result = tuple((n + 2 * q - d * (k - 1) - 1) // s + 1 for n, s, q, d, k in zip(
-                size, stride, padding, dilation, kernel, strict=True))
+            result = tuple(
+                (n + 2 * q - d * (k - 1) - 1) // s + 1
+                for n, s, q, d, k in zip(size, stride, padding, dilation, kernel, strict=True)
+            )
         channels, out_channels = channels * groups, out_channels * groups
         x = p.normal(batch, channels, *size)
         shape = (channels, out_channels // groups) if transposed else (out_channels, channels // groups)
@@ -414,24 +504,65 @@ def test_convolutions_and_their_gradients(what: tuple) -> None:
     check(case, (2, 3, 5, 7, 10, 5), (3, 4, 2, 13, 9, 8), (4, 2, 6, 9, 14, 11))
 
 
-# Windows -------------------------------------------------------------------------------------------------------------
-POOLS = [((2,), (2,), (0,), (1,)), ((3,), (1,), (1,), (1,)), ((2, 2), (2, 2), (0, 0), (1, 1)),
-         ((3, 2), (2, 1), (1, 0), (1, 2)), ((2, 2, 3), (2, 1, 2), (1, 0, 1), (1, 1, 1))]
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 2)], ids=str)
+def test_convolutions_with_samples_in_lanes(kernel: tuple[int, int]) -> None:
+    """Few channels and whole vectors of samples: values in between lie with the batch innermost."""
+
+    def case(p: Program, batch: int, channels: int, hidden: int, size: int) -> list[Value]:
+        first, second = size - kernel[0] + 1, size - kernel[1] + 1
+        at = (False, (1, 1), (0, 0), (1, 1), 1)
+        f32 = dtypes.float32
+        x, weight, bias = (
+            p.normal(batch, channels, size, size),
+            p.normal(hidden, channels, *kernel),
+            p.normal(hidden),
+        )
+        y = p.apply_typed(
+            macros.CONVOLUTION, (batch, hidden, first, second), f32, x, weight, bias, attributes=at
+        )
+        pool = ((2, 2), (2, 2), (0, 0), (1, 1))
+        pooled = p.apply_typed(
+            macros.MAX_POOL, (batch, hidden, first // 2, second // 2), f32, y.relu(), attributes=pool
+        )
+        flat = pooled.reshape((batch, hidden * (first // 2) * (second // 2)))
+        g = y.relu() * 0.5
+        return [
+            flat + 1.0,
+            y.sum((0, 2, 3)),
+            p.apply_typed(macros.CONVOLUTION_WEIGHT, weight.shape, f32, g, x, attributes=at),
+            p.apply_typed(macros.CONVOLUTION_INPUT, x.shape, f32, g, weight, attributes=at),
+        ]
+
+    check(case, (16, 2, 3, 9), (16, 3, 6, 13), (16, 4, 5, 11))
+    check(case, (32, 3, 5, 12))
+
+
+# Windows ----------------------------------------------------------------------------------------------------
+POOLS = [
+    ((2,), (2,), (0,), (1,)),
+    ((3,), (1,), (1,), (1,)),
+    ((2, 2), (2, 2), (0, 0), (1, 1)),
+    ((3, 2), (2, 1), (1, 0), (1, 2)),
+    ((2, 2, 3), (2, 1, 2), (1, 0, 1), (1, 1, 1)),
+]
 
 
 @pytest.mark.parametrize("at", POOLS, ids=str)
 def test_pooling(at: tuple) -> None:
     def case(p: Program, lead: int, *size: int) -> list[Value]:
         kernel, stride, padding, dilation = at
-        size = size[:len(kernel)]
-        out = tuple((n + 2 * q - d * (k - 1) - 1) // s + 1 for n, s, q, d, k in zip(
-            size, stride, padding, dilation, kernel, strict=True))
+        size = size[: len(kernel)]
+        out = tuple(
+            (n + 2 * q - d * (k - 1) - 1) // s + 1
+            for n, s, q, d, k in zip(size, stride, padding, dilation, kernel, strict=True)
+        )
         x = p.leaf(p.random.integers(-3, 4, (lead, 2, *size)).astype(np.float32))  # with ties
         g = p.normal(lead, 2, *out)
         f32 = dtypes.float32
         tap = p.apply_typed(macros.MAX_POOL_TAP, g.shape, dtypes.int32, x, attributes=at)
         return [
-            p.apply_typed(macros.MAX_POOL, g.shape, f32, x, attributes=at), tap,
+            p.apply_typed(macros.MAX_POOL, g.shape, f32, x, attributes=at),
+            tap,
             p.apply_typed(macros.MAX_UNPOOL, x.shape, f32, g, tap, attributes=at),
             p.apply_typed(macros.MAX_PICK, g.shape, f32, x, tap, attributes=at),
             p.apply_typed(macros.WINDOW_SUM, g.shape, f32, x, attributes=at),
@@ -443,19 +574,25 @@ def test_pooling(at: tuple) -> None:
     check(case, (2, 8, 6, 12), (3, 12, 10, 6), (4, 6, 8, 9))
 
 
-# Gather and scatter --------------------------------------------------------------------------------------------------
+# Gather and scatter -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("dtype", [d for d in dtypes.ALL if d is not dtypes.bool_], ids=str)
 def test_gather_and_scatter(dtype: DType) -> None:
     def case(p: Program, n: int, m: int, k: int) -> list[Value]:
-        x = p.leaf(p.random.integers(0, 9, (n, m, 3)).astype(dtype.numpy) / dtype.numpy.type(1)
-                   if dtype.is_floating_point else p.random.integers(0, 9, (n, m, 3)).astype(dtype.numpy))
+        x = p.leaf(
+            p.random.integers(0, 9, (n, m, 3)).astype(dtype.numpy) / dtype.numpy.type(1)
+            if dtype.is_floating_point
+            else p.random.integers(0, 9, (n, m, 3)).astype(dtype.numpy)
+        )
         outputs = []
         for axis, size in enumerate((n, m, 3)):
             for kind in (np.int64, np.int32):
                 index = p.leaf(p.random.integers(0, size, (k, 2)).astype(kind))
                 taken = x.apply(indexing.TAKE, index, attributes=(axis,))
-                outputs += [taken, (x * 2).apply(indexing.TAKE, index, attributes=(axis,)) + 1,
-                            x.apply(indexing.TAKE_ADD, index, taken + 1, attributes=(axis,))]
+                outputs += [
+                    taken,
+                    (x * 2).apply(indexing.TAKE, index, attributes=(axis,)) + 1,
+                    x.apply(indexing.TAKE_ADD, index, taken + 1, attributes=(axis,)),
+                ]
             shape = [n, m, 3]
             shape[axis] = k
             along = p.leaf(p.random.integers(0, size, shape))
@@ -477,13 +614,21 @@ def test_an_index_out_of_range_is_reported(bad: int) -> None:
         p.compiled([x.apply(indexing.TAKE_ADD, index, p.normal(4, 3), attributes=(0,))])
 
 
-# Macros --------------------------------------------------------------------------------------------------------------
+# Macros -----------------------------------------------------------------------------------------------------
 def test_softmax() -> None:
     """Through functions, so near NumPy and equal to themselves."""
+
     def case(p: Program, n: int, m: int) -> list[Value]:
         x, g = p.normal(n, m), p.normal(n, m)
-        soft, log_soft = p.apply(macros.SOFTMAX, x, attributes=(1,)), p.apply(macros.LOG_SOFTMAX, x, attributes=(0,))
-        return [soft, log_soft, p.apply(macros.SOFTMAX_BACKWARD, g, soft, attributes=(1,)) + 100.0,
-                p.apply(macros.LOG_SOFTMAX_BACKWARD, g, log_soft, attributes=(0,)) + 100.0]
+        soft, log_soft = (
+            p.apply(macros.SOFTMAX, x, attributes=(1,)),
+            p.apply(macros.LOG_SOFTMAX, x, attributes=(0,)),
+        )
+        return [
+            soft,
+            log_soft,
+            p.apply(macros.SOFTMAX_BACKWARD, g, soft, attributes=(1,)) + 100.0,
+            p.apply(macros.LOG_SOFTMAX_BACKWARD, g, log_soft, attributes=(0,)) + 100.0,
+        ]
 
     check(case, (4, 10), (9, 33), (20, 17), tolerance=16.0)

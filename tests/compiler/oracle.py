@@ -14,7 +14,7 @@ from torturous.core import dtypes, settings
 from torturous.core.dtypes import DType
 from torturous.ir.interpret import interpret
 from torturous.ir.op import Op, type_number
-from torturous.ir.record import Record
+from torturous.ir.record import LEAF, Record
 from torturous.ir.value import Value
 from torturous.runtime import realize
 from torturous.runtime.buffers import allocate
@@ -52,14 +52,19 @@ class Program:
         return self.value(self.record.apply(op, attributes, codes, None, False))
 
     def apply_typed(
-        self, op: Op, shape: tuple[int, ...], dtype: DType, *operands: Value | bool | int | float,
+        self,
+        op: Op,
+        shape: tuple[int, ...],
+        dtype: DType,
+        *operands: Value | bool | int | float,
         attributes: tuple = (),
     ) -> Value:
         codes = [o.index if isinstance(o, Value) else self.record.slot(o) for o in operands]
         return self.value(
-            self.record.apply_typed(op, attributes, type_number(tuple(shape), dtype), codes, None, False))
+            self.record.apply_typed(op, attributes, type_number(tuple(shape), dtype), codes, None, False)
+        )
 
-    # Leaves of random numbers ----------------------------------------------------------------------------------
+    # Leaves of random numbers -------------------------------------------------------------------------------
     def normal(self, *shape: int, dtype: DType = dtypes.float32) -> Value:
         return self.leaf(self.random.standard_normal(shape).astype(dtype.numpy))
 
@@ -67,7 +72,7 @@ class Program:
         """Numbers of a dtype with what is special about it: signed zeros, infinities, NaN, extremes."""
         return self.leaf(anything(self.random, shape, dtype))
 
-    # Running ---------------------------------------------------------------------------------------------------
+    # Running ------------------------------------------------------------------------------------------------
     def compiled(self, outputs: Sequence[Value]) -> list[np.ndarray]:
         rows = tuple(value.index for value in outputs)
         bound = realize.bind(self.record, rows)
@@ -79,7 +84,7 @@ class Program:
 
     def interpreted(self, outputs: Sequence[Value]) -> list[np.ndarray]:
         expanded = expand(self.record, [value.index for value in outputs])
-        rows = [row for row, (number, *_) in enumerate(expanded.record.rows) if number == 0]
+        rows = [row for row, (number, *_) in enumerate(expanded.record.rows) if number == LEAF.number]
         arrays = dict(zip(rows, [self.arrays[leaf] for leaf in expanded.leaves], strict=True))
         return interpret(expanded.record, arrays, expanded.outputs)
 
@@ -90,7 +95,9 @@ def anything(random: np.random.Generator, shape: Sequence[int], dtype: DType) ->
         return random.random(shape) < 0.5
     if dtype.is_floating_point:
         usual = random.standard_normal(shape) * 10.0 ** random.integers(-3, 4, shape)
-        special = np.array([0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -3.5, np.inf, -np.inf, np.nan, 1e-8, 65504.0, 1e-40, 3e9])
+        special = np.array(
+            [0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -3.5, np.inf, -np.inf, np.nan, 1e-8, 65504.0, 1e-40, 3e9]
+        )
     else:
         usual = random.integers(0 if dtype is dtypes.uint8 else -100, 100, shape)
         limits = np.iinfo(dtype.numpy)
@@ -122,14 +129,19 @@ def describe_difference(label: str, got: np.ndarray, want: np.ndarray) -> str:
     both_nan = np.isnan(got.astype(float)) & np.isnan(want.astype(float))
     places = np.argwhere(different & ~both_nan)
     first = tuple(places[0]) if len(places) else ()
-    return (f"{label}: {len(places)} of {got.size} differ in {got.dtype}{got.shape}, first at {tuple(map(int, first))}: "
-            f"{got[first].astype(wide)!r} instead of {want[first].astype(wide)!r}")
+    return (
+        f"{label}: {len(places)} of {got.size} differ in {got.dtype}{got.shape}, first at {tuple(map(int, first))}: "
+        f"{got[first].astype(wide)!r} instead of {want[first].astype(wide)!r}"
+    )
 
 
-def assert_same(label: str, got: Sequence[np.ndarray], want: Sequence[np.ndarray], names: Sequence[str] = ()) -> None:
+def assert_same(
+    label: str, got: Sequence[np.ndarray], want: Sequence[np.ndarray], names: Sequence[str] = ()
+) -> None:
     wrong = [
         describe_difference(f"{label}, output {number} {names[number] if names else ''}", g, w)
-        for number, (g, w) in enumerate(zip(got, want, strict=True)) if not same_bits(g, w)
+        for number, (g, w) in enumerate(zip(got, want, strict=True))
+        if not same_bits(g, w)
     ]
     assert not wrong, "\n".join(wrong[:20])
 
@@ -148,7 +160,7 @@ def ulps(got: np.ndarray, want: np.ndarray) -> float:
     return float(np.max(np.where(np.isnan(distance), np.inf, distance)))
 
 
-# Settings ----------------------------------------------------------------------------------------------------------
+# Settings ---------------------------------------------------------------------------------------------------
 def lane_targets() -> list[str]:
     """The instruction sets, other than the native one, that this machine can run."""
     names = []
@@ -162,10 +174,17 @@ def lane_targets() -> list[str]:
 
 
 @contextmanager
-def configured(fuse: bool = True, target: str = "native", pieces: bool = False, threads: int | None = None
-               ) -> Iterator[None]:
+def configured(
+    fuse: bool = True, target: str = "native", pieces: bool = False, threads: int | None = None
+) -> Iterator[None]:
     """Settings for a while. `pieces` cuts work as finely as it goes and lets all threads have at it."""
-    before = settings.fuse.value, settings.target.value, realize.GRAIN, realize.SERIAL_COST, realize.workers().count
+    before = (
+        settings.fuse.value,
+        settings.target.value,
+        realize.GRAIN,
+        realize.SERIAL_COST,
+        realize.workers().count,
+    )
     settings.fuse.value, settings.target.value = fuse, target
     caches = (realize._bound, realize._realizations)  # of plans cut into pieces of the usual size
     kept = [dict(cache) for cache in caches] if pieces else []

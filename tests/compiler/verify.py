@@ -16,7 +16,7 @@ class InvalidPlan(AssertionError):
 
 
 def verify(plan: Plan) -> None:
-    """Raises InvalidPlan if a value is read before it is written, written twice, or overwritten while alive."""
+    """Raises InvalidPlan if a value is read before it is written, written twice or lost while alive."""
     written = dict.fromkeys(plan.leaves, -1)
     last_read: dict[Node, int] = {}
     for level, kernels in enumerate(plan.memory.levels):
@@ -54,7 +54,9 @@ def _verify_axes(kernel) -> None:  # type: ignore[no-untyped-def]
     for address in addresses:
         for axis in address.terms:
             if axis >= loops or ~axis >= len(kernel.derived):
-                raise InvalidPlan(f"an address steps along axis {axis}, which the kernel does not have:\n{kernel}")
+                raise InvalidPlan(
+                    f"an address steps along axis {axis}, which the kernel does not have:\n{kernel}"
+                )
     if not kernel.stores or not list(walk(roots(kernel))):
         raise InvalidPlan(f"a kernel that stores nothing:\n{kernel}")
 
@@ -67,8 +69,17 @@ def _verify_memory(plan: Plan, written: dict[Node, int], last_read: dict[Node, i
         size = plan.graph.hint(product(node.shape)) * node.dtype.itemsize
         if offsets[slot] + size + PADDING > length:
             raise InvalidPlan(f"{node} reaches beyond the arena")
-        lives.append((offsets[slot], offsets[slot] + size, written[node], last_read.get(node, written[node]), node))
-    for (start, end, first, last, node), (other_start, other_end, other_first, other_last, other) in combinations(
-            lives, 2):
+        lives.append(
+            (offsets[slot], offsets[slot] + size, written[node], last_read.get(node, written[node]), node)
+        )
+    for (start, end, first, last, node), (
+        other_start,
+        other_end,
+        other_first,
+        other_last,
+        other,
+    ) in combinations(lives, 2):
         if start < other_end and other_start < end and first <= other_last and other_first <= last:
-            raise InvalidPlan(f"{node} and {other} share memory and are both alive on level {max(first, other_first)}")
+            raise InvalidPlan(
+                f"{node} and {other} share memory and are both alive on level {max(first, other_first)}"
+            )

@@ -52,8 +52,10 @@ def assert_close(mine: Any, theirs: torch.Tensor, what: str = "", scale: float =
 def check(call: Callable[..., Any], *arrays: Any, dtype: str = "float64", scale: float = 1.0) -> None:
     """`call(F, *tensors)` gives the same in both, and so do the gradients of the floating arrays."""
     rng = np.random.default_rng(99)
-    pairs = [both(a, dtype if np.asarray(a).dtype.kind == "f" else None, np.asarray(a).dtype.kind == "f")
-             for a in arrays]
+    pairs = [
+        both(a, dtype if np.asarray(a).dtype.kind == "f" else None, np.asarray(a).dtype.kind == "f")
+        for a in arrays
+    ]
     mine, theirs = call(F, *[p[0] for p in pairs]), call(theirs_F, *[p[1] for p in pairs])
     assert_close(mine, theirs, "value", scale)
     if not theirs.requires_grad:
@@ -69,16 +71,36 @@ def check(call: Callable[..., Any], *arrays: Any, dtype: str = "float64", scale:
 
 # Activations ------------------------------------------------------------------------------------------------
 ACTIVATIONS: list[tuple[str, dict[str, Any]]] = [
-    ("relu", {}), ("relu6", {}), ("leaky_relu", {}), ("leaky_relu", {"negative_slope": 0.3}), "
-                                                                 "("elu", {"alpha": 0.7}),
-    ("selu", {}), ("celu", {"alpha": 1.5}), ("gelu", {}), ("gelu", {"approximate": "tanh"}), ("silu", {}),
-    ("mish", {}), ("sigmoid", {}), ("tanh", {}), ("softplus", {}), "
-                                                           "("softplus", {"beta": 2.0, "threshold": 3.0}),
-    ("hardtanh", {}), ("hardtanh", {"min_val": -2.0, "max_val": 0.5}), ("hardsigmoid", {}), ("hardswish", {}),
-    ("logsigmoid", {}), ("threshold", {"threshold": 0.1, "value": 20.0}), ("softsign", {}), "
-                                                                                    "("tanhshrink", {}),
-    ("softshrink", {}), ("hardshrink", {"lambd": 1.0}), ("softmin", {"dim": 1}), ("softmax", {"dim": 0}),
-    ("log_softmax", {"dim": 1}), ("log_softmax", {"dim": -2}), ("glu", {"dim": 1}),
+    ("relu", {}),
+    ("relu6", {}),
+    ("leaky_relu", {}),
+    ("leaky_relu", {"negative_slope": 0.3}),
+    ("elu", {"alpha": 0.7}),
+    ("selu", {}),
+    ("celu", {"alpha": 1.5}),
+    ("gelu", {}),
+    ("gelu", {"approximate": "tanh"}),
+    ("silu", {}),
+    ("mish", {}),
+    ("sigmoid", {}),
+    ("tanh", {}),
+    ("softplus", {}),
+    ("softplus", {"beta": 2.0, "threshold": 3.0}),
+    ("hardtanh", {}),
+    ("hardtanh", {"min_val": -2.0, "max_val": 0.5}),
+    ("hardsigmoid", {}),
+    ("hardswish", {}),
+    ("logsigmoid", {}),
+    ("threshold", {"threshold": 0.1, "value": 20.0}),
+    ("softsign", {}),
+    ("tanhshrink", {}),
+    ("softshrink", {}),
+    ("hardshrink", {"lambd": 1.0}),
+    ("softmin", {"dim": 1}),
+    ("softmax", {"dim": 0}),
+    ("log_softmax", {"dim": 1}),
+    ("log_softmax", {"dim": -2}),
+    ("glu", {"dim": 1}),
 ]
 NAMES = [f"{name}-{'-'.join(map(str, options.values()))}" for name, options in ACTIVATIONS]
 
@@ -86,8 +108,9 @@ NAMES = [f"{name}-{'-'.join(map(str, options.values()))}" for name, options in A
 @pytest.mark.parametrize("name, options", ACTIVATIONS, ids=NAMES)
 def test_activations(name: str, options: dict[str, Any]) -> None:
     rng = np.random.default_rng(len(name))
-    special = np.array([0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 3.0, -3.0, 6.0, 30.0, -30.0, 800.0, -800.0, 2.0, 0.1,
-                        -0.1])
+    special = np.array(
+        [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 3.0, -3.0, 6.0, 30.0, -30.0, 800.0, -800.0, 2.0, 0.1, -0.1]
+    )
     x = np.concatenate([rng.normal(size=32) * 3, special]).reshape(6, 8)
     if name == "logsigmoid" or (name == "softplus" and options):
         x = np.clip(x, -700, 700)
@@ -104,7 +127,8 @@ def test_activations_of_what_is_not_finite(name: str, options: dict[str, Any]) -
     mine, theirs = both(x, "float32")
     np.testing.assert_array_equal(
         np.isnan(values(getattr(F, name)(mine, **options))),
-        np.isnan(values(getattr(theirs_F, name)(theirs, **options))))
+        np.isnan(values(getattr(theirs_F, name)(theirs, **options))),
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -114,8 +138,22 @@ def test_activations_of_halves(name: str, dtype: str) -> None:
     check(lambda F, x: getattr(F, name)(x), x, dtype=dtype)
 
 
-@pytest.mark.parametrize("name", ["relu", "elu", "selu", "celu", "silu", "mish", "hardtanh", "hardsigmoid",
-                                  "hardswish", "relu6", "leaky_relu"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "relu",
+        "elu",
+        "selu",
+        "celu",
+        "silu",
+        "mish",
+        "hardtanh",
+        "hardsigmoid",
+        "hardswish",
+        "relu6",
+        "leaky_relu",
+    ],
+)
 def test_activations_in_place(name: str) -> None:
     x = np.random.default_rng(2).normal(size=(4, 6)) * 3
     mine, theirs = both(x, "float32", True)
@@ -146,8 +184,9 @@ def test_softmax_without_dim_warns_at_the_users_line(name: str, rank: int) -> No
         warnings.simplefilter("always")
         result = getattr(F, name)(mine)
     assert [str(w.message) for w in caught] == [
-        f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X as an "
-        f"argument."]
+        f"Implicit dimension choice for {name} has been deprecated. "
+        "Change the call to include dim=X as an argument."
+    ]
     assert caught[0].category is UserWarning and caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -158,21 +197,31 @@ def test_softmax_in_another_dtype() -> None:
     mine, theirs = both(np.random.default_rng(4).normal(size=(3, 7)), "float32")
     assert_close(F.softmax(mine, 1, dtype=dtypes.float64), theirs_F.softmax(theirs, 1, dtype=torch.float64))
     mine, theirs = both(np.arange(6).reshape(2, 3))
-    assert_close(F.log_softmax(mine, 0, dtype=dtypes.float32),
-                 theirs_F.log_softmax(theirs, 0, dtype=torch.float32))
+    assert_close(
+        F.log_softmax(mine, 0, dtype=dtypes.float32), theirs_F.log_softmax(theirs, 0, dtype=torch.float32)
+    )
 
 
-@pytest.mark.parametrize("name, options", [
-    ("log_softmax", {"dim": 1}), ("softmax", {"dim": 0}), ("gelu", {}), ("silu", {}), ("elu", {}), "
-                                                                                           "("softplus", {})])
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("log_softmax", {"dim": 1}),
+        ("softmax", {"dim": 0}),
+        ("gelu", {}),
+        ("silu", {}),
+        ("elu", {}),
+        ("softplus", {}),
+    ],
+)
 def test_gradients_of_gradients(name: str, options: dict[str, Any]) -> None:
     x = np.random.default_rng(5).normal(size=(4, 5))
     weight = np.random.default_rng(6).normal(size=(4, 5))
     mine, theirs = both(x, "float64", True)
     w, w_theirs = both(weight, "float64")
     (getattr(F, name)(mine, **options) * w).sum().backward(create_graph=True)
-    (first,) = torch.autograd.grad((getattr(theirs_F, name)(theirs, **options) * w_theirs).sum(), theirs,
-                                   create_graph=True)
+    (first,) = torch.autograd.grad(
+        (getattr(theirs_F, name)(theirs, **options) * w_theirs).sum(), theirs, create_graph=True
+    )
     assert_close(mine.grad, first)
     once = mine.grad
     mine.grad = None
@@ -182,13 +231,16 @@ def test_gradients_of_gradients(name: str, options: dict[str, Any]) -> None:
 
 
 # Pooling ----------------------------------------------------------------------------------------------------
-def pooling_options(rng: choices.Random, spatial: int, dilated: bool) -> tuple[tuple[int, ...],
-                                                                               dict[str, Any]]:
+def pooling_options(
+    rng: choices.Random, spatial: int, dilated: bool
+) -> tuple[tuple[int, ...], dict[str, Any]]:
     """A random shape and random options that fit it."""
     while True:
         kernel = [rng.randint(1, 3) for _ in range(spatial)]
         options: dict[str, Any] = {
-            "kernel_size": kernel if rng.random() < 0.7 else kernel[0], "ceil_mode": rng.random() < 0.5}
+            "kernel_size": kernel if rng.random() < 0.7 else kernel[0],
+            "ceil_mode": rng.random() < 0.5,
+        }
         if isinstance(options["kernel_size"], int):
             kernel = kernel[:1] * spatial
         if rng.random() < 0.6:
@@ -230,13 +282,26 @@ def test_average_pool(seed: int) -> None:
     elif rng.random() < 0.3:
         options["divisor_override"] = rng.choice([1, 3, -2])
     x = np.random.default_rng(seed).normal(size=shape)
-    check(lambda F, x: getattr(F, f"avg_pool{spatial}d")(x, **options), x,
-          dtype=rng.choice(["float64", "float32"]))
+    check(
+        lambda F, x: getattr(F, f"avg_pool{spatial}d")(x, **options),
+        x,
+        dtype=rng.choice(["float64", "float32"]),
+    )
 
 
 def test_pooling_of_ties_and_nan() -> None:
-    x = np.array([[[[1.0, 1.0, 0.0, np.nan], [1.0, 1.0, 2.0, 2.0], [-np.inf, -np.inf, 5, 5],
-                    [-np.inf, -np.inf, 5, 5]]]])
+    x = np.array(
+        [
+            [
+                [
+                    [1.0, 1.0, 0.0, np.nan],
+                    [1.0, 1.0, 2.0, 2.0],
+                    [-np.inf, -np.inf, 5, 5],
+                    [-np.inf, -np.inf, 5, 5],
+                ]
+            ]
+        ]
+    )
     check(lambda F, x: F.max_pool2d(x, 2), x)
     check(lambda F, x: F.max_pool2d(x, 2, 1), np.zeros((2, 1, 4, 4)))
     mine, theirs = both(np.arange(32).reshape(1, 2, 4, 4))
@@ -245,7 +310,8 @@ def test_pooling_of_ties_and_nan() -> None:
 
 @pytest.mark.parametrize("kind", ["avg", "max"])
 @pytest.mark.parametrize(
-    "shape, size", [((2, 3, 8), 4), ((2, 3, 6, 4), (3, None)), ((3, 6, 4), 1), ((1, 2, 4, 4, 2), 2)])
+    "shape, size", [((2, 3, 8), 4), ((2, 3, 6, 4), (3, None)), ((3, 6, 4), 1), ((1, 2, 4, 4, 2), 2)]
+)
 def test_adaptive_pool(kind: str, shape: tuple[int, ...], size: Any) -> None:
     spatial = {3: 1, 4: 2, 5: 3}[len(shape)] if shape != (3, 6, 4) else 2
     x = np.random.default_rng(7).normal(size=shape)
@@ -256,15 +322,19 @@ def test_adaptive_pool(kind: str, shape: tuple[int, ...], size: Any) -> None:
 
 def test_gradients_of_gradients_of_pools() -> None:
     rng = np.random.default_rng(8)
-    apart = {"kernel_size": 3, "stride": 2, "padding": 1, "count_include_pad": False}
-    for name, options in [("max_pool2d", {"kernel_size": 2}), ("max_pool2d", {"kernel_size": 3, "stride": 1}),
-                          ("avg_pool2d", apart)]:
+    for name, options in [
+        ("max_pool2d", {"kernel_size": 2}),
+        ("max_pool2d", {"kernel_size": 3, "stride": 1}),
+        ("avg_pool2d", {"kernel_size": 3, "stride": 2, "padding": 1, "count_include_pad": False}),
+    ]:
         x = rng.normal(size=(2, 2, 5, 5))
         mine, theirs = both(x, "float64", True)
-        (getattr(F, name)(mine, **options) * getattr(F, name)(mine * mine,
-                                                              **options)).sum().backward(create_graph=True)
-        out = (getattr(theirs_F, name)(theirs, **options) * getattr(theirs_F, name)(theirs * theirs,
-                                                                                    **options)).sum()
+        (getattr(F, name)(mine, **options) * getattr(F, name)(mine * mine, **options)).sum().backward(
+            create_graph=True
+        )
+        out = (
+            getattr(theirs_F, name)(theirs, **options) * getattr(theirs_F, name)(theirs * theirs, **options)
+        ).sum()
         (first,) = torch.autograd.grad(out, theirs, create_graph=True)
         once = mine.grad
         assert_close(once, first)
@@ -275,12 +345,6 @@ def test_gradients_of_gradients_of_pools() -> None:
 
 
 # Dropout ----------------------------------------------------------------------------------------------------
-DROPPED: list[tuple[str, tuple[int, ...]]] = [
-    ("dropout", (13, 7)), ("dropout", ()), ("dropout", (0, 3)), ("dropout1d", (3, 4, 5)), ("dropout1d", (4, 5)),
-    ("dropout2d", (3, 4, 2, 5)), ("dropout3d", (3, 4, 2, 2, 2)), ("dropout3d", (4, 2, 2, 2)),
-]
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.3, 0.5, 0.77, 1.0])
 def test_dropout_drops_what_pytorch_drops(p: float, dtype: str) -> None:
@@ -288,7 +352,16 @@ def test_dropout_drops_what_pytorch_drops(p: float, dtype: str) -> None:
     rng = np.random.default_rng(9)
     manual_seed(5)
     torch.manual_seed(5)
-    for name, shape in DROPPED:
+    for name, shape in [
+        ("dropout", (13, 7)),
+        ("dropout", ()),
+        ("dropout1d", (3, 4, 5)),
+        ("dropout1d", (4, 5)),
+        ("dropout2d", (3, 4, 2, 5)),
+        ("dropout3d", (3, 4, 2, 2, 2)),
+        ("dropout3d", (4, 2, 2, 2)),
+        ("dropout", (0, 3)),
+    ]:
         x = rng.normal(size=shape)
         mine, theirs = both(x, dtype, True)
         a, b = getattr(F, name)(mine, p, True), getattr(theirs_F, name)(theirs, p, True)
@@ -362,7 +435,7 @@ def test_losses_of_classes(shape: tuple[int, ...], reduction: str, dtype: str) -
     axis = 1 if len(shape) > 1 else 0
     count = shape[axis]
     x = rng.normal(size=shape) * 3
-    target = rng.integers(0, count, shape[:axis] + shape[axis + 1:])
+    target = rng.integers(0, count, shape[:axis] + shape[axis + 1 :])
     weight = rng.random(count) + 0.1
     for ignored in (-100, 1):
         options = {"reduction": reduction, "ignore_index": ignored}
@@ -370,11 +443,20 @@ def test_losses_of_classes(shape: tuple[int, ...], reduction: str, dtype: str) -
         check(lambda F, x, t, options=options: F.cross_entropy(x, t, **options), x, target, dtype=dtype)
         for smoothing in (0.0, 0.2):
             w, w_theirs = both(weight, dtype)
-            check(lambda F, x, t, o=options, s=smoothing, w=w, v=w_theirs: F.cross_entropy(
-                x, t, weight=w if F is not theirs_F else v, label_smoothing=s, **o), x, target, dtype=dtype)
-        check(lambda F, x, t, options=options: F.cross_entropy(x, t, label_smoothing=0.1, **options), x,
-              target,
-              dtype=dtype)
+            check(
+                lambda F, x, t, o=options, s=smoothing, w=w, v=w_theirs: F.cross_entropy(
+                    x, t, weight=w if F is not theirs_F else v, label_smoothing=s, **o
+                ),
+                x,
+                target,
+                dtype=dtype,
+            )
+        check(
+            lambda F, x, t, options=options: F.cross_entropy(x, t, label_smoothing=0.1, **options),
+            x,
+            target,
+            dtype=dtype,
+        )
 
 
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
@@ -383,8 +465,11 @@ def test_losses_of_probabilities(shape: tuple[int, ...], reduction: str) -> None
     rng = np.random.default_rng(11)
     x, chances = rng.normal(size=shape), rng.random(shape)
     for smoothing in (0.0, 0.3):
-        check(lambda F, x, c, s=smoothing: F.cross_entropy(x, c, label_smoothing=s, reduction=reduction), x,
-              chances)
+        check(
+            lambda F, x, c, s=smoothing: F.cross_entropy(x, c, label_smoothing=s, reduction=reduction),
+            x,
+            chances,
+        )
     weight = both(rng.random(shape[1 if len(shape) > 1 else 0]), "float64")
     check(lambda F, x, c: F.cross_entropy(x, c, weight[F is theirs_F], reduction=reduction), x, chances)
 
@@ -401,8 +486,9 @@ def test_gradients_of_gradients_of_losses() -> None:
     x, target = rng.normal(size=(5, 4)), rng.integers(0, 4, 5)
     mine, theirs = both(x, "float64", True)
     F.cross_entropy(mine, from_array(target)).backward(create_graph=True)
-    (first,) = torch.autograd.grad(theirs_F.cross_entropy(theirs, torch.tensor(target)), theirs,
-                                   create_graph=True)
+    (first,) = torch.autograd.grad(
+        theirs_F.cross_entropy(theirs, torch.tensor(target)), theirs, create_graph=True
+    )
     once = mine.grad
     mine.grad = None
     (once * once).sum().backward()
@@ -411,11 +497,21 @@ def test_gradients_of_gradients_of_losses() -> None:
 
 
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
-@pytest.mark.parametrize("name, options", [
-    ("mse_loss", {}), ("l1_loss", {}), ("smooth_l1_loss", {}), ("smooth_l1_loss", {"beta": 0.3}),
-    ("smooth_l1_loss", {"beta": 0.0}), ("huber_loss", {"delta": 0.6}), "
-                                                   "("binary_cross_entropy_with_logits", {}),
-    ("kl_div", {}), ("kl_div", {"log_target": True})], ids=str)
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("mse_loss", {}),
+        ("l1_loss", {}),
+        ("smooth_l1_loss", {}),
+        ("smooth_l1_loss", {"beta": 0.3}),
+        ("smooth_l1_loss", {"beta": 0.0}),
+        ("huber_loss", {"delta": 0.6}),
+        ("binary_cross_entropy_with_logits", {}),
+        ("kl_div", {}),
+        ("kl_div", {"log_target": True}),
+    ],
+    ids=str,
+)
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")
 def test_distances(name: str, options: dict[str, Any], reduction: str) -> None:
     rng = np.random.default_rng(14)
@@ -433,16 +529,23 @@ def test_binary_cross_entropy(reduction: str) -> None:
     weight, positive = rng.random((4, 6)), rng.random(6)
     check(lambda F, x, t: F.binary_cross_entropy(x, t, reduction=reduction), x, target)
     weights = both(weight, "float64")
-    check(lambda F, x, t: F.binary_cross_entropy(x, t, weights[F is theirs_F], reduction=reduction), x,
-          target)
+    check(
+        lambda F, x, t: F.binary_cross_entropy(x, t, weights[F is theirs_F], reduction=reduction), x, target
+    )
     positives = both(positive, "float64")
-    check(lambda F, x, t: F.binary_cross_entropy_with_logits(
-        x, t, weights[F is theirs_F], pos_weight=positives[F is theirs_F], reduction=reduction), x * 60 - 30,
-        target)
+    check(
+        lambda F, x, t: F.binary_cross_entropy_with_logits(
+            x, t, weights[F is theirs_F], pos_weight=positives[F is theirs_F], reduction=reduction
+        ),
+        x * 60 - 30,
+        target,
+    )
     ends = both(np.array([0.0, 1.0, 0.0, 1.0]), "float64")
     wanted = both(np.array([0.0, 1.0, 1.0, 0.0]), "float64")
-    assert_close(F.binary_cross_entropy(ends[0], wanted[0], reduction=reduction),
-                 theirs_F.binary_cross_entropy(ends[1], wanted[1], reduction=reduction))
+    assert_close(
+        F.binary_cross_entropy(ends[0], wanted[0], reduction=reduction),
+        theirs_F.binary_cross_entropy(ends[1], wanted[1], reduction=reduction),
+    )
 
 
 def test_kl_div_by_batch() -> None:
@@ -460,8 +563,12 @@ def test_products() -> None:
     x, w, b = rng.normal(size=(2, 4, 7, 6)), rng.normal(size=(6, 2, 3, 2)), rng.normal(size=6)
     check(lambda F, x, w, b: F.conv2d(x, w, b, stride=(2, 1), padding=1, dilation=(1, 2), groups=2), x, w, b)
     check(lambda F, x, w: F.conv1d(x, w, padding=1), x[:, :, 0], w[:4, :, 0].repeat(2, 1))
-    check(lambda F, x, w, b: F.conv_transpose2d(x, w, b, stride=2, padding=1, output_padding=1),
-          x, rng.normal(size=(4, 3, 3, 3)), rng.normal(size=3))
+    check(
+        lambda F, x, w, b: F.conv_transpose2d(x, w, b, stride=2, padding=1, output_padding=1),
+        x,
+        rng.normal(size=(4, 3, 3, 3)),
+        rng.normal(size=3),
+    )
     check(lambda F, x, w, b: F.linear(x, w, b), x, rng.normal(size=(5, 6)), rng.normal(size=5))
 
 
@@ -577,7 +684,22 @@ def test_the_chained_style_gives_the_same_bits() -> None:
     y = F.relu(F.max_pool2d(F.dropout2d(F.conv2d(x, w1, b1), 0.5, True), 2)).view(-1, 100)
     plain = F.log_softmax(F.dropout(F.linear(y, w2, b2), 0.3, True), 1).numpy()
     manual_seed(3)
-    chained = (x.conv2d(w1, b1).dropout2d(True, 0.5).max_pool2d(2).relu().view(-1, 100).linear(w2, b2)
-               .dropout(True, 0.3).log_softmax(1).numpy())
+    chained = (
+        x.conv2d(w1, b1)
+        .dropout2d(True, 0.5)
+        .max_pool2d(2)
+        .relu()
+        .view(-1, 100)
+        .linear(w2, b2)
+        .dropout(True, 0.3)
+        .log_softmax(1)
+        .numpy()
+    )
     np.testing.assert_array_equal(plain, chained)
     assert x.conv2d(lambda t: t) is x  # a layer is called
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "replicate", "circular"])
+def test_pad(mode: str) -> None:
+    x = np.random.default_rng(21).normal(size=(2, 3, 5, 4))
+    check(lambda F, x: F.pad(x, (1, 2, 2, 1), mode), x)

@@ -1,8 +1,9 @@
 """Random programs: what they consist of, and how they run on PyTorch and here.
 
-A program is a list of steps `(kind, i, j, k)` of small integers. What a step does depends on the shapes it meets,
-which are the same on both sides, so that most steps are valid; those that are not must raise on both sides. Numbers
-are small multiples of a half, so that sums are exact in any order and comparisons fall the same way.
+A program is a list of steps `(kind, i, j, k)` of small integers. What a step does depends on the shapes it
+meets, which are the same on both sides, so that most steps are valid; those that are not must raise on both
+sides. Numbers are small multiples of a half, so that sums are exact in any order and comparisons fall the same
+way.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class Machine:
         self.leaves: list[tuple[str, Any]] = []
         self.arrays: list[tuple[str, np.ndarray]] = []
         """NumPy arrays that share memory with tensors."""
+        self.hooked: dict[str, list[np.ndarray]] = {}
+        """Gradients that hooks have seen, by hook."""
         self.names = 0
 
     def execute(self, program: list[Step]) -> Run:
@@ -65,7 +68,9 @@ class Machine:
             try:
                 getattr(self, "do_" + kind)(i, j, k)
             except EXPECTED as error:
-                self.run.errors.append((number, next(kind.__name__ for kind in EXPECTED if isinstance(error, kind))))
+                self.run.errors.append(
+                    (number, next(kind.__name__ for kind in EXPECTED if isinstance(error, kind)))
+                )
                 if len(self.run.source) > length:
                     self.run.source[-1] += f"  # {type(error).__name__}: {str(error).splitlines()[0][:100]}"
             self.backend.after_step()
@@ -74,11 +79,11 @@ class Machine:
         for name, leaf in self.leaves:
             if leaf.grad is not None:
                 self.see(f"{name}.grad", leaf.grad)
-        for name, array in self.arrays:
+        for name, array in [*self.arrays, *((hook, g) for hook, all_ in self.hooked.items() for g in all_)]:
             self.run.seen.append((name, array.copy()))
         return self.run
 
-    # Helpers ---------------------------------------------------------------------------------------------------
+    # Helpers ------------------------------------------------------------------------------------------------
     def say(self, line: str) -> None:
         self.run.source.append(line)
 
@@ -113,7 +118,7 @@ class Machine:
         rank = len(t.shape)
         return None if rank == 0 or k % (rank + 1) == rank else k % (rank + 1)
 
-    # Steps -----------------------------------------------------------------------------------------------------
+    # Steps --------------------------------------------------------------------------------------------------
     def do_new(self, i: int, j: int, k: int) -> None:
         array = self.data(i, j)
         tracked = array.dtype.kind == "f" and k % 2 == 1
@@ -136,15 +141,24 @@ class Machine:
     def do_binary(self, i: int, j: int, k: int) -> None:
         (a, x), (b, y) = self.pick(i), self.pick(j)
         symbol = ("+", "-", "*", ">", "maximum")[k % 5]
-        function = {"+": lambda: x + y, "-": lambda: x - y, "*": lambda: x * y, ">": lambda: x > y,
-                    "maximum": lambda: x.maximum(y)}[symbol]
+        function = {
+            "+": lambda: x + y,
+            "-": lambda: x - y,
+            "*": lambda: x * y,
+            ">": lambda: x > y,
+            "maximum": lambda: x.maximum(y),
+        }[symbol]
         self.make(f"{a}.maximum({b})" if symbol == "maximum" else f"{a} {symbol} {b}", function)
 
     def do_scalar(self, i: int, j: int, k: int) -> None:
         (a, x), number = self.pick(i), SCALARS[j % len(SCALARS)]
         symbol = ("+", "*", "r-", "<=")[k % 4]
-        function = {"+": lambda: x + number, "*": lambda: x * number, "r-": lambda: number - x,
-                    "<=": lambda: x <= number}[symbol]
+        function = {
+            "+": lambda: x + number,
+            "*": lambda: x * number,
+            "r-": lambda: number - x,
+            "<=": lambda: x <= number,
+        }[symbol]
         self.make(f"{number} - {a}" if symbol == "r-" else f"{a} {symbol} {number}", function)
 
     def do_unary(self, i: int, j: int, k: int) -> None:
@@ -181,8 +195,10 @@ class Machine:
             order = [(axis + n) % rank for n in range(rank)]
             self.make(f"{a}.permute({order})", lambda: x.permute(order))
         elif j % 6 == 2:
-            self.make(f"{a}.reshape(-1)" if 0 not in shape else f"{a}.reshape({shape})",
-                      lambda: x.reshape(-1) if 0 not in shape else x.reshape(shape))
+            self.make(
+                f"{a}.reshape(-1)" if 0 not in shape else f"{a}.reshape({shape})",
+                lambda: x.reshape(-1) if 0 not in shape else x.reshape(shape),
+            )
         elif j % 6 == 3:
             self.make(f"{a}.unsqueeze({axis})", lambda: x.unsqueeze(axis))
         elif j % 6 == 4:
@@ -201,12 +217,17 @@ class Machine:
         if x is not y and self.backend.shares(x, y):  # PyTorch refuses operands that overlap in part.
             b, y = f"{b}.clone()", y.clone()
         text, function = (
-            (f"{a}.add_({b})", lambda: x.add_(y)), (f"{a}.mul_({number})", lambda: x.mul_(number)),
-            (f"{a}.copy_({b})", lambda: x.copy_(y)), (f"{a}.fill_({number})", lambda: x.fill_(number)),
+            (f"{a}.add_({b})", lambda: x.add_(y)),
+            (f"{a}.mul_({number})", lambda: x.mul_(number)),
+            (f"{a}.copy_({b})", lambda: x.copy_(y)),
+            (f"{a}.fill_({number})", lambda: x.fill_(number)),
             (f"{a}[0] = {number}", lambda: x.__setitem__(0, number)),
-            (f"{a}[..., 1:] = {b}" if len(x.shape) > 1 else f"{a}[1:] = {b}",
-             lambda: x.__setitem__((slice(None),) * (max(len(x.shape), 1) - 1) + (slice(1, None),), y)),
-            (f"{a}.sub_({b})", lambda: x.sub_(y)), (f"{a}.relu_()", lambda: x.relu_()),
+            (
+                f"{a}[..., 1:] = {b}" if len(x.shape) > 1 else f"{a}[1:] = {b}",
+                lambda: x.__setitem__((slice(None),) * (max(len(x.shape), 1) - 1) + (slice(1, None),), y),
+            ),
+            (f"{a}.sub_({b})", lambda: x.sub_(y)),
+            (f"{a}.relu_()", lambda: x.relu_()),
         )[k % 8]
         self.say(text)
         function()
@@ -237,6 +258,21 @@ class Machine:
         self.say(f"{a}.sum().backward({'retain_graph=True' if k % 2 else ''})")
         x.sum().backward(retain_graph=bool(k % 2))
 
+    def do_hook(self, i: int, j: int, k: int) -> None:
+        """A hook that looks at a gradient's values in the middle of a backward pass, and may change it."""
+        a, x = self.pick(i)
+        if not x.requires_grad:
+            return
+        name = f"hook{len(self.hooked)}"
+        seen = self.hooked[name] = []
+        self.say(f"{a}.register_hook({name})  # {'doubles' if k % 2 else 'looks'}")
+
+        def hook(g: Any) -> Any:
+            seen.append(np.array(g.detach().numpy()))
+            return g * 2 if k % 2 else None
+
+        x.register_hook(hook)
+
     def do_gradient(self, i: int, j: int, k: int) -> None:
         """A gradient becomes a variable like any other."""
         if self.leaves:
@@ -252,13 +288,15 @@ class Machine:
         self.run.seen.append((f"{a}.numpy()", array.copy()))
 
     def do_write(self, i: int, j: int, k: int) -> None:
-        """Writing memory behind everybody's back; what has a history is let go, for it may have saved that memory."""
+        """Writing memory behind everybody's back; histories are let go, for they may have saved that memory."""
         if not self.arrays:
             return
         name, array = self.arrays[i % len(self.arrays)]
         if not array.flags.writeable or 0 in array.strides:
             return
-        self.say(f"{name} += 1 (and everything detached)" if array.dtype != bool else f"{name}[...] = True (…)")
+        self.say(
+            f"{name} += 1 (and everything detached)" if array.dtype != bool else f"{name}[...] = True (…)"
+        )
         self.pool = [
             (n, t.detach() if t.requires_grad and not any(t is leaf for _, leaf in self.leaves) else t)
             for n, t in self.pool
@@ -284,4 +322,3 @@ class Machine:
 
 
 KINDS = sorted(name[3:] for name in vars(Machine) if name.startswith("do_"))
-

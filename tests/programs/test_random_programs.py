@@ -28,13 +28,32 @@ EXAMPLES = int(os.environ.get("TORTUROUS_PROGRAMS", "300"))
 SEED = int(os.environ.get("TORTUROUS_PROGRAMS_SEED", "0"))
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
-theirs = Backend(lambda array: torch.from_numpy(array.copy()), torch.from_numpy, torch.no_grad, torch.matmul,
-                 lambda x, y: x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr())
+theirs = Backend(
+    lambda array: torch.from_numpy(array.copy()),
+    torch.from_numpy,
+    torch.no_grad,
+    torch.matmul,
+    lambda x, y: x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr(),
+)
 ours = Backend(from_array, from_numpy, no_grad, matmul, lambda x, y: x.storage is y.storage, realize)
 at_once = replace(ours, after_step=realize)
 
-FREQUENT = ("new", "new", "binary", "scalar", "unary", "reduce", "view", "view", "inplace", "inplace", "backward")
-step = st.tuples(st.sampled_from(FREQUENT + tuple(KINDS)), st.integers(0, 7), st.integers(0, 7), st.integers(0, 7))
+FREQUENT = (
+    "new",
+    "new",
+    "binary",
+    "scalar",
+    "unary",
+    "reduce",
+    "view",
+    "view",
+    "inplace",
+    "inplace",
+    "backward",
+)
+step = st.tuples(
+    st.sampled_from(FREQUENT + tuple(KINDS)), st.integers(0, 7), st.integers(0, 7), st.integers(0, 7)
+)
 programs = st.lists(step, min_size=4, max_size=14)
 
 
@@ -85,8 +104,15 @@ def check(program: Sequence[Step]) -> None:
 
 
 @seed(SEED)
-@settings(max_examples=EXAMPLES, deadline=None, derandomize=False, database=None, report_multiple_bugs=False,
-          suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink])
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=False,
+    database=None,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate, Phase.shrink],
+)
 @given(programs)
 def test_random_programs(program: list[Step]) -> None:
     check(program)

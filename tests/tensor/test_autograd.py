@@ -14,7 +14,6 @@ import pytest
 import torch
 import torturous
 from torturous.runtime import buffers, realize
-from torturous.tensor.linear import matmul
 
 Program = Callable[[Any], Any]
 PROGRAMS: list[Program] = []
@@ -654,11 +653,12 @@ def test_modes_belong_to_threads() -> None:
 # Plans, memory, depth ----------------------------------------------------------------------------------------------
 def small_net() -> tuple[list[Any], Callable[[int], Any]]:
     torturous.manual_seed(0)
-    w, v = (torturous.randn(6, 6, requires_grad=True) for _ in range(2))
-    x = torturous.randn(4, 6)
+    w, v, x = (torturous.tensor(torturous.randn(4, 6).tolist()) for _ in range(3))
+    w.requires_grad_()
+    v.requires_grad_()
 
     def loss(step: int) -> Any:
-        return (matmul(matmul(x * (1 + step % 3), w).tanh(), v) * 0.1).pow(2).sum()
+        return ((w * x * (1 + step % 3)).tanh() * v * 0.1).pow(2).sum()
 
     return [w, v], loss
 
@@ -691,12 +691,11 @@ def test_accumulation_takes_few_plans_and_no_memory() -> None:
 
     plans = realize.statistics.plans_made
     run(40)
-    live = buffers.statistics().live_bytes if hasattr(buffers, "statistics") else 0
+    live = buffers.statistics().live_bytes
     growth = grown(lambda: run(960))
     assert realize.statistics.plans_made - plans <= 3
     assert growth < 200_000
-    if live:
-        assert buffers.statistics().live_bytes <= live + 65536
+    assert buffers.statistics().live_bytes <= live + 65536
     assert np.isfinite(parameters[0].detach().numpy()).all()
 
 
@@ -710,10 +709,11 @@ def test_evaluation_without_looking_takes_no_memory() -> None:
                 total = total + loss(step)
         total.item()
 
-    run(200)
+    run(1000)
+    run(1000)
     plans = realize.statistics.plans_made
     assert grown(lambda: run(1000)) < 200_000
-    assert realize.statistics.plans_made - plans <= 3
+    assert realize.statistics.plans_made == plans
 
 
 def test_graphs_that_die_are_freed() -> None:
@@ -748,12 +748,12 @@ def test_a_long_chain() -> None:
     for looked_at in (False, True):
         x = torturous.ones(3, requires_grad=True)
         y = x
-        for _ in range(5000):
+        for _ in range(3000):
             y = y * 1.0001 + 0.5
         if looked_at:
             y.tolist()
         y.sum().backward()
-        np.testing.assert_allclose(x.grad.numpy(), 1.0001 ** 5000, rtol=1e-2)
+        np.testing.assert_allclose(x.grad.numpy(), 1.0001 ** 3000, rtol=1e-2)
     assert sys.getrecursionlimit() == 1000
 
 

@@ -1,4 +1,4 @@
-"""x[...] and assignment to it against PyTorch: values, gradients, errors, aliasing; many keys, many made at random."""
+"""x[...] and assignment to it against PyTorch: values, gradients, errors, aliasing, for many keys."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tensor.twins import agree, counted, integers, seen
+
 from torturous.tensor.indexing import checked_index
 from torturous.tensor.tensor import from_array
 
@@ -19,24 +20,30 @@ MASK = counted(4, 5) % 3 == 0
 
 # Keys for a tensor of shape (4, 5, 6). Arrays become index tensors.
 KEYS: dict[str, Any] = {
-    "int": 0, "negative int": -1, "ints": (1, -2, 3), "slice": slice(1, 3), "steps": (slice(None, None, 2), slice(1, 99, 3)),
-    "int and slice": (slice(1, None), 2), "ellipsis": (..., 0), "two ellipses": (0, ..., ...), "nothing": (), "all": ...,
+    "int": 0, "negative int": -1, "ints": (1, -2, 3), "slice": slice(1, 3),
+    "steps": (slice(None, None, 2), slice(1, 99, 3)), "int and slice": (slice(1, None), 2),
+    "ellipsis": (..., 0), "two ellipses": (0, ..., ...), "nothing": (), "all": ...,
     "new axes": (None, 1, None, slice(2, None)), "new axis last": (..., None), "empty slice": slice(3, 1),
-    "numpy int": np.int64(2), "scalar tensor": np.array(1), "scalar tensor in slice": (slice(1, 3), np.array(-1)),
-    "index": I, "index at 1": (ALL, I), "index at end": (..., I), "index of rank 2": J, "two": (I, I), "apart": (I, ALL, I),
-    "int then index": (0, I), "index then int": (I, 0), "int apart from index": (0, ALL, I), "broadcast": (ALL, I, J),
-    "with new axis": (I, None, np.array([1, 0, 2])), "all three": (I, J, 0), "list": [0, 1], "list at 1": (ALL, [3, 3, 0]),
-    "list of lists": [[0, 1], [1, 2]], "range inside": (range(0, 4, 2), 1), "empty list": [], "empty index": np.array([], np.int64),
-    "int32": I.astype(np.int32), "index and slice": (slice(1, 3), I, slice(0, 5, 2)), "list of bools": [True, False, True, True],
-    "mask of 1": counted(4) > 1, "mask of 2": MASK, "mask of 3": counted(4, 5, 6) % 7 == 0, "mask at 1": (ALL, counted(5, 6) > 20),
-    "mask and int": (counted(4) > 1, 1), "mask and index": (counted(4) > 0, I), "mask and slice": (MASK, slice(1, 3)),
-    "mask apart": (counted(4) > 0, ALL, I), "no mask": counted(4) > 9, "True": True, "False": False, "None and True": (None, True),
-    "True and index": (ALL, True, I), "index and True": (I, True), "bytes as mask": (counted(4) > 1).astype(np.uint8),
+    "numpy int": np.int64(2), "scalar tensor": np.array(1),
+    "scalar tensor in slice": (slice(1, 3), np.array(-1)), "index": I, "index at 1": (ALL, I),
+    "index at end": (..., I), "index of rank 2": J, "two": (I, I), "apart": (I, ALL, I),
+    "int then index": (0, I), "index then int": (I, 0), "int apart from index": (0, ALL, I),
+    "broadcast": (ALL, I, J), "with new axis": (I, None, np.array([1, 0, 2])), "all three": (I, J, 0),
+    "list": [0, 1], "list at 1": (ALL, [3, 3, 0]), "list of lists": [[0, 1], [1, 2]],
+    "range inside": (range(0, 4, 2), 1), "empty list": [], "empty index": np.array([], np.int64),
+    "int32": I.astype(np.int32), "index and slice": (slice(1, 3), I, slice(0, 5, 2)),
+    "list of bools": [True, False, True, True], "mask of 1": counted(4) > 1, "mask of 2": MASK,
+    "mask of 3": counted(4, 5, 6) % 7 == 0, "mask at 1": (ALL, counted(5, 6) > 20),
+    "mask and int": (counted(4) > 1, 1), "mask and index": (counted(4) > 0, I),
+    "mask and slice": (MASK, slice(1, 3)), "mask apart": (counted(4) > 0, ALL, I), "no mask": counted(4) > 9,
+    "True": True, "False": False, "None and True": (None, True), "True and index": (ALL, True, I),
+    "index and True": (I, True), "bytes as mask": (counted(4) > 1).astype(np.uint8),
     # Errors
-    "int too large": 4, "int too small": -5, "too many": (0, 0, 0, 0), "float": 1.5, "step backwards": slice(None, None, -1),
-    "step 0": slice(None, None, 0), "index too large": np.array([0, 4]), "index too small": np.array([-5]),
-    "do not broadcast": (I, np.array([0, 1])), "mask of another shape": counted(5, 6) > 10, "float index": np.array([1.5]),
-    "second out of its axis": (np.array([0]), np.array([5])),
+    "int too large": 4, "int too small": -5, "too many": (0, 0, 0, 0), "float": 1.5,
+    "step backwards": slice(None, None, -1), "step 0": slice(None, None, 0),
+    "index too large": np.array([0, 4]), "index too small": np.array([-5]),
+    "do not broadcast": (I, np.array([0, 1])), "mask of another shape": counted(5, 6) > 10,
+    "float index": np.array([1.5]), "second out of its axis": (np.array([0]), np.array([5])),
 }
 
 
@@ -75,7 +82,8 @@ def test_positions_known_only_to_the_kernel(name: str) -> None:
     agree(lambda library, x: x[index(KEYS[name], pending(library))], counted(4, 5, 6), strides=False)
 
 
-@pytest.mark.parametrize("name", [name for name in KEYS if name != "bytes as mask"])  # PyTorch has no fill for it.
+# PyTorch has no fill for bytes as a mask.
+@pytest.mark.parametrize("name", [name for name in KEYS if name != "bytes as mask"])
 def test_write_a_number(name: str) -> None:
     def program(library: Any, x: Any) -> Any:
         x = x * 1
@@ -94,7 +102,7 @@ def test_write_a_tensor(name: str) -> None:
         x[key] = y[key] * 2
         return x * x
 
-    if name not in ("index at 1", "list at 1"):  # Twice the same place: which one stays is not said by PyTorch.
+    if name not in ("index at 1", "list at 1"):  # Twice the same place: PyTorch does not say which stays.
         agree(program, counted(4, 5, 6), integers(4, 5, 6), strides=False)
 
 
@@ -168,7 +176,7 @@ def test_random_keys(seed: int) -> None:
     agree(write, counted(*shape), strides=False)
 
 
-# Aliasing ------------------------------------------------------------------------------------------------------------
+# Aliasing ---------------------------------------------------------------------------------------------------
 def test_what_is_a_view_and_what_a_copy() -> None:
     for key in (0, slice(1, 3), (..., 0), None, ..., (), np.array(1), I, MASK, [0, 1], True, (0, I)):
         results = []
@@ -228,7 +236,7 @@ def test_what_cannot_be_assigned(value: Any) -> None:
                 x[key] = value
 
 
-# index_put_ ------------------------------------------------------------------------------------------------------------
+# index_put_ -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("accumulate", [False, True])
 def test_index_put(accumulate: bool) -> None:
     def program(library: Any, x: Any, y: Any) -> Any:
@@ -259,7 +267,7 @@ def test_the_last_write_stays() -> None:
     np.testing.assert_array_equal(x.numpy(), expected)
 
 
-# Checks ----------------------------------------------------------------------------------------------------------------
+# Checks -----------------------------------------------------------------------------------------------------
 def test_known_positions_are_checked_when_recorded() -> None:
     x, places = from_array(counted(4, 5)), from_array(np.array([0, 3]))
     assert checked_index(places, 4, "test") is places
@@ -268,7 +276,8 @@ def test_known_positions_are_checked_when_recorded() -> None:
         checked_index(_known(places), 4, "test")
     with pytest.raises(IndexError, match="index 9"):
         x[_known(places)]
-    assert x[_known(places)[1:]].tolist() == [counted(4, 5)[3].tolist()]  # Only the view's own elements count.
+    # Of a view only its own elements count.
+    assert x[_known(places)[1:]].tolist() == [counted(4, 5)[3].tolist()]
 
 
 def _known(t: Any) -> Any:
@@ -290,8 +299,8 @@ def test_memory_that_numpy_writes_is_checked_every_time() -> None:
 def test_the_kernel_reports_positions_out_of_range() -> None:
     x = from_array(counted(4, 5))
     for bad in (4, -5, 2**40, -(2**62)):
-        for read in (lambda far, good: x[far], lambda far, good: x[far, good], lambda far, good: x.t()[good, far],
-                     lambda far, good: x[None, far, good, None]):
+        for read in (lambda far, good: x[far], lambda far, good: x[far, good],
+                     lambda far, good: x.t()[good, far], lambda far, good: x[None, far, good, None]):
             taken = read(from_array(np.array([0, bad])) * 1, from_array(np.array([1, 1])) * 1)
             with pytest.raises(IndexError, match="out of range"):
                 taken.tolist()

@@ -1,4 +1,4 @@
-"""Views against PyTorch: values, strides, gradients, errors, writing through them, and memory shared with NumPy."""
+"""Views against PyTorch: values, strides, gradients, errors, writes, and memory shared with NumPy."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from tensor.twins import OURS, agree, array, counted, seen
+
 from torturous.core import dtypes
 from torturous.tensor.tensor import from_array, from_numpy
 
-# Each is one view of a tensor with three axes of sizes 4, 1, 6; those that are errors there are errors on both sides.
+# Each is a view of a tensor with three axes of sizes 4, 1, 6; what is an error is one on both sides.
 VIEWS: dict[str, Callable[[Any, Any], Any]] = {
     "view": lambda torch, x: x.view(2, -1, 3),
     "view -1": lambda torch, x: x.view(-1),
@@ -218,7 +219,7 @@ def _random_view(rng: np.random.Generator, t: Any) -> Callable[[Any], Any]:
     return lambda x: x.squeeze()
 
 
-# Writing -----------------------------------------------------------------------------------------------------------
+# Writing ----------------------------------------------------------------------------------------------------
 WRITES: dict[str, Callable[[Any], Any]] = {
     "select": lambda x: x[1],
     "step": lambda x: x[:, ::2],
@@ -253,7 +254,7 @@ def test_write_through(name: str) -> None:
     agree(program, counted(6, 4), strides=False, gradients=False)
 
 
-# PyTorch tracks no gradients through writes to one of several views made at once; here they are views like others.
+# PyTorch has no gradients through writes to one of several views made at once; here they are like others.
 @pytest.mark.parametrize("name", [name for name in WRITES if name not in ("detached", "unbound", "split")])
 def test_gradients_through_writes(name: str) -> None:
     def program(torch: Any, x: Any, y: Any) -> Any:
@@ -308,7 +309,7 @@ def test_a_saved_value_that_was_written_is_an_error() -> None:
                 z.backward()
 
 
-# NumPy -------------------------------------------------------------------------------------------------------------
+# NumPy ------------------------------------------------------------------------------------------------------
 def both(a: np.ndarray) -> list[tuple[np.ndarray, Any]]:
     """(array, tensor that shares its memory) for PyTorch and for this package."""
     return [(copy, library(copy)) for library in (torch.from_numpy, from_numpy) for copy in [a.copy()]]
@@ -333,7 +334,7 @@ def test_shared_both_ways() -> None:
 
 
 def test_what_was_recorded_before_a_write_keeps_the_old_value() -> None:
-    for shape in ((3, 4), (100, 100)):  # Small memory is copied when read, large memory's readers run at once.
+    for shape in ((3, 4), (100, 100)):  # Small memory is copied when read; what reads large memory runs.
         for a, t in both(counted(*shape)):
             before, part = t * 2, t[1:].clone()
             a += 1
@@ -345,7 +346,8 @@ def test_what_was_recorded_before_a_write_keeps_the_old_value() -> None:
 
 @pytest.mark.parametrize("size", [3, 100])
 def test_a_write_that_reads_shared_memory_reads_it_now(size: int) -> None:
-    for write in (lambda u, t: u.add_(t), lambda u, t: u.__setitem__(0, t[0]), lambda u, t: u[1:].mul_(t[1:])):
+    for write in (lambda u, t: u.add_(t), lambda u, t: u.__setitem__(0, t[0]),
+                  lambda u, t: u[1:].mul_(t[1:])):
         results = []
         for a, t in both(counted(size, size)):
             u = t.clone()

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from torturous.core import dtypes
-from torturous.tensor import gathering, joining, movement, rearranging
+from torturous.tensor import gathering, joining, movement, rearranging, splitting
 from torturous.tensor.tensor import from_array, from_numpy
 
 OURS = SimpleNamespace(
-    **{name: getattr(module, name) for module in (gathering, joining, movement, rearranging)
+    **{name: getattr(module, name) for module in (gathering, joining, movement, rearranging, splitting)
        for name in module.FUNCTIONS},
     pad=joining.pad, from_numpy=from_numpy, tensor=lambda data: from_array(np.asarray(data)),
     **{dtype.name: dtype for dtype in dtypes.ALL},
@@ -54,7 +55,7 @@ def seen(theirs: Any, ours: Any, strides: bool = True) -> None:
     np.testing.assert_array_equal(array(ours), array(theirs))
 
 
-def _attempt(program: Program, library: Any, operands: Sequence[Any]) -> tuple[list[Any], BaseException | None]:
+def _attempt(program: Program, library: Any, operands: Sequence[Any]) -> tuple[list[Any], Exception | None]:
     try:
         results = tensors(program(library, *operands))
         for result in results:

@@ -79,7 +79,7 @@ def _temper(writer: KernelWriter, source: str, target: str, index: str, lanes: i
 
 
 def _twist(writer: KernelWriter, state: str) -> None:
-    """The next 624 words in place. A word needs the one after it and the one SHIFT on, both old or already new."""
+    """The next 624 words in place. A word needs the one after it and the one SHIFT on, old or already new."""
     b = writer.builder
 
     def step(index: Integer, lanes: int, following: Integer, middle: Integer) -> None:
@@ -115,7 +115,7 @@ def _twist(writer: KernelWriter, state: str) -> None:
 
 # Scatter ----------------------------------------------------------------------------------------------------
 def _scatter(writer: KernelWriter, node: Node) -> Work:
-    """base, then x added or written at the index's positions in its order; one item per place before the axis."""
+    """base, then x added or written at the index's positions in order; an item per place before the axis."""
     b = writer.builder
     base, index, x = writer.kernel.operands
     operand_base, operand_index, operand_x = node.inputs
@@ -157,11 +157,11 @@ def _position(writer: KernelWriter, node: Node, index: Node, place: Integer, ext
 
 
 def _combine(writer: KernelWriter, node: Node, target: Integer, source: Integer) -> None:
-    """out[target] = x[source] where the op puts; else out[target] += x[source], rounded to the node's dtype."""
+    """out[target] = x[source] where the op puts; else += x[source], rounded to the node's dtype."""
     b, dtype = writer.builder, node.dtype
     if node.op in (indexing.PUT, indexing.PUT_ALONG):
-        _move(writer, dtype, b.offset(writer.pointer(writer.kernel.operands[2]), b.mul(source, dtype.itemsize)),
-              b.offset(writer.pointer(node), b.mul(target, dtype.itemsize)))
+        x = b.offset(writer.pointer(writer.kernel.operands[2]), b.mul(source, dtype.itemsize))
+        _move(writer, dtype, x, b.offset(writer.pointer(node), b.mul(target, dtype.itemsize)))
         return
     size, wide = dtype.itemsize, kind(dtype, 1)
     memory = "<1 x i8>" if dtype is dtypes.bool_ else wide
@@ -177,7 +177,9 @@ def _combine(writer: KernelWriter, node: Node, target: Integer, source: Integer)
     b.store(memory, writer.to_memory(convert(b, total, working, dtype, 1), dtype, 1), out, size)
 
 
-def _combine_slices(writer: KernelWriter, node: Node, index: Node, item: Integer, extent: Integer, axis: int) -> None:
+def _combine_slices(
+    writer: KernelWriter, node: Node, index: Node, item: Integer, extent: Integer, axis: int
+) -> None:
     b = writer.builder
     count, after = writer.size(product(index.shape)), writer.size(product(node.shape[axis + 1:]))
     with looping(b, 0, count) as k:
@@ -188,7 +190,9 @@ def _combine_slices(writer: KernelWriter, node: Node, index: Node, item: Integer
             _combine(writer, node, b.add(target, j), b.add(source, j))
 
 
-def _combine_along(writer: KernelWriter, node: Node, index: Node, x: Node, extent: Integer, axis: int) -> None:
+def _combine_along(
+    writer: KernelWriter, node: Node, index: Node, x: Node, extent: Integer, axis: int
+) -> None:
     """One element at a time, in the index's order."""
     b = writer.builder
     strides = row_major(node.shape)
@@ -213,7 +217,7 @@ def _combine_along(writer: KernelWriter, node: Node, index: Node, x: Node, exten
 def _join(writer: KernelWriter, node: Node) -> Work:
     """Copies parts one after another; an item is one part at one place before the axis.
 
-    The parts' addresses, widths and places are laid out in arrays, so that the text hardly grows with their number.
+    The parts' addresses, widths and places lie in arrays, so that the text hardly grows with their number.
     """
     b = writer.builder
     (axis,) = node.attributes
@@ -235,8 +239,8 @@ def _join(writer: KernelWriter, node: Node) -> Work:
     last = b.minimum(b.mul("%last_piece", granule), b.mul(places, count))
     size = node.dtype.itemsize
     with looping(b, first, last) as item:
-        number, place = b.rem(item, count), b.div(item, count)
-        address, width, start = (b.load("i64", b.offset(array, b.mul(number, 8)), 8) for array in arrays)
+        chosen, place = b.rem(item, count), b.div(item, count)
+        address, width, start = (b.load("i64", b.offset(array, b.mul(chosen, 8)), 8) for array in arrays)
         source = b.offset(b.value(f"inttoptr i64 {address} to ptr"), b.mul(b.mul(place, width), size))
         target = b.offset(writer.pointer(node), b.mul(b.add(b.mul(place, total), start), size))
         with looping(b, 0, width) as element:

@@ -21,7 +21,7 @@ ANCHORS = frozenset({Kind.REDUCE, Kind.CONTRACT})
 SPECIAL = frozenset({Kind.RANDOM, Kind.SCATTER, Kind.HOST})
 RECOMPUTED_COST = 3
 """An elementwise value of at most this cost is computed again in every kernel that uses it."""
-DEPTH = 48
+DEPTH = 32
 """Ops that one may follow another in a kernel: long chains become several kernels, which are soon compiled."""
 REPEATED_COST = 1
 """The same for a value that one kernel reads several times per element (windows, broadcasting, products)."""
@@ -59,6 +59,8 @@ class _Fusion:
             if node.op.kind in SPECIAL:
                 self.stored.update(node.inputs)
         self.stored.update(graph.outputs)
+        self.epilogues: set[Node] = set()
+        """Elementwise nodes that a reduction's or contraction's kernel computes on its results."""
         if enabled:
             self._absorb_epilogues()
             self._store_shared()
@@ -86,7 +88,7 @@ class _Fusion:
 
     def _store_shared(self) -> None:
         cost: dict[Node, int] = {}
-        epilogues: set[Node] = set()
+        epilogues = self.epilogues
         for last, anchor in self.anchor.items():
             while last is not anchor:
                 epilogues.add(last)
@@ -118,7 +120,8 @@ class _Fusion:
         depth: dict[Node, int] = {}
         for node in self.graph.nodes:
             own = 1 + max((depth[operand] for operand in node.inputs), default=0)
-            if own > DEPTH and node.op is not movement.RESHAPE and node.op.kind not in ANCHORS:
+            if own > DEPTH and node.op is not movement.RESHAPE and node.op.kind not in ANCHORS and (
+                    node not in self.epilogues):
                 self.stored.add(node)
             depth[node] = 0 if node in self.stored else own
 

@@ -56,12 +56,9 @@ class Graph:
 
 
 def structure(expanded: Expanded) -> tuple:
-    """The record without its sizes: what records must share to share a symbolic plan.
-
-    Which axes have size 0 or 1 is structure: an axis of size 1 may stand for one that broadcasts.
-    """
+    """The record without its sizes: what records must share to share a symbolic plan."""
     rows = tuple(
-        (row[0], row[1], TYPES[row[2]].dtype.number, tuple([min(size, 2) for size in TYPES[row[2]].shape]), *row[3:])
+        (row[0], row[1], TYPES[row[2]].dtype.number, len(TYPES[row[2]].shape), *row[3:])
         for row in expanded.record.rows
     )
     return rows, expanded.outputs
@@ -106,6 +103,33 @@ def unify(samples: Sequence[Sequence[int]]) -> Sizes:
         else:
             template.append(~classes.setdefault(column, len(classes)))
     return Sizes(tuple(template), len(classes))
+
+
+def broadcasts_hold(expanded: Expanded, sizes: Sizes) -> bool:
+    """Whether it is settled for all sizes, axis by axis, which operands are repeated.
+
+    An axis that is 1 in one record and repeated, and larger in another and not, would be neither.
+    """
+    record = expanded.record
+    starts, position = [], 0
+    for row in record.rows:
+        starts.append(position)
+        position += len(TYPES[row[2]].shape)
+    template = sizes.template
+    for index, row in enumerate(record.rows):
+        op = OPS[row[0]]
+        if op.kind is not Kind.ELEMENTWISE and op is not movement.EXPAND:
+            continue
+        end = starts[index] + len(TYPES[row[2]].shape)
+        for operand in row[3:]:
+            if operand < 0:
+                continue
+            rank = len(TYPES[record.rows[operand][2]].shape)
+            mine = template[starts[operand]:starts[operand] + rank]
+            for size, out in zip(mine, template[end - rank:end], strict=True):
+                if size not in (1, out):
+                    return False
+    return True
 
 
 def build(expanded: Expanded, sizes: Sizes, hints: tuple[int, ...]) -> Graph:

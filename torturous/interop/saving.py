@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from torturous.core import dtypes
 from torturous.core.errors import UnsupportedError
 from torturous.tensor import Tensor
-from torturous.tensor.values import of_array
+from torturous.tensor.values import computed_values, of_array
 
 _NAMES = {
     "BOOL": dtypes.bool_, "U8": dtypes.uint8, "I32": dtypes.int32, "I64": dtypes.int64, "F16": dtypes.float16,
@@ -39,7 +39,7 @@ def save(state: Mapping[str, Tensor], file: str | os.PathLike[str]) -> None:
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise TypeError(f"save(): entry {name!r} must map a str to a Tensor, but maps {type(name).__name__} to "
                             f"{type(value).__name__}")
-        content[name] = np.ascontiguousarray(value.detach().numpy()).reshape(tuple(value.shape))
+        content[name] = np.ascontiguousarray(computed_values(value)).reshape(tuple(value.shape))
     target = Path(file)
     handle, temporary = tempfile.mkstemp(prefix=target.name + ".", dir=target.parent or ".")
     os.close(handle)

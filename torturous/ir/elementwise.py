@@ -257,7 +257,7 @@ def _power_exponent_rule(g: Any, out: Any, at: Attributes, a: Any, b: Any) -> An
     return a.eq(0.0).where(b.ge(0.0).where(0.0, slope), slope)
 
 
-POW = _define("pow", infer_arithmetic, _quietly(np.power), lambda e, a, b: e.pow(a, b),
+POW = _define("pow", refusing("pow", Category.BOOL), _quietly(np.power), lambda e, a, b: e.pow(a, b),
               _power_base_rule, _power_exponent_rule, saves=((0, 1), (0, 1, -1)), cost=40)
 
 # Rounding -------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Gather and scatter: positions that are themselves data.
 
-Index tensors are checked against the axis by the kernel, or when recorded if their values are known; a position
-below zero counts from the end only where the recording op says so (it has been made non-negative by then).
+Index tensors are checked against the axis by the kernel, or when recorded if their values are known; a
+position below zero counts from the end only where the recording op says so (it has been made non-negative by
+then).
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def _put_meaning(out: Type, at: Attributes, base: np.ndarray, index: np.ndarray,
     return np.moveaxis(result, 0, axis)
 
 
-def _put_along_meaning(out: Type, at: Attributes, base: np.ndarray, index: np.ndarray, x: np.ndarray) -> np.ndarray:
+def _put_along_meaning(
+    out: Type, at: Attributes, base: np.ndarray, index: np.ndarray, x: np.ndarray
+) -> np.ndarray:
     (axis,) = at
     result = base.copy()
     for place in np.ndindex(index.shape):
@@ -42,7 +45,9 @@ def _put_along_meaning(out: Type, at: Attributes, base: np.ndarray, index: np.nd
     return result
 
 
-def _take_add_meaning(out: Type, at: Attributes, base: np.ndarray, index: np.ndarray, x: np.ndarray) -> np.ndarray:
+def _take_add_meaning(
+    out: Type, at: Attributes, base: np.ndarray, index: np.ndarray, x: np.ndarray
+) -> np.ndarray:
     (axis,) = at
     result = np.moveaxis(base.copy(), axis, 0)
     parts = np.moveaxis(x.reshape(base.shape[:axis] + (index.size,) + base.shape[axis + 1:]), axis, 0)
@@ -51,7 +56,9 @@ def _take_add_meaning(out: Type, at: Attributes, base: np.ndarray, index: np.nda
     return np.moveaxis(result, 0, axis)
 
 
-def _along_add_meaning(out: Type, at: Attributes, base: np.ndarray, index: np.ndarray, x: np.ndarray) -> np.ndarray:
+def _along_add_meaning(
+    out: Type, at: Attributes, base: np.ndarray, index: np.ndarray, x: np.ndarray
+) -> np.ndarray:
     (axis,) = at
     result = base.copy()
     for place in np.ndindex(index.shape):
@@ -60,34 +67,39 @@ def _along_add_meaning(out: Type, at: Attributes, base: np.ndarray, index: np.nd
     return result
 
 
-TAKE = define(Op(
+def _along_meaning(out: Type, at: Attributes, x: np.ndarray, index: np.ndarray) -> np.ndarray:
+    (axis,) = at
+    corner = tuple(slice(None) if other == axis else slice(0, size) for other, size in enumerate(index.shape))
+    return np.take_along_axis(x[corner], index, axis)
+
+
+TAKE: Op = define(Op(
     "take", Kind.GATHER, _infer_take, lambda out, at, x, index: x.take(index, at[0]),
     (lambda g, out, at, x, index: g.full(x.shape, x.dtype, 0).apply(TAKE_ADD, index, g, attributes=at), None),
     (1,),
     document="x(.., index, ..): whole slices of one axis; the index's axes take the place of that axis"))
-TAKE_ADD = define(Op(
+TAKE_ADD: Op = define(Op(
     "take_add", Kind.SCATTER, lambda at, operands: operands[0], _take_add_meaning,
     (lambda g, out, at, base, index, x: g, None,
      lambda g, out, at, base, index, x: g.apply(TAKE, index, attributes=at)), (1,),
     document="base with slices added at the index's positions, in the index's order"))
-TAKE_ALONG = define(Op(
+TAKE_ALONG: Op = define(Op(
     "take_along", Kind.GATHER, lambda at, operands: Type(operands[1].shape, operands[0].dtype),
-    lambda out, at, x, index: np.take_along_axis(
-        x[tuple(slice(0, n) if axis != at[0] else slice(None) for axis, n in enumerate(index.shape))], index, at[0]),
+    _along_meaning,
     (lambda g, out, at, x, index: g.full(x.shape, x.dtype, 0).apply(TAKE_ALONG_ADD, index, g, attributes=at),
      None), (1,),
-    document="x at the index along one axis and at the element's own place along the others (PyTorch's gather)"))
-TAKE_ALONG_ADD = define(Op(
+    document="x at the index along one axis, at the element's own place along the others (PyTorch's gather)"))
+TAKE_ALONG_ADD: Op = define(Op(
     "take_along_add", Kind.SCATTER, lambda at, operands: operands[0], _along_add_meaning,
     (lambda g, out, at, base, index, x: g, None,
      lambda g, out, at, base, index, x: g.apply(TAKE_ALONG, index, attributes=at)), (1,),
     document="base with elements added at the index's positions along one axis (PyTorch's scatter_add)"))
-PUT = define(Op(
+PUT: Op = define(Op(
     "put", Kind.SCATTER, lambda at, operands: operands[0], _put_meaning,
     (lambda g, out, at, base, index, x: g.apply(PUT, index, x.zeros(), attributes=at), None,
      lambda g, out, at, base, index, x: g.apply(TAKE, index, attributes=at)), (1,),
-    document="base with slices written at the index's positions, in the index's order: the last of equals stays"))
-PUT_ALONG = define(Op(
+    document="base with slices written at the index's positions, in its order: the last of equals stays"))
+PUT_ALONG: Op = define(Op(
     "put_along", Kind.SCATTER, lambda at, operands: operands[0], _put_along_meaning,
     (lambda g, out, at, base, index, x: g.apply(PUT_ALONG, index, x.zeros(), attributes=at), None,
      lambda g, out, at, base, index, x: g.apply(TAKE_ALONG, index, attributes=at)), (1,),
@@ -115,7 +127,7 @@ def _join_meaning(out: Type, at: Attributes, *parts: np.ndarray) -> np.ndarray:
 
 MOST_JOINED = 512
 """Parts of one row; more are joined in several rows."""
-JOIN = define(Op(
+JOIN: Op = define(Op(
     "join", Kind.SCATTER, None, _join_meaning, tuple(_join_rule(position) for position in range(MOST_JOINED)),
-    document="parts of out's dtype laid one after another along an axis, by copying: attributes the axis; a part may "
-             "lack the axis where it takes one place (stack)"))
+    document="parts of out's dtype laid one after another along an axis, by copying: attributes the axis; a "
+             "part may lack the axis where it takes one place (stack)"))

@@ -1,7 +1,8 @@
 """A record evaluated row by row in NumPy, by each op's `meaning`: what compiled kernels are compared with.
 
-A test oracle only. It takes records without macros (see `compiler.expand`) and follows the same rules as every
-kernel: elementwise operands are brought to the row's compute dtype, and each row rounds its result to its own dtype.
+A test oracle only. It takes records without macros (see `compiler.expand`) and follows the same rules as
+every kernel: elementwise operands are brought to the row's compute dtype, and each row rounds its result to its
+own dtype.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ FUNCTIONS = frozenset({
     elementwise.LOG10, elementwise.SIN, elementwise.COS, elementwise.TAN, elementwise.SINH, elementwise.COSH,
     elementwise.TANH, elementwise.SIGMOID, elementwise.ERF,
 })
-"""Ops whose floating results are not correctly rounded: kernels may differ from this by two units of the last place."""
+"""Ops whose floating results are not correctly rounded: kernels may be some units of the last place off."""
 
 
 def interpret(record: Record, leaves: Mapping[int, np.ndarray], outputs: Sequence[int]) -> list[np.ndarray]:
-    """The values of the rows `outputs`; `leaves` gives an array for each leaf row, of the row's shape and dtype.
+    """The values of the rows `outputs`; `leaves` gives each leaf row an array of the row's shape and dtype.
 
     Raises ValueError for a record that still has macros in it, and IndexError for an index out of range.
     """
@@ -101,8 +102,8 @@ def number(value: bool | int | float, dtype: DType) -> np.ndarray:
 def cast(x: np.ndarray, dtype: DType) -> np.ndarray:
     """An array in another dtype, as PyTorch casts on x86-64.
 
-    Floats go to the nearest, ties to even; to integers toward zero, where NaN and what is out of range give the
-    smallest integer, and uint8 takes the low bits of the int32.
+    Floats go to the nearest, ties to even; to integers toward zero, where NaN and what is out of range give
+    the smallest integer, and uint8 takes the low bits of the int32.
     """
     source = dtypes.from_numpy(x.dtype)
     if source is dtype:
@@ -118,5 +119,6 @@ def cast(x: np.ndarray, dtype: DType) -> np.ndarray:
             wide = x.astype(np.float64)
             bound = 2.0 ** (8 * dtype.itemsize - 1)
             inside = np.abs(wide) < bound
-            return np.where(inside, np.where(inside, wide, 0.0).astype(dtype.numpy), np.iinfo(dtype.numpy).min)
+            whole = np.where(inside, wide, 0.0).astype(dtype.numpy)
+            return np.where(inside, whole, np.iinfo(dtype.numpy).min)
         return x.astype(dtype.numpy)

@@ -79,7 +79,9 @@ def _gradient_rule(gg: Any, out: Any, at: Attributes, g: Any, classes: Any, igno
     return gg.apply_typed(NLL, g.shape, g.dtype, classes, ignored, *weight, attributes=at)
 
 
-NLL = define(Op("nll", Kind.MACRO, None, None, (_rule, None, None, None), (1, 3), None, _expand,
-                document="−x at the classes, weighed; reduced as the attribute says"))
-NLL_GRADIENT = define(Op("nll_gradient", Kind.MACRO, None, None, (_gradient_rule, None, None, None), (1, 3), None,
-                         _expand_gradient, document="the gradient of `nll` with respect to x, dense"))
+NLL: Op = define(Op(
+    "nll", Kind.MACRO, None, None, (_rule, None, None, None), (1, 3), None, _expand,
+    document="−x at the classes, weighed; reduced as the attribute says"))
+NLL_GRADIENT: Op = define(Op(
+    "nll_gradient", Kind.MACRO, None, None, (_gradient_rule, None, None, None), (1, 3), None,
+    _expand_gradient, document="the gradient of `nll` with respect to x, dense"))

@@ -30,7 +30,7 @@ def _define(
 
 
 # One of several values --------------------------------------------------------------------------------------
-ITEM = define(Op("item", Kind.ITEM, None, document="the k-th value of a macro that has several: attributes (k,)"))
+ITEM = define(Op("item", Kind.ITEM, None, document="one of a macro's several values: attributes (which,)"))
 
 
 # Linear layers ----------------------------------------------------------------------------------------------
@@ -57,8 +57,9 @@ def _linear_bias_rule(g: Any, out: Any, at: Attributes, x: Any, weight: Any, bia
     return g.sum(range(len(g.shape) - 1))
 
 
-LINEAR = _define("linear", None, _expand_linear, _linear_input_rule, _linear_weight_rule, _linear_bias_rule,
-                 saves=((1,), (0,), ()), document="x(…, I), weight(O, I), bias(O)? → (…, O)")
+LINEAR: Op = _define(
+    "linear", None, _expand_linear, _linear_input_rule, _linear_weight_rule, _linear_bias_rule,
+    saves=((1,), (0,), ()), document="x(…, I), weight(O, I), bias(O)? → (…, O)")
 
 
 # Convolution ------------------------------------------------------------------------------------------------
@@ -126,19 +127,19 @@ def _convolve(like: Any, at: Attributes, x: Any, weight: Any) -> Any:
     return x.apply_typed(CONVOLUTION, like.shape, like.dtype, weight, attributes=at)
 
 
-CONVOLUTION = _define(
+CONVOLUTION: Op = _define(
     "convolution", None, _expand_convolution, _convolution_input_rule, _convolution_weight_rule,
     _convolution_bias_rule, saves=((1,), (0,), ()),
     document="x(N, C, …), weight, bias? → (N, O, …); attributes: transposed, stride, padding, dilation, "
              "groups")
-CONVOLUTION_INPUT = _define(
+CONVOLUTION_INPUT: Op = _define(
     "convolution_input", None, _expand_gradient(0),
     lambda gg, out, at, g, weight: _convolve(g, at, gg, weight),
     lambda gg, out, at, g, weight: g.apply_typed(
         CONVOLUTION_WEIGHT, weight.shape, weight.dtype, gg, attributes=at),
     saves=((1,), (0,)),
     document="the gradient of a convolution's input: operands the result's gradient, weight")
-CONVOLUTION_WEIGHT = _define(
+CONVOLUTION_WEIGHT: Op = _define(
     "convolution_weight", None, _expand_gradient(1),
     lambda gg, out, at, g, x: _convolve(g, at, x, gg),
     lambda gg, out, at, g, x: g.apply_typed(CONVOLUTION_INPUT, x.shape, x.dtype, gg, attributes=at),
@@ -217,13 +218,13 @@ def _max_pool_rule(g: Any, out: Any, at: Attributes, x: Any) -> Any:
     return g.apply_typed(MAX_UNPOOL, x.shape, x.dtype, tap, attributes=at)
 
 
-MAX_POOL_TAP = _define("max_pool_tap", None, _expand_max_pool_tap)
-MAX_POOL = _define("max_pool", None, _expand_max_pool, _max_pool_rule, saves=(0,))
-MAX_UNPOOL = _define(
+MAX_POOL_TAP: Op = _define("max_pool_tap", None, _expand_max_pool_tap)
+MAX_POOL: Op = _define("max_pool", None, _expand_max_pool, _max_pool_rule, saves=(0,))
+MAX_UNPOOL: Op = _define(
     "max_unpool", None, _expand_max_unpool,
     lambda gg, out, at, g, tap: gg.apply_typed(MAX_PICK, g.shape, g.dtype, tap, attributes=at), None,
     saves=(1,))
-MAX_PICK = _define(
+MAX_PICK: Op = _define(
     "max_pick", None, _expand_max_pick,
     lambda gg, out, at, x, tap: gg.apply_typed(MAX_UNPOOL, x.shape, x.dtype, tap, attributes=at), None,
     saves=(1,))
@@ -248,8 +249,8 @@ def _expand_max_pool_place(out: Type, at: Attributes, x: Any) -> Any:
     return place
 
 
-MAX_POOL_PLACE = _define("max_pool_place", None, _expand_max_pool_place)
-WINDOW_SUM = _define(
+MAX_POOL_PLACE: Op = _define("max_pool_place", None, _expand_max_pool_place)
+WINDOW_SUM: Op = _define(
     "window_sum", None,
     lambda out, at, x: _windowed(x, out.shape, at, 0).sum(_kernel_axes(out.shape, at)),
     lambda g, out, at, x: g.apply_typed(WINDOW_SPREAD, x.shape, x.dtype, attributes=at),
@@ -263,7 +264,7 @@ def _expand_window_spread(out: Type, at: Attributes, g: Any) -> Any:
     return back.sum(_kernel_axes(out.shape, at))
 
 
-WINDOW_SPREAD = _define(
+WINDOW_SPREAD: Op = _define(
     "window_spread", None, _expand_window_spread,
     lambda gg, out, at, g: gg.apply_typed(WINDOW_SUM, g.shape, g.dtype, attributes=at))
 
@@ -296,10 +297,10 @@ def _expand_average_spread(out: Type, at: Attributes, g: Any) -> Any:
     return share.apply_typed(WINDOW_SPREAD, out.shape, wide, attributes=at[:4]).to(out.dtype)
 
 
-AVERAGE_POOL = _define(
+AVERAGE_POOL: Op = _define(
     "average_pool", None, _expand_average_pool,
     lambda g, out, at, x: g.apply_typed(AVERAGE_SPREAD, x.shape, x.dtype, attributes=at))
-AVERAGE_SPREAD = _define(
+AVERAGE_SPREAD: Op = _define(
     "average_spread", None, _expand_average_spread,
     lambda gg, out, at, g: gg.apply_typed(AVERAGE_POOL, g.shape, g.dtype, attributes=at))
 
@@ -319,18 +320,18 @@ def _expand_log_softmax(out: Type, at: Attributes, x: Any) -> Any:
     return shifted - shifted.exp().sum(at, True).log()
 
 
-SOFTMAX = _define(
+SOFTMAX: Op = _define(
     "softmax", _same, _expand_softmax,
     lambda g, out, at, x: g.apply(SOFTMAX_BACKWARD, out, attributes=at), saves=(-1,))
-SOFTMAX_BACKWARD = _define(
+SOFTMAX_BACKWARD: Op = _define(
     "softmax_backward", _same, lambda out, at, g, y: y * (g - (g * y).sum(at, True)),
     lambda gg, out, at, g, y: gg.apply(SOFTMAX_BACKWARD, y, attributes=at),
     lambda gg, out, at, g, y: gg * (g - (g * y).sum(at, True)) - g * (gg * y).sum(at, True),
     saves=((1,), (0, 1)))
-LOG_SOFTMAX = _define(
+LOG_SOFTMAX: Op = _define(
     "log_softmax", _same, _expand_log_softmax,
     lambda g, out, at, x: g.apply(LOG_SOFTMAX_BACKWARD, out, attributes=at), saves=(-1,))
-LOG_SOFTMAX_BACKWARD = _define(
+LOG_SOFTMAX_BACKWARD: Op = _define(
     "log_softmax_backward", _same, lambda out, at, g, y: g - y.exp() * g.sum(at, True),
     lambda gg, out, at, g, y: gg - (gg * y.exp()).sum(at, True),
     lambda gg, out, at, g, y: -(gg * y.exp() * g.sum(at, True)), saves=((1,), (0, 1)))

@@ -50,6 +50,7 @@ from torturous.tensor.dropout import (
     dropout3d,
     feature_alpha_dropout,
 )
+from torturous.tensor.joining import pad
 from torturous.tensor.losses import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -75,22 +76,19 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1,
-           padding: Sizes | str = 0,
-           dilation: Sizes = 1, groups: int = 1) -> Tensor:
+           padding: Sizes | str = 0, dilation: Sizes = 1, groups: int = 1) -> Tensor:
     """Cross-correlation of (N, C, L) with weight (O, C/groups, K); `padding` also 'valid' or 'same'."""
     return products.convolution(input, weight, bias, stride, padding, dilation, groups, 1)
 
 
 def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1,
-           padding: Sizes | str = 0,
-           dilation: Sizes = 1, groups: int = 1) -> Tensor:
+           padding: Sizes | str = 0, dilation: Sizes = 1, groups: int = 1) -> Tensor:
     """Cross-correlation of (N, C, H, W) with weight (O, C/groups, …); `padding` also 'valid' or 'same'."""
     return products.convolution(input, weight, bias, stride, padding, dilation, groups, 2)
 
 
 def conv3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1,
-           padding: Sizes | str = 0,
-           dilation: Sizes = 1, groups: int = 1) -> Tensor:
+           padding: Sizes | str = 0, dilation: Sizes = 1, groups: int = 1) -> Tensor:
     """Cross-correlation of (N, C, D, H, W) with weight (O, C/groups, …); `padding` also 'valid' or 'same'."""
     return products.convolution(input, weight, bias, stride, padding, dilation, groups, 3)
 
@@ -99,24 +97,24 @@ def conv_transpose1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
                      padding: Sizes = 0, output_padding: Sizes = 0, groups: int = 1,
                      dilation: Sizes = 1) -> Tensor:
     """The gradient of `conv1d` as an operation: (N, C, L) with weight (C, O/groups, K)."""
-    return products.transposed_convolution(input, weight, bias, stride, padding, output_padding, groups,
-                                           dilation, 1)
+    return products.transposed_convolution(
+        input, weight, bias, stride, padding, output_padding, groups, dilation, 1)
 
 
 def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1,
                      padding: Sizes = 0, output_padding: Sizes = 0, groups: int = 1,
                      dilation: Sizes = 1) -> Tensor:
     """The gradient of `conv2d` as an operation: (N, C, H, W) with weight (C, O/groups, K, K')."""
-    return products.transposed_convolution(input, weight, bias, stride, padding, output_padding, groups,
-                                           dilation, 2)
+    return products.transposed_convolution(
+        input, weight, bias, stride, padding, output_padding, groups, dilation, 2)
 
 
 def conv_transpose3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1,
                      padding: Sizes = 0, output_padding: Sizes = 0, groups: int = 1,
                      dilation: Sizes = 1) -> Tensor:
     """The gradient of `conv3d` as an operation: (N, C, D, H, W) with weight (C, O/groups, …)."""
-    return products.transposed_convolution(input, weight, bias, stride, padding, output_padding, groups,
-                                           dilation, 3)
+    return products.transposed_convolution(
+        input, weight, bias, stride, padding, output_padding, groups, dilation, 3)
 
 
 # Pooling ----------------------------------------------------------------------------------------------------
@@ -148,55 +146,52 @@ def avg_pool2d(input: Tensor, kernel_size: Sizes, stride: Sizes | None = None, p
                ceil_mode: bool = False, count_include_pad: bool = True,
                divisor_override: int | None = None) -> Tensor:
     """The mean of each window of (N, C, H, W)."""
-    return average_pool(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override,
-                        2)
+    return average_pool(
+        input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, 2)
 
 
 def avg_pool3d(input: Tensor, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0,
                ceil_mode: bool = False, count_include_pad: bool = True,
                divisor_override: int | None = None) -> Tensor:
     """The mean of each window of (N, C, D, H, W)."""
-    return average_pool(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override,
-                        3)
+    return average_pool(
+        input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, 3)
 
 
 def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
     """Means over `output_size` equal windows; UnsupportedError unless it divides the input's size."""
-    return average_pool(input,
-                        adaptive_pool("adaptive_avg_pool1d", input, output_size, 1), None, 0, False, True,
-                        None, 1)
+    kernel = adaptive_pool("adaptive_avg_pool1d", input, output_size, 1)
+    return average_pool(input, kernel, None, 0, False, True, None, 1)
 
 
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     """See `adaptive_avg_pool1d`; None in `output_size` keeps an axis."""
-    return average_pool(input,
-                        adaptive_pool("adaptive_avg_pool2d", input, output_size, 2), None, 0, False, True,
-                        None, 2)
+    kernel = adaptive_pool("adaptive_avg_pool2d", input, output_size, 2)
+    return average_pool(input, kernel, None, 0, False, True, None, 2)
 
 
 def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
     """See `adaptive_avg_pool1d`; None in `output_size` keeps an axis."""
-    return average_pool(input,
-                        adaptive_pool("adaptive_avg_pool3d", input, output_size, 3), None, 0, False, True,
-                        None, 3)
+    kernel = adaptive_pool("adaptive_avg_pool3d", input, output_size, 3)
+    return average_pool(input, kernel, None, 0, False, True, None, 3)
 
 
 def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """Largest elements of equal windows; UnsupportedError unless `output_size` divides the input's size."""
-    return max_pool(input, adaptive_pool("adaptive_max_pool1d", input, output_size, 1), None, 0, 1, False,
-                    return_indices, 1)
+    kernel = adaptive_pool("adaptive_max_pool1d", input, output_size, 1)
+    return max_pool(input, kernel, None, 0, 1, False, return_indices, 1)
 
 
 def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """See `adaptive_max_pool1d`."""
-    return max_pool(input, adaptive_pool("adaptive_max_pool2d", input, output_size, 2), None, 0, 1, False,
-                    return_indices, 2)
+    kernel = adaptive_pool("adaptive_max_pool2d", input, output_size, 2)
+    return max_pool(input, kernel, None, 0, 1, False, return_indices, 2)
 
 
 def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """See `adaptive_max_pool1d`."""
-    return max_pool(input, adaptive_pool("adaptive_max_pool3d", input, output_size, 3), None, 0, 1, False,
-                    return_indices, 3)
+    kernel = adaptive_pool("adaptive_max_pool3d", input, output_size, 3)
+    return max_pool(input, kernel, None, 0, 1, False, return_indices, 3)
 
 
 # Tables -----------------------------------------------------------------------------------------------------
@@ -213,8 +208,8 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
             raise UnsupportedError(f"embedding: {name} is not supported")
     if input.dtype not in (dtypes.int64, dtypes.int32):
         raise RuntimeError(
-            "Expected tensor for argument #1 'indices' to have one of the following scalar types: Long, Int; but "
-            f"got {input.dtype.name} instead (while checking arguments for embedding)")
+            "Expected tensor for argument #1 'indices' to have one of the following scalar types: Long, Int; "
+            f"but got {input.dtype.name} instead (while checking arguments for embedding)")
     if len(weight.shape) != 2:
         raise RuntimeError(f"'weight' must be 2-D (embedding), got shape {describe(weight.shape)}")
     count = weight.shape[0]
@@ -291,7 +286,7 @@ __all__ = [
     "dropout", "dropout1d", "dropout2d", "dropout3d", "elu", "embedding", "feature_alpha_dropout", "gelu",
     "glu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "huber_loss", "kl_div", "l1_loss",
     "leaky_relu", "linear", "log_softmax", "logsigmoid", "max_pool1d", "max_pool2d", "max_pool3d", "mish",
-    "mse_loss", "nll_loss", "normalize", "one_hot", "prelu", "relu", "relu6", "selu", "sigmoid", "silu",
-    "smooth_l1_loss", "softmax", "softmin", "softplus", "softshrink", "softsign", "tanh", "tanhshrink",
-    "threshold",
+    "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "prelu", "relu", "relu6", "selu", "sigmoid",
+    "silu", "smooth_l1_loss", "softmax", "softmin", "softplus", "softshrink", "softsign", "tanh",
+    "tanhshrink", "threshold",
 ]

@@ -22,7 +22,7 @@ from torturous.codegen.expressions import Argument
 from torturous.codegen.kernels import Generated, generate
 from torturous.codegen.target import Target, host_target
 from torturous.compiler.expand import Expanded, expand
-from torturous.compiler.graph import Sizes, dimensions, structure, unify
+from torturous.compiler.graph import Sizes, broadcasts_hold, dimensions, structure, unify
 from torturous.compiler.plan import Plan, make_plan
 from torturous.compiler.sizes import Size
 from torturous.core import dtypes, settings
@@ -72,10 +72,20 @@ class Loaded:
 
 @dataclass(eq=False)
 class _Family:
-    """Plans of one structure, and the sizes seen of it."""
+    """Plans of one structure, and the sizes seen of it, in groups that one plan can serve."""
 
-    samples: list[tuple[int, ...]] = field(default_factory=list)
+    groups: list[list[tuple[int, ...]]] = field(default_factory=list)
     plans: list[Loaded] = field(default_factory=list)
+
+    def admit(self, expanded: Expanded, observed: tuple[int, ...]) -> Sizes:
+        """The sizes of a plan for this record, and for as many earlier ones as possible."""
+        for group in self.groups:
+            sizes = unify([*group, observed])
+            if broadcasts_hold(expanded, sizes):
+                group.append(observed)
+                return sizes
+        self.groups.append([observed])
+        return unify([observed])
 
 
 _families: dict[tuple, _Family] = {}
@@ -298,7 +308,7 @@ def _pieces(kernel: Generated, evaluate: Callable[[Size], int]) -> tuple[int, in
 # Finding or making plans -------------------------------------------------------------------------------------------
 def bind(record: Record, outputs: tuple[int, ...]) -> Bound:
     """The bound plan for these values of a record."""
-    key = (tuple(record.rows), outputs, settings.fuse.value, settings.target.value)
+    key = (tuple(record.rows[:outputs[-1] + 1]), outputs, settings.fuse.value, settings.target.value)
     bound = _bound.get(key)
     if bound is None:
         bound = _bound[key] = _bind(record, outputs)
@@ -325,8 +335,7 @@ def _bind(record: Record, outputs: tuple[int, ...]) -> Bound:
             statistics.plans_bound += 1
             break
     if loaded is None or values is None:
-        family.samples.append(observed)
-        sizes = unify(family.samples)
+        sizes = family.admit(expanded, observed)
         matched = sizes.match(observed)
         assert matched is not None
         values = matched
@@ -458,10 +467,11 @@ def realize(record: Record | None = None) -> None:
     with _lock:
         if context.record is record:
             context.record = Record()
-            context.record.cut = record.cut
         alive = _alive(record)
-        key = (tuple(record.rows), tuple(alive), bytes(record.tracked), bytes(record.freed), settings.fuse.value,
-               settings.target.value)
+        # Rows after the last one wanted cannot matter, least of all to the key.
+        used = alive[-1] + 1 if alive else 0
+        key = (tuple(record.rows[:used]), tuple(alive), bytes(record.tracked[:used]), bytes(record.freed[:used]),
+               settings.fuse.value, settings.target.value)
         found = _realizations.get(key)
         if found is None:
             saved = saved_rows(record, alive)

@@ -16,7 +16,7 @@ from torturous.tensor import (
     reductions,
     types,
 )
-from torturous.tensor.activations import log_softmax, softmax
+from torturous.tensor.activations import celu, hardshrink, log_softmax, prelu, selu, softmax, threshold
 from torturous.tensor.arithmetic import *  # noqa: F403
 from torturous.tensor.comparison import *  # noqa: F403
 from torturous.tensor.creation import *  # noqa: F403
@@ -39,6 +39,8 @@ from torturous.tensor.gathering import (
 )
 from torturous.tensor.generator import (
     Generator,
+    default_generator,
+    fork_rng,
     get_rng_state,
     initial_seed,
     manual_seed,
@@ -63,7 +65,6 @@ from torturous.tensor.movement import (
     broadcast_shapes,
     broadcast_tensors,
     broadcast_to,
-    chunk,
     clone,
     diagonal,
     flatten,
@@ -74,14 +75,11 @@ from torturous.tensor.movement import (
     ravel,
     reshape,
     select,
-    split,
     squeeze,
     swapaxes,
     swapdims,
     t,
-    tensor_split,
     transpose,
-    unbind,
     unflatten,
     unsqueeze,
 )
@@ -102,6 +100,7 @@ from torturous.tensor.random import (
 )
 from torturous.tensor.rearranging import diag, flip, fliplr, flipud, repeat_interleave, roll, rot90, tile
 from torturous.tensor.reductions import *  # noqa: F403
+from torturous.tensor.splitting import chunk, split, tensor_split, unbind
 from torturous.tensor.tensor import Tensor
 from torturous.tensor.types import *  # noqa: F403
 
@@ -116,15 +115,16 @@ __all__ = [
     *printing.__all__,
     *reductions.__all__,
     *types.__all__,
-    "Generator", "Tensor", "argwhere", "bernoulli", "broadcast_shapes", "broadcast_tensors",
-    "broadcast_to", "cat", "chunk", "clone", "column_stack", "concat", "concatenate", "diag", "diagonal",
-    "dstack", "enable_grad", "flatten", "flip", "fliplr", "flipud", "gather", "get_rng_state", "hstack",
-    "index_add", "index_copy", "index_fill", "index_put", "index_select", "inference_mode",
-    "initial_seed", "is_grad_enabled", "log_softmax", "manual_seed", "masked_scatter", "masked_select",
-    "matmul", "meshgrid", "moveaxis", "movedim", "multi_tensor", "multinomial", "narrow", "no_grad",
-    "nonzero", "normal", "permute", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like",
-    "randperm", "ravel", "realize_step", "repeat_interleave", "reshape", "roll", "rot90", "row_stack",
-    "scatter", "scatter_add", "seed", "select", "set_grad_enabled", "set_rng_state", "softmax", "split",
-    "squeeze", "stack", "swapaxes", "swapdims", "t", "take", "take_along_dim", "tensor_split", "tile",
-    "transpose", "unbind", "unflatten", "unsqueeze", "vstack",
+    "Generator", "Tensor", "argwhere", "bernoulli", "broadcast_shapes", "broadcast_tensors", "broadcast_to",
+    "cat", "celu", "chunk", "clone", "column_stack", "concat", "concatenate", "default_generator", "diag",
+    "diagonal", "dstack", "enable_grad", "flatten", "flip", "fliplr", "flipud", "fork_rng", "gather",
+    "get_rng_state", "hardshrink", "hstack", "index_add", "index_copy", "index_fill", "index_put",
+    "index_select", "inference_mode", "initial_seed", "is_grad_enabled", "log_softmax", "manual_seed",
+    "masked_scatter", "masked_select", "matmul", "meshgrid", "moveaxis", "movedim", "multi_tensor",
+    "multinomial", "narrow", "no_grad", "nonzero", "normal", "permute", "prelu", "rand", "rand_like",
+    "randint", "randint_like", "randn", "randn_like", "randperm", "ravel", "realize_step",
+    "repeat_interleave", "reshape", "roll", "rot90", "row_stack", "scatter", "scatter_add", "seed",
+    "select", "selu", "set_grad_enabled", "set_rng_state", "softmax", "split", "squeeze", "stack",
+    "swapaxes", "swapdims", "t", "take", "take_along_dim", "tensor_split", "threshold", "tile", "transpose",
+    "unbind", "unflatten", "unsqueeze", "vstack",
 ]

@@ -169,6 +169,12 @@ def _divisor_not_zero(a: TensorBase | Number, b: TensorBase | Number) -> None:
         raise RuntimeError("ZeroDivisionError: integers cannot be divided by zero")
 
 
+def _bounded(op: Op, t: TensorBase, bound: TensorBase | Number) -> Tensor:
+    if isinstance(bound, bool) and t.dtype.category is Category.BOOL:
+        raise NotImplementedError(f"\"{op.name}_scalar_cpu\" not implemented for 'Bool'; give a bool tensor as the bound")
+    return combine(op, t, bound)
+
+
 class Arithmetic(TensorBase):
     """Operators and methods of arithmetic."""
 
@@ -237,11 +243,6 @@ class Arithmetic(TensorBase):
     def sub(self, other: TensorBase | Number, *, alpha: Number = 1) -> Tensor:
         """self − alpha · other; RuntimeError for bool."""
         return combine(ops.SUB, self, self._scaled(other, alpha))
-
-    def rsub(self, other: TensorBase | Number, *, alpha: Number = 1) -> Tensor:
-        """other − alpha · self."""
-        scaled = self if type(alpha) is int and alpha == 1 else combine(ops.MUL, self, alpha)
-        return apply(ops.SUB, other, scaled)
 
     def _scaled(self, other: Any, alpha: Number) -> Any:
         """alpha · other, in the type of the sum with self."""
@@ -425,14 +426,14 @@ class Arithmetic(TensorBase):
             raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
         result: Any = self
         if min is not None:
-            result = combine(ops.CLAMP_MIN, result, min)
-        return result if max is None else combine(ops.CLAMP_MAX, result, max)
+            result = _bounded(ops.CLAMP_MIN, result, min)
+        return result if max is None else _bounded(ops.CLAMP_MAX, result, max)
 
     def clamp_min(self, min: TensorBase | Number) -> Tensor:
-        return combine(ops.CLAMP_MIN, self, min)
+        return _bounded(ops.CLAMP_MIN, self, min)
 
     def clamp_max(self, max: TensorBase | Number) -> Tensor:
-        return combine(ops.CLAMP_MAX, self, max)
+        return _bounded(ops.CLAMP_MAX, self, max)
 
     # In place and under other names -----------------------------------------------------------------------------------
     def zero_(self) -> Tensor:
@@ -500,6 +501,12 @@ def pow(input: TensorBase | Number, exponent: TensorBase | Number) -> Tensor:
     return Arithmetic.pow(tensor_operand("pow", "input", 1, input), exponent)  # type: ignore[arg-type]
 
 
+def rsub(input: TensorBase, other: TensorBase | Number, *, alpha: Number = 1) -> Tensor:
+    """other − alpha · input."""
+    scaled = input if type(alpha) is int and alpha == 1 else combine(ops.MUL, input, alpha)
+    return apply(ops.SUB, other, scaled)
+
+
 add = with_number_first(Arithmetic.add, ops.ADD)
 sub = subtract = with_number_first(Arithmetic.sub, ops.SUB)
 mul = multiply = with_number_first(Arithmetic.mul, ops.MUL)
@@ -524,7 +531,6 @@ neg = negative = as_function(Arithmetic.neg)
 positive = as_function(Arithmetic.positive)
 reciprocal = as_function(Arithmetic.reciprocal)
 round = as_function(Arithmetic.round)
-rsub = as_function(Arithmetic.rsub)
 sign = sgn = as_function(Arithmetic.sign)
 square = as_function(Arithmetic.square)
 trunc = fix = as_function(Arithmetic.trunc)

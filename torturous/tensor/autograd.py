@@ -132,8 +132,8 @@ class Backward:
                 self._flush(record)
             high = min(high, stop)
             row = adjoints.pop(stop, None)
-            if row is not None and stop in hooks:
-                row = self._run_hooks(hooks[stop], row)
+            if row is not None:
+                row = self._look_at(record, stop, row, hooks.get(stop))
             source = sources.get(stop)
             if isinstance(source, CustomNode):
                 if row is not None:
@@ -143,29 +143,39 @@ class Backward:
                 high = min(high, stop - 1)
             elif isinstance(source, TensorBase):
                 if row is not None:
-                    self._capture(record, stop, row)
                     self._reach(source, row)
                 self._occurrences[id(source)] -= 1
                 if not self._occurrences[id(source)] and id(source) in self.leaves:
                     self._complete(source)
             elif row is not None:
-                adjoints[stop] = row
-                self._steps(record, adjoints, stop, stop)
+                self._step(_present(record), record, stop, row, adjoints)
                 self._flush(record)
         if adjoints:
             self._steps(record, adjoints, max(adjoints), 0)
             self._flush(record)
+
+    def _look_at(self, record: Record, index: int, row: int, hooks: NodeHooks | None) -> int:
+        """Runs a row's hooks; as in PyTorch, a target that gradients go on from is captured before them."""
+        useful = self.useful.get(record)
+        goes_on = useful is not None and any(o >= 0 and useful[o] for o in _present(record).rows[index][3:])
+        if goes_on:
+            self._capture(record, index, row)
+        if hooks is not None:
+            row = self._run_hooks(hooks, row)
+        if not goes_on:
+            self._capture(record, index, row)
+        return row
 
     def _steps(self, record: Record, adjoints: Adjoints, high: int, low: int) -> None:
         tape = _present(record)
         for index in range(high, low - 1, -1):
             row = adjoints.pop(index, None)
             if row is not None:
+                self._capture(record, index, row)
                 self._step(tape, record, index, row, adjoints)
 
     def _step(self, tape: Record, record: Record, index: int, row: int, adjoints: Adjoints) -> None:
         """Carries the gradient of one row on to its operands."""
-        self._capture(record, index, row)
         if index in tape.sources:
             self._outgoing.append((index, row))
             return
@@ -314,7 +324,8 @@ class Backward:
                 if result is None:
                     continue
                 if not isinstance(result, TensorBase):
-                    raise TypeError(f"a hook must return None or a Tensor, but got {type(result).__name__}")
+                    raise TypeError(
+                        f"expected Variable, but hook returned '{type(result).__name__}': None or a Tensor is wanted")
                 if result.shape != shape:
                     raise RuntimeError(
                         f"hook '{getattr(hook, '__name__', hook)}' has changed the size of value: "
@@ -334,9 +345,6 @@ class Backward:
         rows = [adjoints.pop(node.first + position, None) for position in range(node.count)]
         if all(row is None for row in rows):
             return
-        for position, row in enumerate(rows):
-            if row is not None:
-                self._capture(record, node.first + position, row)
         operands = _present(record).rows[node.first][4:]
         tracked = _present(record).tracked
         gradients = [None if row is None else own(context.record, row) for row in rows]
@@ -349,7 +357,7 @@ class Backward:
                 shape, dtype = TYPES[_present(record).rows[operand][2]]
                 if tuple(result.shape) != shape:
                     raise RuntimeError(
-                        f"Function {node.name} returned an invalid gradient: got {list(result.shape)} but expected "
+                        f"Function {node.name}Backward returned an invalid gradient: got {list(result.shape)} but expected "
                         f"shape compatible with {list(shape)}")
                 value = Value(context.record, result.row(), None, self.create_graph).to(dtype)
                 present = adjoints.get(operand)
@@ -361,7 +369,9 @@ class Backward:
         before = context.record
         tables = [*self.adjoints.values(), self.leaves, self.captured]
         live = {row for table in tables for row in table.values()}
-        self._holders = {row: self._holders.get(row) or own(before, row) for row in sorted(live)}
+        self._holders = {
+            row: self._holders[row] if row in self._holders else own(before, row) for row in sorted(live)
+        }
         rows = [(table, key, self._holders[row]) for table in tables for key, row in table.items()]
         yield
         if context.record is not before or before.tape is not None:

@@ -120,6 +120,18 @@ class TensorBase:
         self._version = -1 if not storage.pending and storage.shared() else storage.version
         return index
 
+    def settle(self) -> None:
+        """Realizes first, if reading this tensor asks for it: before anything else of an op is entered.
+
+        So it does if a loop came round (what is read now was written at its end), or if another thread recorded it.
+        """
+        storage = self.storage
+        if storage.pending and (self._record is not context.record or self._version != storage.version):
+            if storage.record is not context.record:
+                realize(storage.record)
+            elif storage.buffer is not None and context.tracking:
+                realize()
+
     def _past_node(self) -> tuple[Record, int] | None:
         """Where a view stands on the tape of a record since realized, if that is alive and the value the same."""
         record = self._record
@@ -354,10 +366,10 @@ def record_binary(op: Op, a: TensorBase, b: TensorBase) -> Tensor:
     What `row`, `Record.apply` and `wrap` do is written out here, for calls cost as much as the work.
     """
     record = context.record
-    i = a._index if a._record is record and a._version == a.storage.version else a._enter()
-    j = b._index if b._record is record and b._version == b.storage.version else b._enter()
-    if a._record is not record or b._record is not record or record is not context.record:
-        return apply(op, a, b)  # Entering an operand has realized the record.
+    if (a._record is not record or a._version != a.storage.version
+            or b._record is not record or b._version != b.storage.version):
+        return apply(op, a, b)  # An operand has to be entered first.
+    i, j = a._index, b._index
     type_index = inferred.get((op.number, (), a._type, b._type))
     if type_index is None:
         return apply(op, a, b)
@@ -394,16 +406,14 @@ def _limit(record: Record, index: int) -> None:
         realize(record)
         return
     place = record.places[index]
-    limit = settings.row_limit.value
-    if record.cut is None or len(record.rows) > 4 * limit:
-        record.cut = place if record.cut is None or record.cut != place else record.cut
-        if len(record.rows) > 4 * limit:
-            record.cut = place
+    if record.cut is None or len(record.rows) > 4 * settings.row_limit.value:
+        record.cut = place  # Here, if the program comes round to it.
     elif record.cut == place:
         realize(record)
+        context.record.cut = place
 
 
-def cut_here(place: Any) -> None:
+def cut_here(caller: object = None) -> None:
     """Called where a program comes round (a module's call, a loader's next batch): realizes past the soft limit."""
     record = context.record
     if len(record.rows) > settings.row_limit.value:
@@ -417,24 +427,24 @@ def operand(value: TensorBase | Number, record: Record) -> int:
     return record.slot(value)
 
 
+def enter(operands: Sequence[Any]) -> tuple[Record, list[int]]:
+    """Tensors' rows and numbers' slots in one record, always in the operands' order."""
+    for value in operands:
+        if isinstance(value, TensorBase):
+            value.settle()
+    record = context.record
+    return record, [value.row() if isinstance(value, TensorBase) else record.slot(value) for value in operands]
+
+
 def apply(op: Op, *operands: Any, attributes: Attributes = ()) -> Tensor:
     """Records an op over tensors and numbers; the result's type follows from them."""
-    rows = [o.row() if isinstance(o, TensorBase) else o for o in operands]
-    record = context.record
-    codes = [o if isinstance(v, TensorBase) else record.slot(o) for o, v in zip(rows, operands, strict=True)]
-    # Entering an operand may have realized the record that an earlier one was entered into.
-    if any(isinstance(v, TensorBase) and v._record is not record for v in operands):
-        return apply(op, *operands, attributes=attributes)
+    record, codes = enter(operands)
     return wrap(record, record.apply(op, attributes, codes, user_place(), context.tracking))
 
 
 def apply_typed(op: Op, shape: Shape, dtype: DType, *operands: Any, attributes: Attributes = ()) -> Tensor:
     """The same for an op whose result type the caller has worked out."""
-    rows = [o.row() if isinstance(o, TensorBase) else o for o in operands]
-    record = context.record
-    codes = [o if isinstance(v, TensorBase) else record.slot(o) for o, v in zip(rows, operands, strict=True)]
-    if any(isinstance(v, TensorBase) and v._record is not record for v in operands):
-        return apply_typed(op, shape, dtype, *operands, attributes=attributes)
+    record, codes = enter(operands)
     index = record.apply_typed(op, attributes, type_number(tuple(shape), dtype), codes, user_place(), context.tracking)
     return wrap(record, index)
 

@@ -21,15 +21,15 @@ _ALPHA = 1.7580993408473766
 """Minus the limit of SELU for large negative inputs: what alpha dropout puts in place of what goes."""
 
 _OTHER_RANK = (
-    "{name}: Received a {rank}-D input to {name}, which is deprecated and will result in an error in a future "
-    "release. To retain the behavior and silence this warning, please use dropout instead. Note that {name} "
-    "exists to provide channel-wise dropout on inputs with {spatial} spatial dimensions, a channel dimension, "
-    "and an optional batch dimension (i.e. {ranks} inputs).")
+    "{name}: Received a {rank}-D input to {name}, which is deprecated and will result in an error in a "
+    "future release. To retain the behavior and silence this warning, please use dropout instead. Note that "
+    "{name} exists to provide channel-wise dropout on inputs with {spatial} spatial dimensions, a channel "
+    "dimension, and an optional batch dimension (i.e. {ranks} inputs).")
 _THREE_AXES = (
-    "dropout2d: Received a 3-D input to dropout2d and assuming that channel-wise 1-D dropout behavior is desired "
-    "- input is interpreted as shape (N, C, L), where C is the channel dim. This behavior will change in a future "
-    "release to interpret the input as one without a batch dimension, i.e. shape (C, H, W). To maintain the 1-D "
-    "channel-wise dropout behavior, please switch to using dropout1d instead.")
+    "dropout2d: Received a 3-D input to dropout2d and assuming that channel-wise 1-D dropout behavior is "
+    "desired - input is interpreted as shape (N, C, L), where C is the channel dim. This behavior will "
+    "change in a future release to interpret the input as one without a batch dimension, i.e. shape "
+    "(C, H, W). To maintain the 1-D channel-wise dropout behavior, please switch to using dropout1d instead.")
 
 
 def dropout(input: TensorBase, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -111,7 +111,7 @@ def _alpha_dropped(name: str, input: TensorBase, p: float, training: bool, inpla
         return input  # type: ignore[return-value]
     if p == 1:
         return in_place(ops.MUL, input, 0.0) if inplace else binary(ops.MUL, input, 0.0)
-    kept = apply(ops.NE, _noise(input, p, mask), 0).to(input.dtype)  # type: ignore[attr-defined]
+    kept = apply(ops.NE, _noise(input, p, mask), 0).to(input.dtype)
     scale = 1.0 / sqrt((_ALPHA * _ALPHA * p + 1.0) * (1.0 - p))
     shift = (kept - 1) * (_ALPHA * scale) + _ALPHA * scale * p
     factors = kept * scale

@@ -7,12 +7,14 @@ user's `backward`, to the operands. What `forward` saves is kept by the tape unt
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torturous.ir.movement import ALIAS, FUNCTION
 from torturous.ir.record import Record, context, user_place
 from torturous.ir.value import Value
+from torturous.runtime.storage import Storage
 from torturous.tensor.autograd import own
 from torturous.tensor.base import TensorBase
 from torturous.tensor.grad_mode import enable_grad, no_grad
@@ -20,6 +22,34 @@ from torturous.tensor.tape import AGAIN, CustomNode
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
+
+
+class _Saved:
+    """A tensor kept for `backward`; with a row where it has a history.
+
+    Of a tensor with a history only the value is held: the tensor itself would hold its tape, which holds this.
+    """
+
+    __slots__ = ("tensor", "storage", "version", "row")
+
+    def __init__(self, t: Any) -> None:
+        self.tensor = t
+        self.storage = weakref.ref(t.storage)
+        self.version = _version(t.storage)
+        self.row = -1
+
+    def check(self, name: str) -> None:
+        """Raises RuntimeError if the tensor has been written since."""
+        storage = self.storage()
+        if storage is not None and _version(storage) != self.version:
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an inplace operation: "
+                f"[{self.tensor.dtype.name} {list(self.tensor.shape)}], saved by {name}, is at version "
+                f"{_version(storage)}; expected version {self.version} instead.")
+
+
+def _version(storage: Storage) -> int:
+    return storage.version - storage.unseen
 
 
 class FunctionContext(CustomNode):
@@ -30,7 +60,7 @@ class FunctionContext(CustomNode):
         self.needs_input_grad: tuple[bool, ...] = ()
         """Which arguments of `forward` are tensors that require gradients."""
         self._function = function
-        self._saved: list[tuple[Any, int]] | None = []
+        self._saved: list[_Saved | None] | None = []
         self._dirty: tuple[TensorBase, ...] = ()
         self._constant: tuple[TensorBase, ...] = ()
         self._materialize = True
@@ -48,7 +78,7 @@ class FunctionContext(CustomNode):
             if t is not None and not isinstance(t, TensorBase):
                 raise TypeError(
                     f"save_for_backward can only save variables, but argument is of type {type(t).__name__}")
-        self._saved = [(t, 0 if t is None else _version(t)) for t in tensors]
+        self._saved = [None if t is None else _Saved(t) for t in tensors]
 
     def mark_dirty(self, *tensors: Tensor) -> None:
         """Says which arguments `forward` has changed in place; they must be among its results."""
@@ -68,21 +98,16 @@ class FunctionContext(CustomNode):
         """What `forward` saved. RuntimeError if it has been freed, or written in place since."""
         if self._saved is None:
             raise RuntimeError(AGAIN)
-        return tuple(None if t is None else self._unpacked(t, version) for t, version in self._saved)
+        return tuple(None if saved is None else self._unpacked(saved) for saved in self._saved)
 
-    def _unpacked(self, t: Any, version: int) -> Tensor:
-        if _version(t) != version:
-            raise RuntimeError(
-                "one of the variables needed for gradient computation has been modified by an inplace operation: "
-                f"[{t.dtype.name} {list(t.shape)}], saved by {self.name}, is at version {_version(t)}; expected "
-                f"version {version} instead.")
-        for offset, (_, output) in enumerate(self._outputs):
-            if output is t and self._differentiated is not None and self._differentiated[1]:
-                return self._with_history(t, self._differentiated[0], self.first + offset)
-        return t
+    def _unpacked(self, saved: _Saved) -> Tensor:
+        saved.check(self.name)
+        if saved.row >= 0 and self._differentiated is not None and self._differentiated[1]:
+            return self._with_history(saved.tensor, self._differentiated[0], saved.row)
+        return saved.tensor
 
     def _with_history(self, t: TensorBase, tape: Record, index: int) -> Tensor:
-        """A saved result as the result of this function, for gradients of gradients."""
+        """A saved value with its place on the tape, for gradients of gradients."""
         value = t.row()
         pending = context.record
         if tape is pending:
@@ -128,10 +153,6 @@ class FunctionContext(CustomNode):
 
     def release(self) -> None:
         self._saved = None
-
-
-def _version(t: Any) -> int:
-    return t.storage.version - t.storage.unseen
 
 
 class Function:
@@ -206,6 +227,17 @@ def _attach(ctx: FunctionContext, inputs: list[Any], results: list[Any]) -> list
     for (_, t), value in zip(ctx._outputs, values, strict=True):
         rows.append(record.append((FUNCTION.number, (), t._type, value, *operands), 1, place))
         record.sources[rows[-1]] = ctx
+    outputs = {id(t): row for row, (_, t) in zip(rows, ctx._outputs, strict=True)}
+    histories = {id(t): row for row, t in zip(operands, inputs, strict=True) if record.tracked[row]}
+    for saved in ctx._saved or ():
+        if saved is None:
+            continue
+        t = saved.tensor
+        if id(t) in outputs:
+            saved.row = outputs[id(t)]
+        elif id(t) in histories and not t._requires_grad:
+            saved.row = histories[id(t)]
+            saved.tensor = own(record, record.append((ALIAS.number, (), t._type, saved.row), 0, place))
     for row, (position, t) in zip(rows, ctx._outputs, strict=True):
         if id(t) in changed:
             t._write(row, place, settle=False)

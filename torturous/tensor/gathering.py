@@ -55,7 +55,7 @@ def _scattered(t: Movement, op: Op, dim: int, index: TensorBase, source: TensorB
     """t with elements of `source` added or written at the index's places along an axis."""
     shape = tuple(t.shape)
     wide, axis, places = _along(t, dim, index, name)
-    if not prod(places.shape):
+    if len(places.shape) != len(wide.shape):
         return t.clone()
     values: Any = source
     if isinstance(source, TensorBase):
@@ -139,7 +139,7 @@ class Gathering(Indexing):
         if sparse_grad:
             raise NotImplementedError("gather(sparse_grad=True): there are no sparse tensors; leave it False")
         wide, axis, places = _along(self, dim, index, "gather")
-        if not prod(places.shape):
+        if len(places.shape) != len(wide.shape):
             return _flat(self).sliced(0, 0, 0, 1).reshape(tuple(index.shape))
         result: Any = apply(indexing.TAKE_ALONG, wide, places, attributes=(axis,))
         return result if index.shape else result.reshape(())
@@ -171,7 +171,7 @@ class Gathering(Indexing):
         return rewrite(self, lambda t: t.scatter_add(dim, index, src), "scatter_add")
 
     def take_along_dim(self, indices: TensorBase, dim: int | None = None) -> Tensor:
-        """`gather` with self and the index broadcast along the other axes; without dim, of the flat tensor."""
+        """`gather` with self and index broadcast along the other axes; without dim, of the flat tensor."""
         if dim is None:
             return _flat(self).gather(0, _flat(indices))
         rank = len(self.shape)
@@ -233,11 +233,12 @@ class Gathering(Indexing):
         """Elements at positions of the flat tensor (below 0 from the end), in the index's shape."""
         if index.dtype is not dtypes.int64:
             raise RuntimeError(f"take(): Expected a long tensor for index, but got {index.dtype}")
-        count = prod(self.shape)
-        if not count and prod(index.shape):
+        flat = _flat(self)
+        (count,) = flat.shape
+        if count == 0 and 0 not in index.shape:
             raise IndexError("take(): tried to take from an empty tensor")
         places = checked_index(index, count, "take", negatives=True)
-        return apply(indexing.TAKE, _flat(self), places, attributes=(0,))
+        return apply(indexing.TAKE, flat, places, attributes=(0,))
 
     def put_(self, index: TensorBase, source: TensorBase, accumulate: bool = False) -> Tensor:
         """Writes source's elements at positions of the flat tensor: the last of equals stays, or all add."""

@@ -19,11 +19,13 @@ from torturous.core import dtypes
 from torturous.core.dtypes import Category
 from torturous.core.shapes import broadcast
 from torturous.ir import creation, elementwise, indexing, movement
+from torturous.ir.op import type_number
 from torturous.ir.record import context, user_place
 from torturous.runtime.storage import Storage
 from torturous.tensor.arithmetic import cast, write_value
-from torturous.tensor.base import Number, TensorBase, apply, apply_typed
-from torturous.tensor.movement import Movement, view
+from torturous.tensor.base import Number, Step, TensorBase, apply, apply_typed
+from torturous.tensor.movement import Movement, look
+from torturous.tensor.splitting import Splitting
 from torturous.tensor.values import computed_values, of_array
 
 if TYPE_CHECKING:
@@ -114,6 +116,7 @@ class _Parsed:
 
     def __init__(self, source: Movement, key: Any) -> None:
         self.source = source
+        self.shape, self.strides = tuple(source.shape), source.strides
         self.axis = 0
         self.boxes: list[tuple[int, int, int, int]] = []
         """Axis of the source, start, length, step."""
@@ -122,7 +125,7 @@ class _Parsed:
         self.reshaped = False
         self.indices: list[tuple[int, TensorBase]] = []
         keys = [_plain(k) for k in (key if _is_tuple(key) else (key,))]
-        rank = len(source.shape)
+        rank = len(self.shape)
         taken = sum(map(_axes_taken, keys))
         if taken > rank:
             raise IndexError(f"too many indices for tensor of dimension {rank}" if rank else
@@ -137,12 +140,12 @@ class _Parsed:
 
     def _keep(self, count: int) -> None:
         for _ in range(count):
-            self.layout.append((self.source.shape[self.axis], self.source.strides[self.axis]))
+            self.layout.append((self.shape[self.axis], self.strides[self.axis]))
             self.axis += 1
 
     def _new_axis(self) -> None:
-        shape, strides = self.source.shape, self.source.strides
-        self.layout.append((1, shape[self.axis] * strides[self.axis] if self.axis < len(shape) else 1))
+        inside = self.axis < len(self.shape)
+        self.layout.append((1, self.shape[self.axis] * self.strides[self.axis] if inside else 1))
         self.reshaped = True
 
     def _take(self, k: Any) -> None:
@@ -152,14 +155,14 @@ class _Parsed:
             self.indices.append((len(self.layout), index_tensor(np.zeros(int(k), np.int64))))
             self._new_axis()
         elif isinstance(k, int):
-            size = self.source.shape[self.axis]
+            size = self.shape[self.axis]
             if not -size <= k < size:
                 raise IndexError(f"index {k} is out of bounds for dimension {self.axis} with size {size}")
             self.boxes.append((self.axis, k % size, 1, 1))
             self.axis += 1
             self.reshaped = True
         elif isinstance(k, slice):
-            size, stride = self.source.shape[self.axis], self.source.strides[self.axis]
+            size, stride = self.shape[self.axis], self.strides[self.axis]
             start, length, step = _slice_places(k, size)
             if (start, length, step) != (0, size, 1):
                 self.boxes.append((self.axis, start, length, step))
@@ -174,28 +177,29 @@ class _Parsed:
                 self._keep(1)
 
     def _fits(self, mask: TensorBase) -> None:
-        here = tuple(self.source.shape[self.axis:self.axis + len(mask.shape)])
+        here = tuple(self.shape[self.axis:self.axis + len(mask.shape)])
         if here != tuple(mask.shape):
             first = next(i for i, (a, b) in enumerate(zip(here, mask.shape, strict=True)) if a != b)
             raise IndexError(
                 f"The shape of the mask {list(mask.shape)} at index {first} does not match the shape of the "
-                f"indexed tensor {list(self.source.shape)} at index {self.axis + first}")
+                f"indexed tensor {list(self.shape)} at index {self.axis + first}")
 
     def view(self) -> Tensor:
         """The source through the key's integers, slices and new axes."""
-        t: Any = self.source
+        dtype, offset = self.source.dtype, 0
+        path = []
         if self.boxes:
             axes, starts, lengths, steps = zip(*self.boxes, strict=True)
-            shape, strides, offset = list(t.shape), list(t.strides), 0
-            for axis, start, length, step in self.boxes:
-                offset += start * strides[axis]
-                shape[axis], strides[axis] = length, strides[axis] * step
+            shape = list(self.shape)
+            for axis, start, length, _ in self.boxes:
+                offset += start * self.strides[axis]
+                shape[axis] = length
             begins = [start if length else 0 for start, length in zip(starts, lengths, strict=True)]
-            t = view(t, movement.SLICE, (axes, steps), shape, strides, offset, begins)
-        if self.reshaped or not self.boxes:
-            shape, strides = [size for size, _ in self.layout], [stride for _, stride in self.layout]
-            t = view(t, movement.RESHAPE, (), shape, strides)
-        return t
+            path.append(Step(movement.SLICE, (axes, steps), type_number(tuple(shape), dtype), begins))
+        if self.reshaped or not path:
+            sizes = tuple(size for size, _ in self.layout)
+            path.append(Step(movement.RESHAPE, (), type_number(sizes, dtype)))
+        return look(self.source, path, [stride for _, stride in self.layout], offset)
 
 
 def _is_tuple(key: Any) -> bool:
@@ -328,8 +332,8 @@ class _Plan:
         """What is to be written, in t's dtype and the shape of what it is written over."""
         if isinstance(given, TensorBase) and given.dtype is not t.dtype:
             raise RuntimeError(
-                f"Index put requires the source and destination dtypes match, got {t.dtype} for the destination and "
-                f"{given.dtype} for the source; use .to({t.dtype})")
+                "Index put requires the source and destination dtypes match, got "
+                f"{t.dtype} for the destination and {given.dtype} for the source; use .to({t.dtype})")
         value = _value_for(t, given)
         shape = tuple(value.shape)
         while len(shape) > len(self.taken) and shape[0] == 1:
@@ -354,7 +358,7 @@ def _value_for(t: TensorBase, given: Any) -> Tensor:
     return apply_typed(creation.FULL, (), t.dtype, given)
 
 
-def rewrite(t: Movement, make: Callable[[Movement], TensorBase], name: str) -> Tensor:
+def rewrite(t: Movement, make: Callable[[Any], TensorBase], name: str) -> Tensor:
     """t becomes make(t), in place."""
     t._writable()
     t._came_round(user_place())
@@ -365,7 +369,7 @@ def rewrite(t: Movement, make: Callable[[Movement], TensorBase], name: str) -> T
     return t  # type: ignore[return-value]
 
 
-class Indexing(Movement):
+class Indexing(Splitting):
     """`x[...]` and the methods that read or write at positions which are data."""
 
     __slots__ = ()

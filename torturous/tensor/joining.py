@@ -219,7 +219,7 @@ def pad(input: TensorBase, pad: Sequence[int], mode: str = "constant", value: Nu
         if before or after:
             places = index_tensor(_padded_places(mode, size, before, after, axis, list(t.shape)))
             t = apply(indexing.TAKE, t, places, attributes=(axis,))
-    return t.clone() if t is input else t
+    return apply_typed(movement.ALIAS, tuple(t.shape), t.dtype, t) if t is input else t
 
 
 def _pad_constant(t: Any, around: Sequence[tuple[int, int, int]], value: Number) -> Tensor:

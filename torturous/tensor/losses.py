@@ -96,7 +96,8 @@ def nll_loss(
     axis = class_axis(shape)
     if len(shape) > 1 and target.shape and shape[0] != target.shape[0]:
         raise ValueError(f"Expected input batch_size ({shape[0]}) to match target batch_size "
-                         f"({target.shape[0]}) (nll_loss: input {describe(shape)}, target {describe(target.shape)}).")
+                         f"({target.shape[0]}) (nll_loss: input {describe(shape)}, target "
+                         f"{describe(target.shape)}).")
     wanted = shape[:axis] + shape[axis + 1:]
     if len(shape) == 1 and tuple(target.shape) == (1,):
         target = target.reshape(())  # type: ignore[attr-defined]

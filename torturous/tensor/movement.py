@@ -13,8 +13,6 @@ from math import prod
 from operator import index as whole
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from torturous.core.dtypes import DType
 from torturous.core.shapes import (
     Shape,
@@ -36,15 +34,19 @@ if TYPE_CHECKING:
 def view(t: TensorBase, op: Op, attributes: Attributes, shape: Sequence[int], strides: Sequence[int],
          offset: int = 0, starts: Sequence[int] = ()) -> Tensor:
     """A tensor that looks at t's memory through one more movement op."""
-    shape = tuple(shape)
-    step = Step(op, attributes, type_number(shape, t.dtype), starts)
-    source = t.row()  # Enters the base in the present grad mode.
-    record = context.record
-    operands = [source, *map(record.slot, starts)]
-    index = record.apply_typed(op, attributes, step.type_index, operands, user_place(), context.tracking)
-    result = TensorBase._make(t.storage, step.type_index)
+    return look(t, [Step(op, attributes, type_number(tuple(shape), t.dtype), starts)], strides, offset)
+
+
+def look(t: TensorBase, steps: Sequence[Step], strides: Sequence[int], offset: int) -> Tensor:
+    """The same through several: strides are those of the last, the offset is how far they move in all."""
+    index = t.row()  # Enters the base in the present grad mode.
+    record, place, tracking = context.record, user_place(), context.tracking
+    for step in steps:
+        operands = [index, *map(record.slot, step.starts)]
+        index = record.apply_typed(step.op, step.attributes, step.type_index, operands, place, tracking)
+    result = TensorBase._make(t.storage, steps[-1].type_index)
     result.base = t.base if t.base is not None else t
-    result.steps = (*t.steps, step)
+    result.steps = (*t.steps, *steps)
     result._strides = tuple(strides)
     result._offset = t._offset + offset
     result._detached = t._detached or (not context.tracking and result.base._requires_grad)
@@ -320,10 +322,15 @@ class Movement(TensorBase):
             raise IndexError(
                 f"index {index} is out of bounds for dimension {axis} with size {size} (shape "
                 f"{list(self.shape)})")
-        part = self.sliced(axis, index % size, index % size + 1, 1)
-        shape, strides = list(part.shape), list(self.strides)
+        place = index % size
+        shape, strides = list(self.shape), list(self.strides)
+        shape[axis] = 1
+        slice_type = type_number(tuple(shape), self.dtype)
+        offset = place * strides[axis]
         del shape[axis], strides[axis]
-        return view(part, movement.RESHAPE, (), shape, strides)
+        steps = [Step(movement.SLICE, ((axis,), (1,)), slice_type, (place,)),
+                 Step(movement.RESHAPE, (), type_number(tuple(shape), self.dtype))]
+        return look(self, steps, strides, offset)
 
     def _axis(self, dim: int, name: str) -> int:
         """An axis to take apart; a 0-d tensor has none."""
@@ -351,68 +358,6 @@ class Movement(TensorBase):
             raise RuntimeError(
                 f"start ({start}) + length ({length}) exceeds dimension size ({size}) of axis {axis}")
         return self.sliced(axis, start, start + length, 1)
-
-    def unbind(self, dim: int = 0) -> tuple[Tensor, ...]:
-        """A view for each place of an axis."""
-        axis = normalize_axis(dim, len(self.shape))
-        if not self.shape:
-            raise IndexError("Dimension specified as 0 but tensor has no dimensions")
-        return tuple(self.selected(axis, place) for place in range(self.shape[axis]))
-
-    def split(self, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-        """Views of `split_size` places each (the last may be smaller), or of the listed numbers of places."""
-        if not self.shape:
-            raise RuntimeError("split expects at least a 1-dimensional tensor")
-        axis = normalize_axis(dim, len(self.shape))
-        size = self.shape[axis]
-        if isinstance(split_size, int):
-            if split_size < 0 or (split_size == 0 and size):
-                raise RuntimeError(
-                    f"split_size can only be 0 if dimension size is 0, and is never negative: got split_size="
-                    f"{split_size} for dimension {axis} of size {size}")
-            starts = list(range(0, size, split_size)) if size else [0]
-            return tuple(self.sliced(axis, start, min(start + split_size, size), 1) for start in starts)
-        parts = [whole(part) for part in split_size]
-        if any(part < 0 for part in parts) or sum(parts) != size:
-            raise RuntimeError(
-                f"split_with_sizes expects split_sizes to sum exactly to {size} (input tensor's size at "
-                f"dimension {axis}) and to be non-negative, but got split_sizes={parts}")
-        ends = np.cumsum(parts).tolist()
-        return tuple(self.sliced(axis, end - part, end, 1) for end, part in zip(ends, parts, strict=True))
-
-    def chunk(self, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-        """At most `chunks` views of equal size, the last perhaps smaller."""
-        if not self.shape:
-            raise RuntimeError("chunk expects at least a 1-dimensional tensor")
-        if chunks <= 0:
-            raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
-        axis = normalize_axis(dim, len(self.shape))
-        size = -(-self.shape[axis] // chunks)
-        if size == 0:
-            return tuple(self.sliced(axis, 0, 0, 1) for _ in range(chunks))
-        return self.split(size, axis)
-
-    def tensor_split(self, indices_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-        """So many parts as equal as can be, or parts between the given places (taken as in slicing)."""
-        if not self.shape:
-            raise RuntimeError(
-                "tensor_split expected at least a 1-dimensional tensor, but got a 0-dim tensor")
-        axis = normalize_axis(dim, len(self.shape))
-        size = self.shape[axis]
-        if isinstance(indices_or_sections, int):
-            sections = indices_or_sections
-            if sections <= 0:
-                raise RuntimeError(f"number of sections must be larger than 0, got {sections}")
-            small, larger = divmod(size, sections)
-            places = [small * k + min(k, larger) for k in range(1, sections)]
-        else:
-            places = [whole(place) for place in indices_or_sections]
-        parts, start = [], 0
-        for place in [*places, size]:
-            begin, end, _ = slice(start, place).indices(size)
-            parts.append(self.sliced(axis, begin, end, 1))
-            start = place
-        return tuple(parts)
 
     def diagonal(self, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
         """A view of a diagonal of two axes, as a new last axis."""
@@ -506,7 +451,6 @@ def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
 
 
 broadcast_to = as_function(Movement.broadcast_to)
-chunk = as_function(Movement.chunk)
 clone = as_function(Movement.clone)
 diagonal = as_function(Movement.diagonal)
 flatten = as_function(Movement.flatten)
@@ -515,21 +459,18 @@ movedim = as_function(Movement.movedim)
 narrow = as_function(Movement.narrow)
 ravel = as_function(Movement.ravel)
 select = as_function(Movement.select)
-split = as_function(Movement.split)
 squeeze = as_function(Movement.squeeze)
 swapaxes = as_function(Movement.swapaxes)
 swapdims = as_function(Movement.swapdims)
 t = as_function(Movement.t)
-tensor_split = as_function(Movement.tensor_split)
 transpose = as_function(Movement.transpose)
-unbind = as_function(Movement.unbind)
 unflatten = as_function(Movement.unflatten)
 unsqueeze = as_function(Movement.unsqueeze)
 
 FUNCTIONS = (
-    "broadcast_shapes", "broadcast_tensors", "broadcast_to", "chunk", "clone", "diagonal", "flatten",
-    "moveaxis", "movedim", "narrow", "permute", "ravel", "reshape", "select", "split", "squeeze", "swapaxes",
-    "swapdims", "t", "tensor_split", "transpose", "unbind", "unflatten", "unsqueeze")
+    "broadcast_shapes", "broadcast_tensors", "broadcast_to", "clone", "diagonal", "flatten", "moveaxis",
+    "movedim", "narrow", "permute", "ravel", "reshape", "select", "squeeze", "swapaxes", "swapdims", "t",
+    "transpose", "unflatten", "unsqueeze")
 """Names that the package offers as functions."""
 
-__all__ = ["TYPES", "Movement", "as_function", "prod", "sizes", "view", "wrap", *FUNCTIONS]
+__all__ = ["TYPES", "Movement", "as_function", "look", "prod", "sizes", "view", "wrap", *FUNCTIONS]

@@ -118,8 +118,8 @@ class Random(TensorBase):
         if not p.dtype.is_floating_point:
             raise RuntimeError(f"bernoulli_: probabilities must be floating, got {p.dtype.name}")
         if not is_contiguous(tuple(self.shape), self.strides):
-            raise UnsupportedError("bernoulli_ with a tensor of probabilities needs a contiguous tensor: fill "
-                                   "one and copy_ it")
+            raise UnsupportedError("bernoulli_ with a tensor of probabilities needs a contiguous tensor: "
+                                   "fill one and copy_ it")
         values = computed_values(p)
         return _filled(self, "bernoulli", lambda shape: _host(
             generator, distributions.bernoulli, shape, self.dtype, values))

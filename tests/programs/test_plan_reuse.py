@@ -1,0 +1,221 @@
+"""Programs that go round: after the first iterations nothing is compiled, and memory does not grow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torturous as torch
+import torturous.nn as nn
+import torturous.nn.functional as F
+from torturous.ir.record import context
+from torturous.runtime import build, realize
+from torturous.runtime.buffers import statistics as memory
+
+
+class Count:
+    """Plans and kernels made while something ran."""
+
+    def __enter__(self) -> Count:
+        realize.realize()
+        self.before = realize.statistics.plans_made, build.statistics.kernels_compiled + build.statistics.cache_hits
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        realize.realize()
+        now = realize.statistics.plans_made, build.statistics.kernels_compiled + build.statistics.cache_hits
+        self.plans, self.kernels = (b - a for a, b in zip(self.before, now, strict=True))
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 10, kernel_size=5)
+        self.conv2 = nn.Conv2d(10, 20, kernel_size=5)
+        self.conv2_drop = nn.Dropout2d()
+        self.fc1 = nn.Linear(320, 50)
+        self.fc2 = nn.Linear(50, 10)
+
+    def forward(self, x):
+        x = F.relu(F.max_pool2d(self.conv1(x), 2))
+        x = F.relu(F.max_pool2d(self.conv2_drop(self.conv2(x)), 2))
+        x = x.view(-1, 320)
+        x = F.relu(self.fc1(x))
+        x = F.dropout(x, training=self.training)
+        return F.log_softmax(self.fc2(x), dim=1)
+
+
+def small():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+def batch(count, seed=0):
+    random = np.random.default_rng(seed)
+    return (torch.tensor(random.standard_normal((count, 1, 28, 28)).astype(np.float32)),
+            torch.tensor(random.integers(0, 10, count)))
+
+
+def test_a_training_step_is_one_plan_of_few_rows():
+    torch.manual_seed(0)
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.5)
+    x, y = batch(64)
+    records = []
+
+    def step():
+        optimizer.zero_grad()
+        loss = F.nll_loss(net(x), y)
+        loss.backward()
+        records.append(context.record)
+        optimizer.step()
+
+    step()
+    step()
+    with Count() as count:
+        runs = realize.statistics.runs
+        step()
+        step()
+        assert realize.statistics.runs == runs + 2
+    assert count.plans == 0
+    assert max(len(record.rows) for record in records) <= 80
+
+
+def test_adam_with_a_schedule_compiles_nothing_after_the_third_step():
+    net = small()
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + 0.1 * step))
+    x, y = torch.randn(16, 6), torch.randint(0, 3, (16,))
+
+    def step():
+        optimizer.zero_grad()
+        F.cross_entropy(net(x), y).backward()
+        optimizer.step()
+        schedule.step()
+
+    for _ in range(3):
+        step()
+    with Count() as count:
+        for _ in range(997):
+            step()
+    assert (count.plans, count.kernels) == (0, 0)
+
+
+def test_writing_columns_compiles_nothing_after_the_third_iteration():
+    x = torch.randn(7, 500)
+    y = torch.zeros(7, 500)
+    made = []
+    for t in range(500):
+        y[:, t] = x[:, t] * t
+        made.append(realize.statistics.plans_made)
+    with Count() as count:
+        result = y.numpy()
+    assert made[3] == made[-1]
+    assert count.plans <= 1
+    assert np.array_equal(result, x.numpy() * np.arange(500, dtype=np.float32))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_second_new_batch_size_and_all_after_it_run_no_llvm(training):
+    net = Net().train(training)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.5)
+
+    def run(count):
+        x, y = batch(count)
+        if training:
+            optimizer.zero_grad()
+            F.nll_loss(net(x), y).backward()
+            optimizer.step()
+        else:
+            with torch.no_grad():
+                net(x).numpy()
+
+    run(64)
+    run(64)
+    run(1)
+    with Count() as count:
+        for size in range(2, 71, 1 if not training else 7):
+            run(size)
+    assert count.kernels == 0
+
+
+def test_masks_of_random_counts_run_no_llvm():
+    random = np.random.default_rng(0)
+    x = torch.tensor(random.standard_normal((50, 4)).astype(np.float32))
+    masks = [random.random(50) < p for p in random.random(30)]
+    results = []
+    for number, mask in enumerate(masks):
+        if number == 3:
+            made = build.statistics.kernels_compiled + build.statistics.cache_hits
+        results.append((x[torch.tensor(mask)] * 2).sum(0).numpy())
+    assert build.statistics.kernels_compiled + build.statistics.cache_hits == made
+    for mask, result in zip(masks, results, strict=True):
+        assert np.allclose(result, (x.numpy()[mask] * 2).sum(0), rtol=1e-5, atol=1e-5)
+
+
+def flat_memory(iterate, count):
+    """Bytes of live buffers after a tenth of the iterations, and at the end."""
+    for _ in range(count // 10):
+        iterate()
+    realize.realize()
+    early = memory().live_bytes
+    for _ in range(count - count // 10):
+        iterate()
+    realize.realize()
+    return early, memory().live_bytes
+
+
+def test_hand_written_descent():
+    net = small()
+    x, y = torch.randn(16, 6), torch.randint(0, 3, (16,))
+    step = iter(range(10_000))
+    printed = []
+
+    def iterate():
+        loss = F.cross_entropy(net(x), y)
+        loss.backward()
+        with torch.no_grad():
+            for p in net.parameters():
+                p -= 0.1 * p.grad
+                p.grad = None
+        if next(step) % 100 == 0:
+            printed.append(f"{loss.item():.4f}")
+
+    with Count() as count:
+        early, late = flat_memory(iterate, 1000)
+    assert count.plans <= 3
+    assert late <= early + 4096
+    assert float(printed[-1]) < float(printed[0])
+
+
+def test_accumulation_over_eight_batches():
+    net = small()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    x, y = torch.randn(16, 6), torch.randint(0, 3, (16,))
+
+    def iterate():
+        optimizer.zero_grad()
+        for _ in range(8):
+            (F.cross_entropy(net(x), y) / 8).backward()
+        optimizer.step()
+
+    with Count() as count:
+        early, late = flat_memory(iterate, 125)
+    assert count.plans <= 3
+    assert late <= early + 4096
+
+
+def test_evaluation_without_looking():
+    net = small().eval()
+    x, y = torch.randn(16, 6), torch.randint(0, 3, (16,))
+    state = {"correct": torch.tensor(0)}
+
+    def iterate():
+        with torch.no_grad():
+            state["correct"] = state["correct"] + net(x).argmax(1).eq(y).sum()
+
+    with Count() as count:
+        early, late = flat_memory(iterate, 1000)
+    assert count.plans <= 3
+    assert late <= early + 4096
+    once = net(x).argmax(1).eq(y).sum().item()
+    assert state["correct"].item() == 1000 * once
