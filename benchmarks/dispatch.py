@@ -9,8 +9,8 @@ import argparse
 
 import numpy as np
 import torch as reference
-import torturous
 
+import torturous
 from benchmarks.timing import interleaved, report
 
 COUNT = 1000

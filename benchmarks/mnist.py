@@ -10,8 +10,8 @@ import time
 
 import numpy as np
 import torch as reference
-import torturous
 
+import torturous
 from benchmarks.timing import interleaved, report
 
 
@@ -71,7 +71,8 @@ def main() -> None:
     random = np.random.default_rng(0)
     images = random.standard_normal((args.batch, 1, 28, 28), dtype=np.float32)
     labels = random.integers(0, 10, args.batch)
-    entries = {"torturous": contestant(torturous, images, labels), "PyTorch eager": contestant(reference, images, labels)}
+    entries = {name: contestant(library, images, labels)
+               for name, library in (("torturous", torturous), ("PyTorch eager", reference))}
     if not args.no_compile:
         entries["torch.compile"] = contestant(reference, images, labels, reference.compile)
     print(f"{torturous.get_num_threads()} threads, batch {args.batch}")

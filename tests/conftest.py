@@ -1,7 +1,7 @@
 """For all tests: every plan that is made is verified.
 
-Tests import each other's helpers by folder (`from compiler.oracle import Program`); that this file is here puts
-the `tests` folder on the path.
+Tests import each other's helpers by folder (`from compiler.oracle import Program`): this file, by being here,
+puts the `tests` folder on the path.
 """
 
 from __future__ import annotations

@@ -10,6 +10,6 @@ from torturous.tensor import __all__ as _tensor_names
 
 __version__ = "0.1.0"
 __all__ = [
-    "__version__", "get_num_threads", "load", "nn", "optim", "save", "set_num_threads", "utils",
+    "__version__", "autograd", "get_num_threads", "load", "nn", "optim", "save", "set_num_threads", "utils",
     *_tensor_names,
 ]

@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import time
 
+from tqdm import tqdm
+
 import torturous as torch
 import torturous.nn as nn
 import torturous.nn.functional as F
 import torturous.optim as optim
 from torturous.datasets import MNIST, Digits
 from torturous.utils.data import DataLoader, TensorDataset
-from tqdm import tqdm
 
 
 class Net(nn.Module):

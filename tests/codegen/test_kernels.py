@@ -26,8 +26,8 @@ def check(case: Case, *sizes: tuple[int, ...], tolerance: float = 0.0) -> None:
     """Runs a case at three sizes under every setting.
 
     The first size is compiled with constants, the second makes a symbolic plan and the third must use it (on
-    other instruction sets than the native one, the first alone). Results must be those of the interpreter (within
-    `tolerance` units of the last place) and the same for all settings.
+    other instruction sets than the native one, the first alone). Results must be those of the interpreter
+    (within `tolerance` units of the last place) and the same for all settings.
     """
     first: list[list[np.ndarray]] = []
     for name, configuration in CONFIGURATIONS.items():

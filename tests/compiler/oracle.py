@@ -128,9 +128,9 @@ def describe_difference(label: str, got: np.ndarray, want: np.ndarray) -> str:
     different = ~((got == want) & (np.signbit(got.astype(float)) == np.signbit(want.astype(float))))
     both_nan = np.isnan(got.astype(float)) & np.isnan(want.astype(float))
     places = np.argwhere(different & ~both_nan)
-    first = tuple(places[0]) if len(places) else ()
+    first = tuple(map(int, places[0])) if len(places) else ()
     return (
-        f"{label}: {len(places)} of {got.size} differ in {got.dtype}{got.shape}, first at {tuple(map(int, first))}: "
+        f"{label}: {len(places)} of {got.size} differ in {got.dtype}{got.shape}, first at {first}: "
         f"{got[first].astype(wide)!r} instead of {want[first].astype(wide)!r}"
     )
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch as reference
+
 import torturous as torch
 
 DTYPES = ["float32", "float64", "float16", "bfloat16", "int64", "int32", "uint8", "bool"]

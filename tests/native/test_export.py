@@ -21,9 +21,9 @@ from torturous.ir import elementwise, indexing, reduction
 from torturous.ir.macros import LOG_SOFTMAX, MAX_POOL
 from torturous.ir.op import Type
 from torturous.native.recording import record_program
-from torturous.tensor.arithmetic import binary, unary
 from torturous.tensor.base import apply, apply_typed
 from torturous.tensor.linear import convolution, linear, matmul
+from torturous.tensor.recording import binary, unary
 from torturous.tensor.tensor import Tensor, from_array
 
 COMPILER = shutil.which("cc")

@@ -2,8 +2,7 @@
 
 A program is a list of steps `(kind, i, j, k)` of small integers. What a step does depends on the shapes it
 meets, which are the same on both sides, so that most steps are valid; those that are not must raise on both
-sides. Numbers are small multiples of a half, so that sums are exact in any order and comparisons fall the same
-way.
+sides. Numbers are small multiples of a half, so that sums are exact in any order and comparisons fall alike.
 """
 
 from __future__ import annotations
@@ -288,7 +287,7 @@ class Machine:
         self.run.seen.append((f"{a}.numpy()", array.copy()))
 
     def do_write(self, i: int, j: int, k: int) -> None:
-        """Writing memory behind everybody's back; histories are let go, for they may have saved that memory."""
+        """Writing memory behind everybody's back; histories, which may have saved it, are let go."""
         if not self.arrays:
             return
         name, array = self.arrays[i % len(self.arrays)]

@@ -1,4 +1,5 @@
-"""The same expression here and in PyTorch: same values, dtypes, shapes and gradients, or the same kind of exception."""
+"""The same expression here and in PyTorch: same values, dtypes, shapes and gradients, or the same kind of
+exception."""
 
 from __future__ import annotations
 
@@ -41,12 +42,12 @@ def sample(shape: tuple[int, ...], dtype: str, seed: int = 0, low: float = -3, h
     return abs(numbers) % 2 == 1 if dtype == "bool" else abs(numbers) if dtype == "uint8" else numbers
 
 
-def attempt(make: Callable[[], Any]) -> Any:
+def attempt(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     """A result, or the exception raised in its place."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return make()
+            return function(*arguments, **named)
     except Exception as error:
         return error
 

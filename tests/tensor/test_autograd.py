@@ -1,4 +1,5 @@
-"""The rules of autograd against PyTorch's: the same small programs run in both, and what they print is compared."""
+"""The rules of autograd against PyTorch's: the same small programs run in both, and what they print is
+compared."""
 
 from __future__ import annotations
 
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 import torturous
+from torturous.ir.record import Record, context
 from torturous.runtime import buffers, realize
 
 Program = Callable[[Any], Any]
@@ -66,7 +69,7 @@ def matrix(T: Any, requires_grad: bool = True) -> Any:
     return T.tensor([[1.0, -2.0, 3.0], [0.5, 4.0, -1.5]], dtype=T.float64, requires_grad=requires_grad)
 
 
-# Accumulation and its rules ----------------------------------------------------------------------------------------
+# Accumulation and its rules ---------------------------------------------------------------------------------
 @program
 def accumulates(T: Any) -> Any:
     x = leaf(T, 1, 2)
@@ -163,7 +166,7 @@ def realized_in_between(T: Any) -> Any:
     return x.grad
 
 
-# autograd.grad -----------------------------------------------------------------------------------------------------
+# autograd.grad ----------------------------------------------------------------------------------------------
 @program
 def grad_of_leaves_and_others(T: Any) -> Any:
     x, w = leaf(T, 1, 2), leaf(T, 3, 4)
@@ -256,7 +259,7 @@ def create_graph_accumulates(T: Any) -> Any:
     return first.requires_grad, x.grad
 
 
-# Using a graph twice -----------------------------------------------------------------------------------------------
+# Using a graph twice ----------------------------------------------------------------------------------------
 def twice(operation: Callable[[Any, Any], Any], name: str, **options: Any) -> None:
     for looked_at in (False, True):
         def run(T: Any, looked_at: bool = looked_at) -> Any:
@@ -312,7 +315,7 @@ def half_of_a_graph_twice(T: Any) -> Any:
     return w.grad
 
 
-# Writing in place --------------------------------------------------------------------------------------------------
+# Writing in place -------------------------------------------------------------------------------------------
 def in_place(name: str, run: Callable[[Any, Any], Any]) -> None:
     for looked_at in (False, True):
         def case(T: Any, looked_at: bool = looked_at) -> Any:
@@ -337,7 +340,8 @@ def _then(first: Callable[[Any], Any], write: Callable[[Any], Any]) -> Callable[
     return run
 
 
-for _name, _first in {"mul": lambda h: h * h, "exp": lambda h: h.exp(), "sin": lambda h: h.sin(), "add": lambda h: h + 1,
+for _name, _first in {"mul": lambda h: h * h, "exp": lambda h: h.exp(), "sin": lambda h: h.sin(),
+                      "add": lambda h: h + 1,
                       "sum": lambda h: h.sum(), "div": lambda h: 1 / h, "number": lambda h: h * 3}.items():
     in_place(f"after_{_name}", _then(_first, lambda h: h.add_(1)))
     in_place(f"view_after_{_name}", _then(_first, lambda h: h[1:].mul_(2)))
@@ -425,7 +429,7 @@ def untracked_becomes_tracked(T: Any) -> Any:
 @program
 def training_by_hand(T: Any) -> Any:
     w = leaf(T, 1, -2)
-    for step in range(4):
+    for _ in range(4):
         loss = ((w - 3) * (w - 3)).sum()
         loss.backward()
         with T.no_grad():
@@ -437,14 +441,14 @@ def training_by_hand(T: Any) -> Any:
 @program
 def training_through_data(T: Any) -> Any:
     w = leaf(T, 1, -2)
-    for step in range(4):
+    for _ in range(4):
         ((w - 3) * (w - 3)).sum().backward()
         w.data -= 0.1 * w.grad.data
         w.grad = None
     return w
 
 
-# Flags and errors --------------------------------------------------------------------------------------------------
+# Flags and errors -------------------------------------------------------------------------------------------
 @program
 def flags(T: Any) -> Any:
     x, c = leaf(T, 1, 2), leaf(T, 1, 2, requires_grad=False)
@@ -453,7 +457,8 @@ def flags(T: Any) -> Any:
         z = x * c
     d = y.detach()
     return [
-        (t.requires_grad, t.is_leaf, t.grad_fn is None) for t in (x, c, y, z, d, y[0], d[0], y > 0, (c * 2)[0])
+        (t.requires_grad, t.is_leaf, t.grad_fn is None)
+        for t in (x, c, y, z, d, y[0], d[0], y > 0, (c * 2)[0])
     ]
 
 
@@ -584,7 +589,7 @@ def gradient_of_a_result_warns(T: Any) -> Any:
         return (leaf(T, 1, 2) * 2).grad is None
 
 
-# Modes -------------------------------------------------------------------------------------------------------------
+# Modes ------------------------------------------------------------------------------------------------------
 @program
 def modes_nest(T: Any) -> Any:
     seen = [T.is_grad_enabled()]
@@ -650,8 +655,9 @@ def test_modes_belong_to_threads() -> None:
     assert seen == [True]
 
 
-# Plans, memory, depth ----------------------------------------------------------------------------------------------
+# Plans, memory, depth ---------------------------------------------------------------------------------------
 def small_net() -> tuple[list[Any], Callable[[int], Any]]:
+    context.record = Record()  # What other tests have left pending would be part of the first plan.
     torturous.manual_seed(0)
     w, v, x = (torturous.tensor(torturous.randn(4, 6).tolist()) for _ in range(3))
     w.requires_grad_()

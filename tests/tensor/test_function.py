@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 import torturous
 from torturous.autograd import check
 from torturous.ir.record import Record

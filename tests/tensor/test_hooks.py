@@ -1,7 +1,7 @@
 """Hooks on tensors against PyTorch's: what they are called with, in which order, and what their results do.
 
-Every program is run once as it is and once with hooks that look at the value they are given, which realizes the
-pending record in the middle of the backward pass.
+Every program is run once as it is and once with hooks that look at the value they are given, which realizes
+the pending record in the middle of the backward pass.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 import torturous
 
 Program = Callable[[Any, Callable[[Any], Any]], Any]

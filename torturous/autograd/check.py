@@ -20,10 +20,10 @@ class GradcheckError(RuntimeError):
     """Raised by `gradcheck` and `gradgradcheck` where the two gradients differ."""
 
 
-def _outputs(function: Callable[..., Any], inputs: Sequence[Any]) -> list[Tensor]:
+def _outputs(function: Callable[..., Any], inputs: Sequence[Any]) -> list[Any]:
     result = function(*inputs)
     listed = list(result) if isinstance(result, (tuple, list)) else [result]
-    return [t for t in listed if isinstance(t, TensorBase) and t.dtype.is_floating_point]  # type: ignore[misc]
+    return [t for t in listed if isinstance(t, TensorBase) and t.dtype.is_floating_point]
 
 
 def _array(t: Any) -> np.ndarray:
@@ -47,7 +47,7 @@ def _numeric(function: Callable[..., Any], inputs: list[Any], position: int, eps
     return [np.array([column[k] for column in columns]) for k in range(len(columns[0]) if columns else 0)]
 
 
-def _analytic(output: Tensor, inputs: Sequence[Any]) -> list[np.ndarray]:
+def _analytic(output: Any, inputs: Sequence[Any]) -> list[np.ndarray]:
     """Per input, the Jacobian (elements of the input, elements of the output) by backward passes."""
     count = output.numel()
     rows: list[list[np.ndarray]] = [[] for _ in inputs]
@@ -66,15 +66,16 @@ def gradcheck(
 ) -> bool:
     """Compares the gradients of `func` with central differences of step `eps`.
 
-    `inputs` should be float64; those that require gradients are varied. True if every element of every Jacobian
-    agrees within atol + rtol·|numeric|, and two backward passes agree within `nondet_tol`; else GradcheckError, or
-    False without `raise_exception`. ValueError where no input requires gradients.
+    `inputs` should be float64; those that require gradients are varied. True if every element of every
+    Jacobian agrees within atol + rtol·|numeric|, and two backward passes agree within `nondet_tol`; else
+    GradcheckError, or False without `raise_exception`. ValueError where no input requires gradients.
     """
-    listed = [inputs] if isinstance(inputs, TensorBase) else list(inputs)
-    varied = [k for k, t in enumerate(listed) if isinstance(t, TensorBase) and t.requires_grad]  # type: ignore[attr-defined]
+    listed: list[Any] = [inputs] if isinstance(inputs, TensorBase) else list(inputs)
+    varied = [k for k, t in enumerate(listed) if isinstance(t, Tensor) and t.requires_grad]
     if not varied:
         raise ValueError(
-            "gradcheck expects at least one input tensor to require gradient, but none of the them have requires_grad=True.")
+            "gradcheck expects at least one input tensor to require gradient, but none of the them have "
+            "requires_grad=True.")
     try:
         with enable_grad():
             outputs = _outputs(func, listed)
@@ -87,13 +88,13 @@ def gradcheck(
             for k, jacobian, repeated in zip(varied, analytic, again, strict=True):
                 if np.abs(jacobian - repeated).max(initial=0.0) > nondet_tol:
                     raise GradcheckError(
-                        "Backward is not reentrant, i.e., running backward with same input and grad_output multiple times "
-                        f"gives different values (output {number} with respect to input {k})")
+                        "Backward is not reentrant, i.e., running backward with same input and grad_output "
+                        f"multiple times gives different values (output {number} with respect to input {k})")
                 expected = numeric[k][number] if numeric[k] else np.zeros_like(jacobian)
                 if not np.allclose(jacobian, expected, rtol, atol):
                     raise GradcheckError(
-                        f"Jacobian mismatch for output {number} with respect to input {k},\nnumerical:{expected}\n"
-                        f"analytical:{jacobian}")
+                        f"Jacobian mismatch for output {number} with respect to input "
+                        f"{k},\nnumerical:{expected}\nanalytical:{jacobian}")
     except GradcheckError:
         if raise_exception:
             raise
@@ -105,14 +106,16 @@ def gradgradcheck(
     func: Callable[..., Any], inputs: Any, grad_outputs: Any = None, *, eps: float = 1e-6, atol: float = 1e-5,
     rtol: float = 1e-3, raise_exception: bool = True, nondet_tol: float = 0.0,
 ) -> bool:
-    """`gradcheck` of the gradients of `func`, with respect to its inputs and to `grad_outputs` (random if not given)."""
-    listed = [inputs] if isinstance(inputs, TensorBase) else list(inputs)
+    """`gradcheck` of the gradients of `func`, with respect to its inputs and to `grad_outputs` (random if
+    not given)."""
+    listed: list[Any] = [inputs] if isinstance(inputs, TensorBase) else list(inputs)
+    seeds: list[Any]
     if grad_outputs is None:
         with no_grad():
             seeds = [randn_like(t).requires_grad_() for t in _outputs(func, listed)]
     else:
         seeds = [grad_outputs] if isinstance(grad_outputs, TensorBase) else list(grad_outputs)
-    varied = [k for k, t in enumerate(listed) if isinstance(t, TensorBase) and t.requires_grad]  # type: ignore[attr-defined]
+    varied = [k for k, t in enumerate(listed) if isinstance(t, Tensor) and t.requires_grad]
 
     def gradients(*arguments: Any) -> tuple[Tensor, ...]:
         points, directions = list(arguments[:len(listed)]), arguments[len(listed):]
@@ -122,11 +125,12 @@ def gradgradcheck(
                     points[k] = points[k].detach().requires_grad_()
             outputs = _outputs(func, points)
             tracked = [(t, d) for t, d in zip(outputs, directions, strict=True) if t.requires_grad]
-            results = run_grad([t for t, _ in tracked], [d for _, d in tracked], True, True, [points[k] for k in varied])
+            results = run_grad(
+                [t for t, _ in tracked], [d for _, d in tracked], True, True, [points[k] for k in varied])
         return tuple(zeros_like(points[k]) if g is None else g for k, g in zip(varied, results, strict=True))
 
-    return gradcheck(gradients, (*listed, *seeds), eps=eps, atol=atol, rtol=rtol, raise_exception=raise_exception,
-                     nondet_tol=nondet_tol)
+    return gradcheck(gradients, (*listed, *seeds), eps=eps, atol=atol, rtol=rtol,
+                     raise_exception=raise_exception, nondet_tol=nondet_tol)
 
 
 __all__ = ["GradcheckError", "gradcheck", "gradgradcheck"]

@@ -11,7 +11,7 @@ finished tile. Nothing of the schedule can change a bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torturous.codegen.arithmetic import Arithmetic, convert, kind
@@ -58,7 +58,9 @@ def sides(kernel: Kernel) -> Sides:
     """Lanes go where they cost least: see `_lane_cost`."""
     assert kernel.product is not None
     addresses = [loaded(side).address for side in kernel.product]
-    both, only_left, only_right = [], [], []
+    both: list[int] = []
+    only_left: list[int] = []
+    only_right: list[int] = []
     for axis in range(len(kernel.axes)):
         in_left, in_right = (address.factor(axis) != 0 for address in addresses)
         if in_left == in_right:
@@ -419,7 +421,7 @@ def split(writer: KernelWriter, flat: Integer, extents: list[Integer]) -> list[I
     return values
 
 
-def advance(writer: KernelWriter, place: list[Integer], extents: list[Integer], length: Integer) -> list[Integer]:
+def advance(writer: KernelWriter, place: Sequence[Integer], extents: list[Integer], length: Integer) -> list[Integer]:
     """A place moved on by `length`, which stays within the innermost row or ends it."""
     b = writer.builder
     result: list[Integer] = []

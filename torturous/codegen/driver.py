@@ -2,27 +2,66 @@
 
 One function, `void torturous_drive(ptr control, i64 worker, ptr table, i64 entries)`:
 
-- Worker 0, the calling thread, publishes the table, does its share and returns when everything is done.
-- Any other worker never comes back until it is dismissed: it waits for a table, does its share, waits again,
-  and leaves when the published table is null. Its own `table` and `entries` are not looked at.
+- Worker 0, the calling thread and the *leader*, returns when the whole table is done.
+- Any other worker, a *follower*, never comes back until it is dismissed: it waits for pieces, does what it can
+  get, waits again, and leaves when the leader comes with a null table. Its own `table` and `entries` are not
+  looked at.
 - With one worker, the calling thread does everything without touching an atomic.
 
 **The plan table** is an array of ENTRY_BYTES-byte entries of 64-bit fields: the kernel, its arguments, the
 number of pieces, the rotation, and whether a barrier follows. A kernel is `void kernel(ptr arguments, i64
-first_piece, i64 last_piece, ptr scratch)` over a half-open range of pieces, which is never empty. Of P
-pieces, worker w of T does those from ⌈P·p/T⌉ up to ⌈P·(p+1)/T⌉ with p = (w + rotation) mod T: contiguous,
-balanced to within one piece, and where there are fewer pieces than workers and no rotation, it is the calling
-thread, certainly awake, that has work. Entries that no barrier separates may run at the same time; a barrier
-always follows the last entry.
+first_piece, i64 last_piece, ptr scratch)` over a half-open range of pieces, which is never empty. Entries that
+no barrier separates make up a *level* and may run at the same time; a barrier always follows the last entry.
+A level has fewer than 2³² pieces. The rotation says nothing any more and may be anything: who does a piece is
+now found out while running. The table is only read.
+
+**Who does what.** The pieces of a level, those of all its entries in a row, are numbered together, and claimed
+in chunks of ⌈pieces / 2·workers⌉: by the leader from the front, by followers from the back, which gives everyone
+about the same pieces, still in its caches, run after run. The leader needs nobody: it claims until nothing is
+left, then waits only for chunks that others have claimed, and goes to the next level. It does a level of a
+single piece without telling anyone. A follower that the scheduler has put aside is not missed, and when it is
+back, it looks for pieces of whatever level is current.
 
 **The control block** is CONTROL_BYTES bytes, zero at first, in which Python sets WORKERS, SCRATCH,
-SCRATCH_STRIDE and the function pointers of `waiting`. Worker w gets the scratch memory at SCRATCH +
-w·SCRATCH_STRIDE. Fields that different threads write lie 128 bytes apart, because x86 fetches cache lines in
-pairs.
+SCRATCH_STRIDE and the function pointers of `waiting`; it outlives every run. Worker w gets the scratch memory at
+SCRATCH + w·SCRATCH_STRIDE. Fields that different threads write at different times lie 128 bytes apart, because
+x86 fetches cache lines in pairs.
 
-Threads meet at *gates*: a 32-bit value that changes when the gate opens, and beside it the number of threads
-asleep until it does. Who waits spins first (a hand-over takes half a microsecond), then yields (spinning
-alone loses milliseconds when the scheduler has taken the other thread off its core), then sleeps.
+**Claims.** CLAIMS is one 64-bit word: pieces from `front` (the lower half) up to `back` (the upper half) of the
+current level are unclaimed. Beside it lie FIRST_ENTRY, the level's first entry, and CHUNK. The leader writes
+these two, then CLAIMS with its own first chunk taken out, then opens the gate TURN. A claim is one
+compare-and-swap of CLAIMS. What follows from it:
+
+- *Every piece is done once*: all changes within a level are compare-and-swaps of the whole remaining range.
+- *A level is over when all is done.* DONE counts the pieces that followers have finished, and the leader, which
+  knows how many it did itself, waits until DONE has grown by the others. So nothing is claimed and unfinished
+  when it goes on, or when the run returns; and `front` = `back`, so that nothing can be claimed either until it
+  writes CLAIMS again, which therefore need not be a compare-and-swap.
+- *Table, arguments, scratch memory and FIRST_ENTRY are read by a follower only between a successful claim and
+  its addition to DONE*, when the level cannot end. All of them may be rewritten or freed between runs.
+- *A claim that comes late fails or is right.* A follower may be put aside between reading CLAIMS and swapping it
+  for as long as it likes. If the word has changed, the swap fails. If it is the same again, in another level or
+  run, then just these pieces are unclaimed there, and since the follower reads what they are pieces of only
+  after the swap, it does the right ones. So the word needs no epoch. CHUNK may then be another level's, which
+  makes the claim larger or smaller than usual (never larger than what is left) and nothing else. It is never
+  zero, being read after a CLAIMS that was written after it.
+- *Everyone sees what went before.* Leader to follower: the swap acquires what the leader released with CLAIMS,
+  directly or through others' swaps, which continue that release sequence. Follower to leader: additions to DONE
+  release, and the last one that the leader acquires continues the sequences of the others. Follower to follower:
+  through the leader, at the end of each level.
+
+**Gates.** Threads wait at gates: a 32-bit value that changes when the gate opens, and beside it whether someone
+may be asleep until it does. Followers wait at TURN, the leader at DONE. Who waits spins first (a hand-over takes
+half a microsecond), then yields (spinning alone loses milliseconds when the scheduler has taken the other
+thread off its core), then sleeps. No sleeper is forgotten. Who sleeps has (1) read the value, (2) raised the
+flag, (3) gone to sleep, which the system refuses if the value has changed since (1). Who opens (a) takes the
+flag down if it is up, (b) changes the value, (c) wakes everybody if the flag was up at (a) or is up now. If the
+sleeper's (3) came before (b), so did its (2): either the flag is still up at (c), or somebody took it down after
+(2), and he changes the value and wakes everybody after that, unless he had changed it before (3), which would
+have been refused. In both cases the sleeper wakes up. If (1) came after (b), the opening is already known.
+
+A follower reads TURN before it tries to claim and waits for TURN to differ from that; so it misses neither a
+level nor its dismissal, both of which are written before TURN changes.
 """
 
 from __future__ import annotations
@@ -37,34 +76,48 @@ ENTRY_BYTES = 64
 KERNEL, ARGUMENTS, PIECES, ROTATION, BARRIER = range(5)
 """Positions of an entry's 64-bit fields; the remaining three are reserved and zero."""
 
-CONTROL_BYTES = 768
-START = 0
-MEETING = 128
-ARRIVALS = 256
-TABLE = 384
-ENTRIES = 392
-LEADER = 400
-WORKERS = 512
-SCRATCH = 520
-SCRATCH_STRIDE = 528
-FUNCTIONS = 536
-"""Byte offsets of the control block's fields."""
+CONTROL_BYTES = 512
+CLAIMS = 0
+FIRST_ENTRY = 8
+CHUNK = 16
+DISMISSED = 24
+TURN = 32
+DONE = 128
+LEADER = 256
+WORKERS = 384
+SCRATCH = 392
+SCRATCH_STRIDE = 400
+FUNCTIONS = 408
+"""Byte offsets of the control block's fields. CLAIMS to TURN share a cache line: a follower that waits at TURN
+needs the others next, and nobody writes them while it waits."""
 
-SPINS = 300
+SPINS = 1000
 YIELDS = 2000
-"""How often a waiting thread pauses, then yields, before it sleeps: about 0.01 ms and 1 ms."""
+"""How often a waiting thread pauses, then yields, before it sleeps: about 0.03 ms and 1 ms."""
 
 _TEXT = Template("""
-; Waits until the gate's value differs from the one seen; returns the new value.
-define internal i32 @driver_await(ptr %control, i64 %worker, ptr %gate, i32 %seen) nounwind {
+; Sends a follower that is awake, but has nothing to do, off the leader's processor.
+define internal void @driver_spread(ptr %control, i64 %worker) nounwind {
+begin:
+  %follows = icmp ne i64 %worker, 0
+  br i1 %follows, label %avoid, label %done
+
+avoid:
+  call void @driver_avoid_leader(ptr %control)
+  br label %done
+
+done:
+  ret void
+}
+
+; Waits until the gate's value differs from the one seen.
+define internal void @driver_await(ptr %control, i64 %worker, ptr %gate, i32 %seen) nounwind {
 arrive:
   %sleepers = getelementptr i8, ptr %gate, i64 4
-  %follows = icmp ne i64 %worker, 0
   br label %look
 
 look:
-  %turn = phi i64 [ 0, %arrive ], [ %next_turn, %spin ], [ %next_turn, %avoid ], [ %next_turn, %yield ],
-                  [ %next_turn, %sleep ]
+  %turn = phi i64 [ 0, %arrive ], [ %next_turn, %spin ], [ %next_turn, %yield ], [ %next_turn, %sleep ]
   %value = load atomic i32, ptr %gate acquire, align 4
   %open = icmp ne i32 %value, %seen
   br i1 %open, label %pass, label %patience
@@ -79,43 +132,41 @@ spin:
   br label %look
 
 weary:
-  %first_time = icmp eq i64 %turn, $SPINS
-  %moves = and i1 %first_time, %follows
-  br i1 %moves, label %avoid, label %drowsy
-
-avoid:
-  call void @driver_avoid_leader(ptr %control)
-  br label %look
-
-drowsy:
   %awake = icmp ult i64 %turn, $TURNS
   br i1 %awake, label %yield, label %sleep
 
 yield:
+  call void @driver_spread(ptr %control, i64 %worker)
   call void @driver_yield(ptr %control)
   br label %look
 
 sleep:
-  ; Announced before the value is compared again (inside @driver_sleep), as @driver_open changes the value
-  ; before it counts the sleepers: one of the two always notices the other.
-  %others_before = atomicrmw add ptr %sleepers, i32 1 seq_cst
+  %flag_before = atomicrmw xchg ptr %sleepers, i32 1 seq_cst
   call void @driver_sleep(ptr %control, ptr %gate, i32 %seen)
-  %others_after = atomicrmw sub ptr %sleepers, i32 1 seq_cst
-  br i1 %follows, label %avoid, label %look
+  call void @driver_spread(ptr %control, i64 %worker)
+  br label %look
 
 pass:
-  ret i32 %value
+  ret void
 }
 
-; Gives the gate its next value and wakes those who sleep there.
-define internal void @driver_open(ptr %control, ptr %gate) nounwind {
-change:
+; Adds to the gate's value and wakes those who sleep there.
+define internal void @driver_open(ptr %control, ptr %gate, i32 %step) nounwind {
+look:
   %sleepers = getelementptr i8, ptr %gate, i64 4
-  %value = load atomic i32, ptr %gate monotonic, align 4
-  %next_value = add i32 %value, 1
-  store atomic i32 %next_value, ptr %gate seq_cst, align 4
-  %asleep = load atomic i32, ptr %sleepers seq_cst, align 4
-  %anyone = icmp ne i32 %asleep, 0
+  %early = load atomic i32, ptr %sleepers monotonic, align 4
+  %raised = icmp ne i32 %early, 0
+  br i1 %raised, label %lower, label %change
+
+lower:
+  store atomic i32 0, ptr %sleepers monotonic, align 4
+  br label %change
+
+change:
+  %value_before = atomicrmw add ptr %gate, i32 %step seq_cst
+  %late = load atomic i32, ptr %sleepers seq_cst, align 4
+  %either = or i32 %early, %late
+  %anyone = icmp ne i32 %either, 0
   br i1 %anyone, label %wake, label %done
 
 wake:
@@ -126,26 +177,92 @@ done:
   ret void
 }
 
-; A barrier: returns when all workers are here.
-define internal void @driver_meet(ptr %control, i64 %worker, i64 %workers) nounwind {
-arrive:
-  %gate = getelementptr i8, ptr %control, i64 $MEETING
-  %arrivals = getelementptr i8, ptr %control, i64 $ARRIVALS
-  %seen = load atomic i32, ptr %gate acquire, align 4
-  %before = atomicrmw add ptr %arrivals, i32 1 acq_rel
-  %here = add i32 %before, 1
-  %all = trunc i64 %workers to i32
-  %last = icmp eq i32 %here, %all
-  br i1 %last, label %open, label %wait
+; Claims a chunk of the current level. Returns its first piece in the lower half and its last in the upper half,
+; which are the same if nothing is left.
+define internal i64 @driver_claim(ptr %control, i64 %worker) nounwind {
+begin:
+  %claims = getelementptr i8, ptr %control, i64 $CLAIMS
+  %chunk_field = getelementptr i8, ptr %control, i64 $CHUNK
+  %leads = icmp eq i64 %worker, 0
+  %seen = load atomic i64, ptr %claims acquire, align 8
+  br label %look
 
-open:
-  store atomic i32 0, ptr %arrivals monotonic, align 4
-  call void @driver_open(ptr %control, ptr %gate)
-  br label %done
+look:
+  %word = phi i64 [ %seen, %begin ], [ %found, %take ]
+  %front = and i64 %word, $HALF
+  %back = lshr i64 %word, 32
+  %left = sub i64 %back, %front
+  %some = icmp ne i64 %left, 0
+  br i1 %some, label %take, label %nothing
 
-wait:
-  %value = call i32 @driver_await(ptr %control, i64 %worker, ptr %gate, i32 %seen)
-  br label %done
+take:
+  %chunk = load atomic i64, ptr %chunk_field monotonic, align 8
+  %fits = icmp ule i64 %chunk, %left
+  %size = select i1 %fits, i64 %chunk, i64 %left
+  %next_front = add i64 %front, %size
+  %next_back = sub i64 %back, %size
+  %size_in_back = shl i64 %size, 32
+  %without_front = add i64 %word, %size
+  %without_back = sub i64 %word, %size_in_back
+  %next_word = select i1 %leads, i64 %without_front, i64 %without_back
+  %outcome = cmpxchg ptr %claims, i64 %word, i64 %next_word acq_rel acquire, align 8
+  %found = extractvalue { i64, i1 } %outcome, 0
+  %mine = extractvalue { i64, i1 } %outcome, 1
+  br i1 %mine, label %claimed, label %look
+
+claimed:
+  %first = select i1 %leads, i64 %front, i64 %next_back
+  %last = select i1 %leads, i64 %next_front, i64 %back
+  %last_in_back = shl i64 %last, 32
+  %range = or i64 %last_in_back, %first
+  ret i64 %range
+
+nothing:
+  ret i64 0
+}
+
+; Does a range of a level's pieces; `level` is the level's first entry.
+define internal void @driver_execute(
+    ptr %control, i64 %worker, ptr %level, i64 %level_first, i64 %level_last) nounwind {
+begin:
+  %scratch_field = getelementptr i8, ptr %control, i64 $SCRATCH
+  %stride_field = getelementptr i8, ptr %control, i64 $SCRATCH_STRIDE
+  %scratch_base = load ptr, ptr %scratch_field, align 8
+  %stride = load i64, ptr %stride_field, align 8
+  %scratch_offset = mul i64 %worker, %stride
+  %scratch = getelementptr i8, ptr %scratch_base, i64 %scratch_offset
+  br label %each
+
+each:
+  ; Pieces are counted from the entry's first one.
+  %entry = phi ptr [ %level, %begin ], [ %next_entry, %advance ]
+  %first = phi i64 [ %level_first, %begin ], [ %next_first, %advance ]
+  %last = phi i64 [ %level_last, %begin ], [ %next_last, %advance ]
+  %pieces_field = getelementptr i64, ptr %entry, i64 $PIECES
+  %pieces = load i64, ptr %pieces_field, align 8
+  %here = icmp ult i64 %first, %pieces
+  br i1 %here, label %execute, label %look
+
+execute:
+  %within = icmp ult i64 %last, %pieces
+  %stop = select i1 %within, i64 %last, i64 %pieces
+  %kernel_field = getelementptr i64, ptr %entry, i64 $KERNEL
+  %arguments_field = getelementptr i64, ptr %entry, i64 $ARGUMENTS
+  %kernel = load ptr, ptr %kernel_field, align 8
+  %arguments = load ptr, ptr %arguments_field, align 8
+  call void %kernel(ptr %arguments, i64 %first, i64 %stop, ptr %scratch)
+  br label %look
+
+look:
+  %reached = phi i64 [ %first, %each ], [ %stop, %execute ]
+  %more = icmp ult i64 %reached, %last
+  br i1 %more, label %advance, label %done
+
+advance:
+  %next_entry = getelementptr i8, ptr %entry, i64 $ENTRY_BYTES
+  %next_first = sub i64 %reached, %pieces
+  %next_last = sub i64 %last, %pieces
+  br label %each
 
 done:
   ret void
@@ -183,111 +300,171 @@ done:
   ret void
 }
 
-; Does this worker's share of every entry and meets the others at the barriers and at the end.
-define internal void @driver_walk_together(
-    ptr %control, i64 %worker, i64 %workers, ptr %table, i64 %entries) nounwind {
+; Runs a table, level by level, with whoever else is there.
+define internal void @driver_lead(ptr %control, i64 %workers, ptr %table, i64 %entries) nounwind {
 begin:
-  %scratch_field = getelementptr i8, ptr %control, i64 $SCRATCH
-  %stride_field = getelementptr i8, ptr %control, i64 $SCRATCH_STRIDE
-  %scratch_base = load ptr, ptr %scratch_field, align 8
-  %stride = load i64, ptr %stride_field, align 8
-  %scratch_offset = mul i64 %worker, %stride
-  %scratch = getelementptr i8, ptr %scratch_base, i64 %scratch_offset
-  %slack = sub i64 %workers, 1
-  br label %each
+  %claims = getelementptr i8, ptr %control, i64 $CLAIMS
+  %first_entry_field = getelementptr i8, ptr %control, i64 $FIRST_ENTRY
+  %chunk_field = getelementptr i8, ptr %control, i64 $CHUNK
+  %turn = getelementptr i8, ptr %control, i64 $TURN
+  %done = getelementptr i8, ptr %control, i64 $DONE
+  %done_before = load atomic i32, ptr %done monotonic, align 4
+  %parts = shl i64 %workers, 1
+  %slack = sub i64 %parts, 1
+  br label %begin_level
 
-each:
-  %index = phi i64 [ 0, %begin ], [ %next_index, %advance ], [ %next_index, %meet ]
-  %more = icmp ult i64 %index, %entries
-  br i1 %more, label %share, label %finish
+begin_level:
+  %level_index = phi i64 [ 0, %begin ], [ %next_index, %share ], [ %next_index, %do_single ],
+                         [ %next_index, %settle ]
+  %settled = phi i32 [ %done_before, %begin ], [ %settled, %share ], [ %settled, %do_single ],
+                     [ %due, %settle ]
+  %more = icmp ult i64 %level_index, %entries
+  br i1 %more, label %measure, label %leave
 
-share:
+measure:
+  %index = phi i64 [ %level_index, %begin_level ], [ %next_index, %measure ]
+  %pieces_before = phi i64 [ 0, %begin_level ], [ %pieces, %measure ]
   %entry = getelementptr [$ENTRY_BYTES x i8], ptr %table, i64 %index
   %pieces_field = getelementptr i64, ptr %entry, i64 $PIECES
-  %rotation_field = getelementptr i64, ptr %entry, i64 $ROTATION
-  %pieces = load i64, ptr %pieces_field, align 8
-  %rotation = load i64, ptr %rotation_field, align 8
-  %rotated = add i64 %worker, %rotation
-  %position = urem i64 %rotated, %workers
-  %share_begin = mul i64 %pieces, %position
-  %share_end = add i64 %share_begin, %pieces
-  %begin_raised = add i64 %share_begin, %slack
-  %end_raised = add i64 %share_end, %slack
-  %first = udiv i64 %begin_raised, %workers
-  %last = udiv i64 %end_raised, %workers
-  %some = icmp ult i64 %first, %last
-  br i1 %some, label %execute, label %advance
-
-execute:
-  %kernel_field = getelementptr i64, ptr %entry, i64 $KERNEL
-  %arguments_field = getelementptr i64, ptr %entry, i64 $ARGUMENTS
-  %kernel = load ptr, ptr %kernel_field, align 8
-  %arguments = load ptr, ptr %arguments_field, align 8
-  call void %kernel(ptr %arguments, i64 %first, i64 %last, ptr %scratch)
-  br label %advance
-
-advance:
   %barrier_field = getelementptr i64, ptr %entry, i64 $BARRIER
+  %entry_pieces = load i64, ptr %pieces_field, align 8
   %barrier = load i64, ptr %barrier_field, align 8
+  %pieces = add i64 %pieces_before, %entry_pieces
   %next_index = add i64 %index, 1
-  %flagged = icmp ne i64 %barrier, 0
+  %unflagged = icmp eq i64 %barrier, 0
   %continues = icmp ult i64 %next_index, %entries
-  %meets = and i1 %flagged, %continues
-  br i1 %meets, label %meet, label %each
+  %goes_on = and i1 %unflagged, %continues
+  br i1 %goes_on, label %measure, label %share
 
-meet:
-  call void @driver_meet(ptr %control, i64 %worker, i64 %workers)
-  br label %each
+share:
+  %level = getelementptr [$ENTRY_BYTES x i8], ptr %table, i64 %level_index
+  switch i64 %pieces, label %publish [ i64 0, label %begin_level
+                                       i64 1, label %do_single ]
 
-finish:
-  call void @driver_meet(ptr %control, i64 %worker, i64 %workers)
+do_single:
+  call void @driver_execute(ptr %control, i64 0, ptr %level, i64 0, i64 1)
+  br label %begin_level
+
+publish:
+  %raised = add i64 %pieces, %slack
+  %chunk = udiv i64 %raised, %parts
+  %back = shl i64 %pieces, 32
+  %word = or i64 %back, %chunk
+  store ptr %level, ptr %first_entry_field, align 8
+  store atomic i64 %chunk, ptr %chunk_field monotonic, align 8
+  store atomic i64 %word, ptr %claims release, align 8
+  call void @driver_open(ptr %control, ptr %turn, i32 1)
+  br label %do_chunk
+
+do_chunk:
+  %first = phi i64 [ 0, %publish ], [ %next_first, %claim ]
+  %last = phi i64 [ %chunk, %publish ], [ %next_last, %claim ]
+  %own_before = phi i64 [ 0, %publish ], [ %own, %claim ]
+  call void @driver_execute(ptr %control, i64 0, ptr %level, i64 %first, i64 %last)
+  %size = sub i64 %last, %first
+  %own = add i64 %own_before, %size
+  br label %claim
+
+claim:
+  %range = call i64 @driver_claim(ptr %control, i64 0)
+  %next_first = and i64 %range, $HALF
+  %next_last = lshr i64 %range, 32
+  %some = icmp ne i64 %next_first, %next_last
+  br i1 %some, label %do_chunk, label %count
+
+count:
+  %others = sub i64 %pieces, %own
+  %others_count = trunc i64 %others to i32
+  %due = add i32 %settled, %others_count
+  br label %settle
+
+settle:
+  %value = load atomic i32, ptr %done acquire, align 4
+  %finished = icmp eq i32 %value, %due
+  br i1 %finished, label %begin_level, label %wait
+
+wait:
+  call void @driver_await(ptr %control, i64 0, ptr %done, i32 %value)
+  br label %settle
+
+leave:
+  ret void
+}
+
+; Does pieces of whatever the leader runs, until dismissed.
+define internal void @driver_follow(ptr %control, i64 %worker) nounwind {
+begin:
+  %first_entry_field = getelementptr i8, ptr %control, i64 $FIRST_ENTRY
+  %dismissed_field = getelementptr i8, ptr %control, i64 $DISMISSED
+  %turn = getelementptr i8, ptr %control, i64 $TURN
+  %done = getelementptr i8, ptr %control, i64 $DONE
+  br label %look
+
+look:
+  %seen = load atomic i32, ptr %turn acquire, align 4
+  br label %claim
+
+claim:
+  %range = call i64 @driver_claim(ptr %control, i64 %worker)
+  %first = and i64 %range, $HALF
+  %last = lshr i64 %range, 32
+  %some = icmp ne i64 %first, %last
+  br i1 %some, label %do_chunk, label %rest
+
+do_chunk:
+  %level = load ptr, ptr %first_entry_field, align 8
+  call void @driver_execute(ptr %control, i64 %worker, ptr %level, i64 %first, i64 %last)
+  %size = sub i64 %last, %first
+  %count = trunc i64 %size to i32
+  call void @driver_open(ptr %control, ptr %done, i32 %count)
+  br label %claim
+
+rest:
+  %dismissed = load atomic i64, ptr %dismissed_field monotonic, align 8
+  %stays = icmp eq i64 %dismissed, 0
+  br i1 %stays, label %wait, label %leave
+
+wait:
+  call void @driver_await(ptr %control, i64 %worker, ptr %turn, i32 %seen)
+  br label %look
+
+leave:
   ret void
 }
 
 define void @$SYMBOL(ptr %control, i64 %worker, ptr %table, i64 %entries) nounwind {
 begin:
-  %start = getelementptr i8, ptr %control, i64 $START
-  %table_field = getelementptr i8, ptr %control, i64 $TABLE
-  %entries_field = getelementptr i8, ptr %control, i64 $ENTRIES
   %workers_field = getelementptr i8, ptr %control, i64 $WORKERS
   %workers = load i64, ptr %workers_field, align 8
   %single = icmp eq i64 %workers, 1
-  br i1 %single, label %alone, label %together
+  br i1 %single, label %walk_alone, label %together
 
-alone:
+walk_alone:
   call void @driver_walk_alone(ptr %control, ptr %table, i64 %entries)
   ret void
 
 together:
-  %leader = icmp eq i64 %worker, 0
-  br i1 %leader, label %lead, label %park
+  %leads = icmp eq i64 %worker, 0
+  br i1 %leads, label %look, label %follow
+
+look:
+  %dismisses = icmp eq ptr %table, null
+  br i1 %dismisses, label %dismiss, label %lead
 
 lead:
-  store ptr %table, ptr %table_field, align 8
-  store i64 %entries, ptr %entries_field, align 8
   call void @driver_note_leader(ptr %control)
-  call void @driver_open(ptr %control, ptr %start)
-  %dismissing = icmp eq ptr %table, null
-  br i1 %dismissing, label %leave, label %do_own_share
-
-do_own_share:
-  call void @driver_walk_together(ptr %control, i64 0, i64 %workers, ptr %table, i64 %entries)
+  call void @driver_lead(ptr %control, i64 %workers, ptr %table, i64 %entries)
   ret void
 
-park:
-  %seen = phi i32 [ 0, %together ], [ %value, %do_share ]
-  %value = call i32 @driver_await(ptr %control, i64 %worker, ptr %start, i32 %seen)
-  %published_table = load ptr, ptr %table_field, align 8
-  %published_entries = load i64, ptr %entries_field, align 8
-  %dismissed = icmp eq ptr %published_table, null
-  br i1 %dismissed, label %leave, label %do_share
+dismiss:
+  %dismissed_field = getelementptr i8, ptr %control, i64 $DISMISSED
+  %turn = getelementptr i8, ptr %control, i64 $TURN
+  store atomic i64 1, ptr %dismissed_field monotonic, align 8
+  call void @driver_open(ptr %control, ptr %turn, i32 1)
+  ret void
 
-do_share:
-  call void @driver_walk_together(
-      ptr %control, i64 %worker, i64 %workers, ptr %published_table, i64 %published_entries)
-  br label %park
-
-leave:
+follow:
+  call void @driver_follow(ptr %control, i64 %worker)
   ret void
 }
 """)
@@ -302,8 +479,8 @@ def driver(architecture: str, system: str) -> Waiting:
     system_part = waiting(architecture, system, FUNCTIONS, LEADER)
     text = _TEXT.substitute(
         SYMBOL=SYMBOL, ENTRY_BYTES=ENTRY_BYTES, KERNEL=KERNEL, ARGUMENTS=ARGUMENTS, PIECES=PIECES,
-        ROTATION=ROTATION, BARRIER=BARRIER, START=START, MEETING=MEETING, ARRIVALS=ARRIVALS, TABLE=TABLE,
-        ENTRIES=ENTRIES, WORKERS=WORKERS, SCRATCH=SCRATCH, SCRATCH_STRIDE=SCRATCH_STRIDE, SPINS=SPINS,
-        TURNS=SPINS + YIELDS,
+        BARRIER=BARRIER, CLAIMS=CLAIMS, FIRST_ENTRY=FIRST_ENTRY, CHUNK=CHUNK, DISMISSED=DISMISSED, TURN=TURN,
+        DONE=DONE, WORKERS=WORKERS, SCRATCH=SCRATCH, SCRATCH_STRIDE=SCRATCH_STRIDE, HALF=0xFFFFFFFF,
+        SPINS=SPINS, TURNS=SPINS + YIELDS,
     )
     return Waiting(system_part.functions, system_part.text + text)

@@ -83,7 +83,8 @@ def expand(record: Record, outputs: Sequence[int]) -> Expanded:
         return expanded
     # A macro's expansion may use macros in turn.
     again = expand(result, expanded.outputs)
-    return Expanded(again.record, again.outputs, tuple(leaves[_position(result, leaf)] for leaf in again.leaves))
+    entered = tuple(leaves[_position(result, leaf)] for leaf in again.leaves)
+    return Expanded(again.record, again.outputs, entered)
 
 
 def _position(record: Record, row: int) -> int:

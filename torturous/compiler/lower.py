@@ -105,7 +105,8 @@ class Puller:
                  dtype: DType) -> Expression:
         if isinstance(operand, int):
             return SlotNumber(dtype, operand)
-        return self.convert(self.pull(operand, broadcast_positions(operand.shape, node.shape, positions), guards), dtype)
+        inner = broadcast_positions(operand.shape, node.shape, positions)
+        return self.convert(self.pull(operand, inner, guards), dtype)
 
     def _elementwise(self, node: Node, positions: Positions, guards: tuple[Guard, ...]) -> Expression:
         if node.op is elementwise.CAST:
@@ -152,7 +153,7 @@ class Puller:
         if op is movement.SLICE:
             taken = list(positions)
             for axis, step, start in zip(*at, node.operands[1:], strict=True):
-                taken[axis] = positions[axis] * step + Size.variable(("slot", start))  # type: ignore[arg-type]
+                taken[axis] = positions[axis] * step + Size.variable(("slot", start))
             return self.pull(x, tuple(taken), guards)
         if op is movement.FLIP:
             turned = list(positions)
@@ -168,7 +169,8 @@ class Puller:
             assert isinstance(written, Node)
             inner, inside = self._box(written.shape, at, node.operands[2:], positions)
             outside = self.pull(x, positions, guards)
-            return Choose(node.dtype, inside, self.convert(self.pull(written, inner, guards + inside), node.dtype), outside)
+            value = self.convert(self.pull(written, inner, guards + inside), node.dtype)
+            return Choose(node.dtype, inside, value, outside)
         if op is movement.CONCATENATE:
             return self._concatenate(node, positions, guards)
         if op in (movement.WINDOW, movement.UNWINDOW):
@@ -180,7 +182,7 @@ class Puller:
         """Positions within a strided box placed in a larger space, and the guards of being in it."""
         inner, guards = list(positions), []
         for axis, step, start in zip(*at, starts, strict=True):
-            shifted = positions[axis] - Size.variable(("slot", start))  # type: ignore[arg-type]
+            shifted = positions[axis] - Size.variable(("slot", start))
             inner[axis] = self._quotient(shifted, step)
             guards.append(Guard(inner[axis], shape[axis]))
         return tuple(inner), tuple(guards)

@@ -159,7 +159,8 @@ def _merge_kept(kernel: Kernel) -> Kernel:
             groups[-1].append(axis)
         else:
             groups.append([axis])
-    return _regrouped(kernel, groups, [[axis] for axis in range(len(kernel.axes), len(kernel.axes) + len(kernel.reduced))])
+    first = len(kernel.axes)
+    return _regrouped(kernel, groups, [[axis] for axis in range(first, first + len(kernel.reduced))])
 
 
 def _regrouped(kernel: Kernel, kept: list[list[int]], reduced: list[list[int]]) -> Kernel:

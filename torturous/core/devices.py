@@ -28,10 +28,14 @@ class device:
             raise TypeError(f"device(): argument 'type' must be str, not {type.__class__.__name__}")
         name, _, number = type.partition(":")
         if name != "cpu":
-            raise RuntimeError(f"device {type!r} does not exist: only 'cpu' does; leave the device out or use 'cpu'")
+            raise RuntimeError(
+                f"device {type!r} does not exist: only 'cpu' does; leave the device out or use 'cpu'"
+            )
         if number:
             if index is not None:
-                raise RuntimeError(f"type (string) must not include an index because index was passed: {type}")
+                raise RuntimeError(
+                    f"type (string) must not include an index because index was passed: {type}"
+                )
             if not number.isdigit():
                 raise RuntimeError(f"Invalid device string: '{type}'")
             index = int(number)
@@ -84,7 +88,8 @@ strided = layout("strided")
 
 
 class memory_format:
-    """An order of axes in memory: row-major (`contiguous_format`), as it was (`preserve_format`), or others."""
+    """An order of axes in memory: row-major (`contiguous_format`), as it was (`preserve_format`), or
+    others."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -103,8 +108,9 @@ def check_format(wanted: memory_format | None) -> None:
     """Raises UnsupportedError for an order of axes in memory other than row-major."""
     if wanted not in (None, contiguous_format, preserve_format):
         raise UnsupportedError(
-            f"memory_format={wanted}: tensors are row-major here (the compiler chooses the order it computes in); "
-            "leave the argument out")
+            f"memory_format={wanted}: tensors are row-major here (the compiler chooses the order it computes "
+            "in); leave the argument out"
+        )
 
 
 def check_layout(wanted: layout | None) -> None:
@@ -114,6 +120,16 @@ def check_layout(wanted: layout | None) -> None:
 
 
 __all__ = [
-    "CPU", "channels_last", "channels_last_3d", "check_device", "check_format", "check_layout", "contiguous_format",
-    "device", "layout", "memory_format", "preserve_format", "strided",
+    "CPU",
+    "channels_last",
+    "channels_last_3d",
+    "check_device",
+    "check_format",
+    "check_layout",
+    "contiguous_format",
+    "device",
+    "layout",
+    "memory_format",
+    "preserve_format",
+    "strided",
 ]

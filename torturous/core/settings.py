@@ -45,6 +45,7 @@ fuse = _read(
 )
 row_limit = _read(
     "TORTUROUS_ROW_LIMIT", 400, int, False,
-    "pending rows after which work is realized when the program next comes round to the same place",
+    "pending rows after which work is realized at the next outermost module call or loader step (four times as many: "
+    "where the program next comes round to the same line)",
 )
 ALL: tuple[Setting, ...] = (debug, target, fuse, row_limit)

@@ -244,7 +244,8 @@ def _remainder(a: Any, b: Any) -> Any:
 
 
 REMAINDER = _define("remainder", refusing("remainder_cpu", Category.BOOL), _quietly(_remainder),
-                    lambda e, a, b: e.remainder(a, b), lambda g, out, at, a, b: g, lambda g, out, at, a, b: -(g * (a / b).floor()),
+                    lambda e, a, b: e.remainder(a, b),
+                    lambda g, out, at, a, b: g, lambda g, out, at, a, b: -(g * (a / b).floor()),
                     saves=((), (0, 1)), cost=6)
 def _power_base_rule(g: Any, out: Any, at: Attributes, a: Any, b: Any) -> Any:
     b = b.beside(a)
@@ -353,9 +354,12 @@ GT = _define("gt", infer_comparison, np.greater, lambda e, a, b: e.compare("gt",
 GE = _define("ge", infer_comparison, np.greater_equal, lambda e, a, b: e.compare("ge", a, b))
 LOGICAL_NOT = _define("logical_not", infer_comparison, np.logical_not, lambda e, a: e.compare("eq", a, e.constant(0)))
 ISNAN = _define("isnan", infer_comparison, lambda a: a != a, lambda e, a: e.compare("ne", a, a))
-BITWISE_AND = _define("bitwise_and", refusing("bitwise_and_cpu", Category.FLOATING), np.bitwise_and, lambda e, a, b: e.bit("and", a, b))
-BITWISE_OR = _define("bitwise_or", refusing("bitwise_or_cpu", Category.FLOATING), np.bitwise_or, lambda e, a, b: e.bit("or", a, b))
-BITWISE_XOR = _define("bitwise_xor", refusing("bitwise_xor_cpu", Category.FLOATING), np.bitwise_xor, lambda e, a, b: e.bit("xor", a, b))
+BITWISE_AND = _define("bitwise_and", refusing("bitwise_and_cpu", Category.FLOATING), np.bitwise_and,
+                      lambda e, a, b: e.bit("and", a, b))
+BITWISE_OR = _define("bitwise_or", refusing("bitwise_or_cpu", Category.FLOATING), np.bitwise_or,
+                      lambda e, a, b: e.bit("or", a, b))
+BITWISE_XOR = _define("bitwise_xor", refusing("bitwise_xor_cpu", Category.FLOATING), np.bitwise_xor,
+                      lambda e, a, b: e.bit("xor", a, b))
 BITWISE_NOT = _define("bitwise_not", infer_inversion, np.invert, lambda e, a: e.bit_not(a))
 
 

@@ -26,9 +26,25 @@ def _rule(place: Op) -> Callable[..., Any]:
     return rule
 
 
-FIRST_MAX = define(Op(
-    "first_max", Kind.MACRO, _infer, gradients=(_rule(ARGMAX),), saves=(0,),
-    expand=lambda out, at, x: x.reduce(AMAX, *at), document="attributes: (axis,), keep; equals do not share the gradient"))
-FIRST_MIN = define(Op(
-    "first_min", Kind.MACRO, _infer, gradients=(_rule(ARGMIN),), saves=(0,),
-    expand=lambda out, at, x: x.reduce(AMIN, *at), document="attributes: (axis,), keep; equals do not share the gradient"))
+FIRST_MAX = define(
+    Op(
+        "first_max",
+        Kind.MACRO,
+        _infer,
+        gradients=(_rule(ARGMAX),),
+        saves=(0,),
+        expand=lambda out, at, x: x.reduce(AMAX, *at),
+        document="attributes: (axis,), keep; equals do not share the gradient",
+    )
+)
+FIRST_MIN = define(
+    Op(
+        "first_min",
+        Kind.MACRO,
+        _infer,
+        gradients=(_rule(ARGMIN),),
+        saves=(0,),
+        expand=lambda out, at, x: x.reduce(AMIN, *at),
+        document="attributes: (axis,), keep; equals do not share the gradient",
+    )
+)

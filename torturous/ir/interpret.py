@@ -1,8 +1,8 @@
 """A record evaluated row by row in NumPy, by each op's `meaning`: what compiled kernels are compared with.
 
 A test oracle only. It takes records without macros (see `compiler.expand`) and follows the same rules as
-every kernel: elementwise operands are brought to the row's compute dtype, and each row rounds its result to its
-own dtype.
+every kernel: elementwise operands are brought to the row's compute dtype, and each row rounds its result to
+its own dtype.
 """
 
 from __future__ import annotations

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from torturous.core.dtypes import result_type
-from torturous.core.dtypes import Rank
+from torturous.core.dtypes import Rank, result_type
 from torturous.core.shapes import Shape
 from torturous.ir.op import Attributes, Kind, Op, Type, define
 

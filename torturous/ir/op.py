@@ -1,8 +1,8 @@
 """What an operation is: one definition that every floor reads.
 
-An `Op` carries its shape and dtype rule, its meaning in NumPy, its gradient, and how it is lowered. Elementwise ops
-lower through an emitter that floor 4 supplies; the other kinds are known to the compiler by their `kind`. A *macro*
-is recorded as one row and expanded into simpler rows by the compiler's first pass.
+An `Op` carries its shape and dtype rule, its meaning in NumPy, its gradient, and how it is lowered.
+Elementwise ops lower through an emitter that floor 4 supplies; the other kinds are known to the compiler by
+their `kind`. A *macro* is recorded as one row and expanded into simpler rows by the compiler's first pass.
 """
 
 from __future__ import annotations
@@ -66,10 +66,11 @@ def type_number(shape: Shape, dtype: DType) -> int:
 class Op:
     """One operation.
 
-    `infer(attributes, operands)` gives the result's type or raises PyTorch's error; an operand is a `Type`, or a
-    `Category` for a Python number. `gradients` holds one rule per operand: `rule(g, out, attributes, *operands)`
-    over `Value`s, None where nothing flows. `saves` names what the rules read: operand positions, −1 for the output;
-    either one tuple for all rules or a tuple of tuples, one per rule (`define` makes it the latter).
+    `infer(attributes, operands)` gives the result's type or raises PyTorch's error; an operand is a `Type`,
+    or a `Category` for a Python number. `gradients` holds one rule per operand: `rule(g, out, attributes,
+    *operands)` over `Value`s, None where nothing flows. `saves` names what the rules read: operand positions,
+    −1 for the output; either one tuple for all rules or a tuple of tuples, one per rule (`define` makes it
+    the latter).
     """
 
     name: str
@@ -88,7 +89,8 @@ class Op:
     operands_as: DType | None = None
     """Elementwise: the type operands are read in, where it is not the compute dtype."""
     cost: int = 1
-    """Elementwise: machine operations per element, roughly; decides whether recomputing is cheaper than storing."""
+    """Elementwise: machine operations per element, roughly; decides whether recomputing is cheaper than
+    storing."""
     document: str = ""
     number: int = field(default=-1)
 

@@ -1,8 +1,9 @@
 """The record: what has been asked for and not yet computed.
 
-A record is a list of flat rows `(op, attributes, type, *operands)` of small integers and structural tuples. The list
-is at once the tape that `backward` walks and the key under which its plan is remembered. An operand is a row's
-index, or, below zero, a *slot*: a Python number whose value stays outside the key (see `slot_code`).
+A record is a list of flat rows `(op, attributes, type, *operands)` of small integers and structural tuples.
+The list is at once the tape that `backward` walks and the key under which its plan is remembered. An operand
+is a row's index, or, below zero, a *slot*: a Python number whose value stays outside the key (see
+`slot_code`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import CodeType
 from typing import Any
 
-from torturous.core.dtypes import Category, DType
-from torturous.core.shapes import Shape
+from torturous.core.dtypes import Category
 from torturous.ir.op import OPS, TYPES, Attributes, Kind, Op, Type, define, type_number
 
 Row = tuple
@@ -45,7 +45,8 @@ def number_category(number: bool | int | float) -> Category:
 
 
 inferred: dict[tuple, int] = {}
-"""Result types by op, attributes and operand types (below zero: categories of numbers), as they were first worked out."""
+"""Result types by op, attributes and operand types (below zero: categories of numbers), as they were first
+worked out."""
 
 getframe = sys._getframe
 _package = __name__.partition(".")[0] + "."
@@ -55,7 +56,8 @@ places_of: dict[CodeType, dict[int, Place] | None] = {}
 
 def _ask(code: CodeType, module: str) -> dict[int, Place] | None:
     ours = module.startswith(_package) and not module.startswith((_package + "datasets", _package + "models"))
-    places_of[code] = known = None if ours else {}
+    known: dict[int, Place] | None = None if ours else {}
+    places_of[code] = known
     return known
 
 
@@ -89,12 +91,12 @@ def describe_place(place: Place) -> str:
 class Record:
     """Pending rows with what belongs to them, one list each, all of the same length.
 
-    `owners` holds the object (a Tensor or a Storage) that would want the row's value; a row is alive while somebody
-    besides this list refers to its owner. `tracked` says whether gradients flow through a row.
+    `owners` holds the object (a Tensor or a Storage) that would want the row's value; a row is alive while
+    somebody besides this list refers to its owner. `tracked` says whether gradients flow through a row.
     """
 
-    __slots__ = ("rows", "owners", "places", "tracked", "slots", "leaves", "values", "versions", "sources", "hooks",
-                 "freed", "tape", "cut", "urgent", "__weakref__")
+    __slots__ = ("rows", "owners", "places", "tracked", "slots", "leaves", "values", "versions", "sources",
+                 "hooks", "freed", "tape", "cut", "urgent", "__weakref__")
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
@@ -106,11 +108,11 @@ class Record:
         """Rows of leaves already entered, by (storage identity, version) or saved value."""
         self.values: dict[int, Any] = {}
         """After realization: buffers by row, of leaves and of what was stored."""
-        self.versions: dict[int, int] = {}
+        self.versions: dict[int, tuple[weakref.ref[Any], int]] = {}
         """Rows in storages: a weak reference to the storage, and its version when the row was its value."""
         self.sources: dict[int, Any] = {}
-        """Rows whose gradient goes on outside this record: to the tensor in which it accumulates, or to a row of
-        an older tape, given as (record, row)."""
+        """Rows whose gradient goes on outside this record: to the tensor in which it accumulates, or to a row
+        of an older tape, given as (record, row)."""
         self.hooks: dict[int, Any] = {}
         """What autograd calls when a row's gradient is complete."""
         self.freed = bytearray()
@@ -119,7 +121,8 @@ class Record:
         """Once realized: where the rows are now, for as long as a backward pass could still need them."""
         self.cut: Place = None
         self.urgent = False
-        """Whether a leaf entered was memory that others can write: realize as soon as its reader is recorded."""
+        """Whether a leaf entered was memory that others can write: realize as soon as its reader is
+        recorded."""
 
     def slot(self, number: bool | int | float) -> int:
         """Appends a Python number; gives the operand that stands for it."""
@@ -135,13 +138,15 @@ class Record:
         self.owners.append(owner)
         return index
 
-    def leaf(self, type_index: int, tracked: bool, owner: Any) -> int:
+    def leaf(self, type_index: int, tracked: bool | int, owner: Any) -> int:
         return self.append((LEAF.number, (), type_index), tracked, None, owner)
 
     def type_of(self, operand: int) -> Type:
         return TYPES[self.rows[operand][2]]
 
-    def apply(self, op: Op, attributes: Attributes, operands: Sequence[int], place: Place, tracking: bool) -> int:
+    def apply(
+        self, op: Op, attributes: Attributes, operands: Sequence[int], place: Place, tracking: bool
+    ) -> int:
         """Records an op whose result type follows from its operands; raises the op's own errors."""
         rows = self.rows
         key = (op.number, attributes, *[rows[o][2] if o >= 0 else ~(~o & 3) for o in operands])
@@ -154,7 +159,8 @@ class Record:
         return self.apply_typed(op, attributes, type_index, operands, place, tracking)
 
     def apply_typed(
-        self, op: Op, attributes: Attributes, type_index: int, operands: Sequence[int], place: Place, tracking: bool
+        self, op: Op, attributes: Attributes, type_index: int, operands: Sequence[int], place: Place,
+        tracking: bool,
     ) -> int:
         """Records an op whose result type the caller has worked out."""
         flag = 0
@@ -188,8 +194,8 @@ class Record:
     def close(self) -> Record:
         """Moves everything to a new record, the tape, and leaves this one empty.
 
-        Tensors remember the pending record that they were entered into; it must not keep a history alive that only
-        tensors with gradients should keep.
+        Tensors remember the pending record that they were entered into; it must not keep a history alive that
+        only tensors with gradients should keep.
         """
         tape = Record()
         for name in ("rows", "places", "tracked", "slots", "values", "versions", "sources", "hooks", "freed"):

@@ -64,7 +64,8 @@ class Value:
         number = type_number(shape, dtype)
         return self._like(self.record.apply_typed(op, attributes, number, operands, self.place, self.tracking))
 
-    # Arithmetic ------------------------------------------------------------------------------------------------
+    # Arithmetic
+    # ------------------------------------------------------------------------------------------------
     def __add__(self, other: Value | Number) -> Value:
         return self.apply(elementwise.ADD, other)
 
@@ -104,7 +105,8 @@ class Value:
             return self
         return self.apply_typed(elementwise.CAST, self.shape, dtype)
 
-    # Movement --------------------------------------------------------------------------------------------------
+    # Movement
+    # --------------------------------------------------------------------------------------------------
     def reshape(self, shape: Shape) -> Value:
         if self.shape == shape:
             return self
@@ -142,7 +144,8 @@ class Value:
     def unwindow(self, shape: Shape, windows: Attributes, fill: Value | Number) -> Value:
         return self.apply_typed(movement.UNWINDOW, shape, self.dtype, fill, attributes=windows)
 
-    # Reduction -------------------------------------------------------------------------------------------------
+    # Reduction
+    # -------------------------------------------------------------------------------------------------
     def reduce(self, op: Op, axes: Sequence[int], keep: bool) -> Value:
         return self.apply(op, attributes=(tuple(axes), keep))
 
@@ -165,12 +168,14 @@ class Value:
         total = self.sum(axes) if axes else self
         return total.reshape(shape)
 
-    # Creation --------------------------------------------------------------------------------------------------
+    # Creation
+    # --------------------------------------------------------------------------------------------------
     def full(self, shape: Shape, dtype: DType, fill: Number) -> Value:
         return self.slot(fill).apply_typed(creation.FULL, shape, dtype)
 
     def beside(self, other: Any) -> Value:
-        """This value; a slot as a 0-d value of the type the other computes in, for ops between two of them."""
+        """This value; a slot as a 0-d value of the type the other computes in, for ops between two of
+        them."""
         if self.index >= 0:
             return self
         return self.apply_typed(creation.FULL, (), dtypes.float32 if other.dtype.is_half else other.dtype)

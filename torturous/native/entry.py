@@ -31,7 +31,7 @@ from torturous.core.errors import UnsupportedError
 from torturous.ir.record import describe_place, slot_ordinal
 from torturous.native.recording import InBatch, Program
 from torturous.native.weights import CHECKED_BYTES, HEADER_BYTES, Layout
-from torturous.runtime.realize import _converter, _pack_format
+from torturous.runtime.slots import converter, pack_format
 
 BATCH = Size.variable(("batch", 0))
 ALL_ITEMS = 1 << 62
@@ -297,7 +297,7 @@ class _Body:
                 f"cannot export: a number that {self._users(code)} is given depends on the batch in a way "
                 "that is not affine; compute it from tensors")
         if not isinstance(number, InBatch):
-            packed = struct.pack("<" + _pack_format(dtype), _converter(dtype)(number))
+            packed = struct.pack("<" + pack_format(dtype), converter(dtype)(number))
             return int.from_bytes(packed, "little", signed=True)
         b = self.b
         whole = self._function(number)

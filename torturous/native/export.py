@@ -21,7 +21,6 @@ from safetensors.numpy import save
 
 from torturous.codegen import objectfile
 from torturous.codegen.kernels import Generated, generate
-from torturous.codegen.service import Service, Source
 from torturous.codegen.target import Target
 from torturous.compiler.graph import Node
 from torturous.compiler.plan import Plan, make_plan
@@ -35,15 +34,14 @@ from torturous.native.entry import EntryWriter
 from torturous.native.header import ABI, KEYWORDS, Value, header
 from torturous.native.recording import Program, record_program
 from torturous.native.weights import Layout, lay_out
-from torturous.runtime import objects
+from torturous.runtime import build
+from torturous.runtime.build import KernelSource
 from torturous.runtime.realize import target as process_target
 from torturous.tensor.base import TensorBase
 
 MOST_BATCH = (1 << 31) - 1
 _RESERVED = KEYWORDS | {"weights", "batch", "workspace", "workspace_bytes"}
 
-_service = Service()
-_cache = objects.ObjectCache()
 
 
 @dataclass(frozen=True)
@@ -167,17 +165,17 @@ def _library(
 ) -> tuple[bytes, EntryWriter, Mapping[str, str]]:
     """The archive, the writer that knows its workspace, and what each kernel symbol computes."""
     kernels: list[tuple[Generated, str]] = []
-    sources: dict[str, Source] = {}
+    sources: dict[str, KernelSource] = {}
     for level in plan.memory.levels:
         for kernel in level:
             generated = generate(kernel, machine)
             symbol = f"{name}_{generated.symbol}"
             description = f"{'+'.join(kernel.names)} at {describe_place(kernel.places[0])}"
-            sources.setdefault(symbol, Source(_renamed(generated, symbol), description))
+            sources.setdefault(symbol, KernelSource(symbol, _renamed(generated, symbol), description))
             kernels.append((generated, symbol))
     writer = EntryWriter(name, program, plan, kernels, layout, max_batch, machine)
-    entry = Source(writer.write(), f"the entry functions of {name}")
-    compiled = _compile([entry, *sources.values()], machine)
+    entry = KernelSource(name, writer.write(), f"the entry functions of {name}")
+    compiled = build.objects_of([entry, *sources.values()], machine)
     for source, data in zip(sources.values(), compiled[1:], strict=True):
         objectfile.check(data, source.description)
     foreign = objectfile.undefined_symbols(compiled[0]) - objectfile.ALLOWED - set(sources)
@@ -191,17 +189,6 @@ def _renamed(kernel: Generated, symbol: str) -> str:
     """A kernel's module with a name that only this library uses, hidden from whoever loads what it is linked
     into."""
     return kernel.text.replace(f"define void @{kernel.symbol}(", f"define hidden void @{symbol}(")
-
-
-def _compile(sources: Sequence[Source], machine: Target) -> list[bytes]:
-    """One object per source, from the cache where it has them."""
-    keys = [objects.key(source.text, machine) for source in sources]
-    found = {key: data for key in keys if (data := _cache.get(key)) is not None}
-    missing = {key: source for key, source in zip(keys, sources, strict=True) if key not in found}
-    for key, data in zip(missing, _service.compile(list(missing.values()), machine), strict=True):
-        _cache.put(key, data)
-        found[key] = data
-    return [found[key] for key in keys]
 
 
 # The description --------------------------------------------------------------------------------------------

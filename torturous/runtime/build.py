@@ -61,6 +61,18 @@ class Builder:
             self._compile(missing, target)
         return [self._addresses[key] for key in keys]
 
+    def objects(self, sources: Sequence[KernelSource], target: Target) -> list[bytes]:
+        """Each source's object, from the cache or compiled, checked but not linked into this process."""
+        keys = [objects.key(source.text, target) for source in sources]
+        found = {key: data for key in keys if (data := self.cache.get(key)) is not None}
+        missing = {key: source for key, source in zip(keys, sources, strict=True) if key not in found}
+        modules = [Source(source.text, source.description) for source in missing.values()]
+        for (key, source), data in zip(missing.items(), self.service.compile(modules, target), strict=True):
+            objectfile.check(data, source.description)
+            self.cache.put(key, data)
+            found[key] = data
+        return [found[key] for key in keys]
+
     def _load(self, key: str, source: KernelSource) -> bool:
         """Loads a kernel from the cache; False if it is not there or what is there cannot be loaded."""
         data = self.cache.get(key)
@@ -107,6 +119,16 @@ statistics = _builder.statistics
 def build(sources: Sequence[KernelSource], target: Target) -> list[int]:
     """`Builder.build` with the user's object cache and the process's own compiling processes."""
     return _builder.build(sources, target)
+
+
+def objects_of(sources: Sequence[KernelSource], target: Target) -> list[bytes]:
+    """The finished objects themselves, from the cache or compiled, for what is not linked into this process."""
+    return _builder.objects(sources, target)
+
+
+def assembly(source: KernelSource, target: Target) -> str:
+    """A kernel's assembly text (`TORTUROUS_DEBUG=5`)."""
+    return _builder.service.assembly(Source(source.text, source.description), target)
 
 
 def start() -> None:

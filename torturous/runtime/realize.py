@@ -1,8 +1,8 @@
 """Realization: pending rows become a plan, found or made, and the plan runs.
 
-A record's rows and the set of values wanted from it are the key of its plan. On a miss the record is expanded; if a
-plan of the same structure serves its sizes it is bound to them, otherwise one is compiled: with constant sizes for
-the first record of a structure, with symbolic ones from the second on.
+A record's rows and the set of values wanted from it are the key of its plan. On a miss the record is
+expanded; if a plan of the same structure serves its sizes it is bound to them, otherwise one is compiled:
+with constant sizes for the first record of a structure, with symbolic ones from the second on.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from torturous.ir.op import OPS, Kind, Op, define
 from torturous.ir.record import Record, Row, context, describe_place, slot_ordinal
 from torturous.runtime import build
 from torturous.runtime.buffers import Buffer, allocate
+from torturous.runtime.slots import converter, pack_format
 from torturous.runtime.storage import Storage
 from torturous.runtime.workers import Workers, build_workers
 
@@ -90,8 +91,9 @@ class _Family:
 
 _families: dict[tuple, _Family] = {}
 _bound: dict[tuple, Bound] = {}
-_realizations: dict[tuple, tuple[list[int], tuple[int, ...], Bound | None]] = {}
-"""By rows, what is alive and what is tracked: rows kept for backward passes, rows stored, and the plan."""
+_realizations: dict[tuple, tuple[list[int], tuple[int, ...], frozenset[int], Bound | None]] = {}
+"""By rows, what is alive and tracked: rows kept for backward passes and stored, ends of spent graphs, the
+plan."""
 _workers: Workers | None = None
 
 
@@ -106,10 +108,6 @@ def workers() -> Workers:
     if _workers is None:
         _workers = build_workers(target())
     return _workers
-
-
-def _pack_format(dtype: DType) -> str:
-    return {"float32": "f4x", "float64": "d"}.get(dtype.name, "q")
 
 
 class Bound:
@@ -192,9 +190,9 @@ class Bound:
         slots.sort(key=lambda argument: position[argument])
         self.slot_places = [position[argument] for argument in slots]
         self.slot_sources = [
-            (slot_ordinal(argument.what), _converter(argument.dtype)) for argument in slots  # type: ignore[arg-type]
+            (slot_ordinal(argument.what), converter(argument.dtype)) for argument in slots  # type: ignore[arg-type]
         ]
-        self.slot_format = struct.Struct("<" + "".join(_pack_format(a.dtype) for a in slots))  # type: ignore[arg-type]
+        self.slot_format = struct.Struct("<" + "".join(pack_format(a.dtype) for a in slots))  # type: ignore[arg-type]
         self.slot_index = np.array(self.slot_places, np.intp)
         self.slot_words = np.zeros(len(slots), np.int64)
 
@@ -244,7 +242,7 @@ class Bound:
 
     def _fill_slots(self, numbers: Sequence[bool | int | float]) -> None:
         words = [convert(numbers[ordinal]) for ordinal, convert in self.slot_sources]
-        self.slot_format.pack_into(self.slot_words, 0, *words)
+        self.slot_format.pack_into(self.slot_words.data, 0, *words)
         self.values[self.slot_index] = self.slot_words
 
     def _report(self) -> None:
@@ -252,34 +250,9 @@ class Bound:
         node = self.checks[int(np.flatnonzero(self.errors)[0])]
         self.errors[...] = 0
         raise IndexError(
-            f"index out of range in {node.op.name}: axis {node.attributes[0]} of {list(map(repr, node.inputs[0].shape))}"
-            f" (recorded at {describe_place(node.place)})"
+            f"index out of range in {node.op.name}: axis {node.attributes[0]} of "
+            f"{list(map(repr, node.inputs[0].shape))} (recorded at {describe_place(node.place)})"
         )
-
-
-def _converter(dtype: DType) -> Callable[[Any], Any]:
-    """Makes a Python number ready to be packed."""
-    if dtype is dtypes.float32:
-        return _single
-    if dtype is dtypes.float64:
-        return float
-    if dtype is dtypes.bool_:
-        return bool
-    bits = dtype.itemsize * 8
-
-    def wrapped(number: Any) -> int:
-        whole = int(number) if number == number and abs(number) != float("inf") else -(1 << (bits - 1))
-        return (whole + (1 << 63)) % (1 << 64) - (1 << 63)
-
-    return wrapped
-
-
-_MOST_SINGLE = 3.4028235677973366e38
-
-
-def _single(number: Any) -> float:
-    number = float(number)
-    return number if -_MOST_SINGLE < number < _MOST_SINGLE or number != number else float("inf" if number > 0 else "-inf")
 
 
 def _bytes(shape: Sequence[Size], dtype: DType) -> Size:
@@ -305,7 +278,8 @@ def _pieces(kernel: Generated, evaluate: Callable[[Size], int]) -> tuple[int, in
     return granule, -(-items // granule), items * per_item
 
 
-# Finding or making plans -------------------------------------------------------------------------------------------
+# Finding or making plans
+# -------------------------------------------------------------------------------------------
 def bind(record: Record, outputs: tuple[int, ...]) -> Bound:
     """The bound plan for these values of a record."""
     key = (tuple(record.rows[:outputs[-1] + 1]), outputs, settings.fuse.value, settings.target.value)
@@ -389,16 +363,17 @@ def _debug(plan: Plan, generated: list[list[Generated]], compiled: int, seconds:
             if level >= 4:
                 print(text.text, file=sys.stderr)
             if level >= 5:
-                print(build.assembly(text.text, target()), file=sys.stderr)
+                source = build.KernelSource(text.symbol, text.text, "+".join(kernel.names))
+                print(build.assembly(source, target()), file=sys.stderr)
 
 
-# Realizing ---------------------------------------------------------------------------------------------------------
+# Realizing
+# ---------------------------------------------------------------------------------------------------------
 def _alone() -> int:
     """References to an owner that nobody but its record holds, counted as `_alive` counts them."""
-    owners: list[Any] = [Storage((), dtypes.float32)]
-    for owner in owners:
-        return sys.getrefcount(owner)
-    raise AssertionError
+    record = Record()
+    record.owners.append(Storage((), dtypes.float32))
+    return next(sys.getrefcount(owner) for _, owner in enumerate(record.owners))
 
 
 _ALONE = _alone()
@@ -406,13 +381,10 @@ _ALONE = _alone()
 
 def _alive(record: Record) -> list[int]:
     """Rows that are the present version of a storage that somebody holds."""
-    alone, rows = _ALONE, []
-    index = 0
-    for owner in record.owners:
-        if owner is not None and sys.getrefcount(owner) > alone:
-            rows.append(index)
-        index += 1
-    return rows
+    alone, references = _ALONE, sys.getrefcount
+    return [
+        index for index, owner in enumerate(record.owners) if owner is not None and references(owner) > alone
+    ]
 
 
 def saved_rows(record: Record, alive: Sequence[int]) -> list[int]:
@@ -437,7 +409,8 @@ SPENT = define(Op("spent", Kind.LEAF, None, None, (None,), ((-1,),),
 
 
 def _spent(tape: Record, index: int) -> bool:
-    """Whether nothing is left to do for a backward pass from this row but to fail, for want of what it would read."""
+    """Whether nothing is left to do for a backward pass from this row but to fail, for want of what it would
+    read."""
     pending, visited, fails = [index], set(), False
     while pending:
         index = pending.pop()
@@ -471,14 +444,15 @@ def realize(record: Record | None = None) -> None:
         # Rows after the last one wanted cannot matter, least of all to the key.
         used = alive[-1] + 1 if alive else 0
         key = (tuple(record.rows[:used]), tuple(alive), bytes(record.tracked[:used]), bytes(record.freed[:used]),
-               settings.fuse.value, settings.target.value)
+               tuple(record.sources), settings.fuse.value, settings.target.value)
         found = _realizations.get(key)
         if found is None:
             saved = saved_rows(record, alive)
             outputs = tuple(sorted({*alive, *saved} - record.values.keys()))
+            spent = frozenset(index for index in alive if record.tracked[index] and _spent(record, index))
             bound = None
         else:
-            saved, outputs, bound = found
+            saved, outputs, spent, bound = found
         values = record.values
         owners = record.owners
         computed: dict[int, Buffer] = {}
@@ -495,7 +469,7 @@ def realize(record: Record | None = None) -> None:
                     storage.withdraw(failure)
             raise
         if found is None:
-            _realizations[key] = saved, outputs, bound
+            _realizations[key] = saved, outputs, spent, bound
         tape = record.close()
         tape.values = {row: computed[row] if row in computed else values[row] for row in saved}
         for index in alive:
@@ -503,7 +477,7 @@ def realize(record: Record | None = None) -> None:
             storage.commit(computed[index])
             if not tape.tracked[index]:
                 storage.record, storage.index = None, -1
-            elif index < len(tape.freed) and tape.freed[index] and _spent(tape, index):
+            elif index in spent:
                 storage.record, storage.index = _spent_tape(tape.rows[index]), 0
             else:
                 storage.record = tape

@@ -1,9 +1,9 @@
 """A storage: the memory that a tensor and its views share, in all its versions.
 
-A storage knows the row that is its present version. Writing in place records the next version; views, which are a
-storage and a chain of movement ops, see it because they ask the storage. A version that has been realized lies in a
-buffer; memory that others can see (an array it was made from, or one that was handed out) stays in place, and new
-versions are copied into it.
+A storage knows the row that is its present version. Writing in place records the next version; views, which
+are a storage and a chain of movement ops, see it because they ask the storage. A version that has been
+realized lies in a buffer; memory that others can see (an array it was made from, or one that was handed out)
+stays in place, and new versions are copied into it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from torturous.ir.record import Place, Record
 from torturous.runtime.buffers import Buffer, allocate
 
 SNAPSHOT_BYTES = 1 << 14
-"""Memory that others can write is copied when read if it is at most this large, else its reader runs at once."""
+"""Memory that others can write is copied when read if it is at most this large, else its reader runs at
+once."""
 
 
 class Storage:
-    """Memory of `shape` and `dtype`, row-major. Its present version is pending (a row of `record`) or in `buffer`."""
+    """Memory of `shape` and `dtype`, row-major. Its present version is pending (a row of `record`) or in
+    `buffer`."""
 
     # Most storages are results that die soon: what is usual stands in the class, and costs nothing to make.
     type_index: int

@@ -14,8 +14,8 @@ from torturous.ir import elementwise as ops
 from torturous.ir.macros import LOG_SOFTMAX, SOFTMAX
 from torturous.ir.op import Op
 from torturous.ir.record import user_place
-from torturous.tensor.arithmetic import binary, cast, in_place, unary, write_value
 from torturous.tensor.base import TensorBase, apply
+from torturous.tensor.recording import binary, cast, in_place, unary, write_value
 from torturous.tensor.warn import warn_user
 
 if TYPE_CHECKING:

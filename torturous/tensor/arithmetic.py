@@ -1,167 +1,47 @@
-"""Arithmetic on tensors, and what all elementwise operations share: recording them, and writing in place.
+"""Arithmetic on tensors: sums, products, quotients, powers, rounding, bounds.
 
-Types of results follow PyTorch's promotion and are worked out by the ops (`ir/elementwise.py`), which also raise the
-errors about them. Operands broadcast.
+Types of results follow PyTorch's promotion and are worked out by the ops (`ir/elementwise.py`), which also
+raise the errors about them. Operands broadcast.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torturous.core.dtypes import Category, DType
-from torturous.ir import creation, movement
+from torturous.core.dtypes import Category
 from torturous.ir import elementwise as ops
-from torturous.ir.op import TYPES, Op, type_number
-from torturous.ir.record import context, number_category, user_place
-from torturous.tensor.base import Number, TensorBase, apply, apply_typed, record_binary, wrap
+from torturous.ir.op import TYPES, Op
+from torturous.ir.record import number_category, user_place
+from torturous.tensor.base import Number, TensorBase, apply, operator
 from torturous.tensor.movement import as_function
+from torturous.tensor.recording import (
+    binary,
+    cast,
+    combine,
+    fill,
+    in_place,
+    modifying,
+    reflected,
+    tensor_operand,
+    unary,
+    with_number_first,
+    write_value,
+)
 from torturous.tensor.values import known_values
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
 
 
-# Recording ---------------------------------------------------------------------------------------------------------
-def binary(op: Op, a: TensorBase, b: TensorBase | Number) -> Tensor:
-    """Records an op of two operands: the path that small programs spend their time on.
-
-    NotImplemented where b is neither a tensor nor a number, for Python to try b's own operator.
-    """
-    if isinstance(b, TensorBase):
-        return record_binary(op, a, b)
-    i = a.row()
-    record = context.record
-    if isinstance(b, (int, float)):
-        j = record.slot(b)
-    elif isinstance(b, np.generic) and isinstance(b.item(), (int, float)):
-        return binary(op, a, b.item())
-    else:
-        return NotImplemented
-    return wrap(record, record.apply(op, (), (i, j), user_place(), context.tracking))
-
-
-def unary(op: Op, a: TensorBase) -> Tensor:
-    """Records an op of one operand."""
-    i = a.row()
-    record = context.record
-    return wrap(record, record.apply(op, (), (i,), user_place(), context.tracking))
-
-
-def combine(op: Op, a: TensorBase, b: TensorBase | Number) -> Tensor:
-    """`binary` for methods: TypeError where b is neither a tensor nor a number."""
-    result = binary(op, a, b)
-    if result is NotImplemented:
-        raise TypeError(
-            f"{op.name}(): argument 'other' (position 2) must be Tensor or Number, not {type(b).__name__}")
-    return result
-
-
-def reflected(op: Op, number: Any, t: TensorBase) -> Any:
-    """op(number, t) for a Python operator whose left operand is a number."""
-    if isinstance(number, np.generic):
-        number = number.item()
-    return apply(op, number, t) if isinstance(number, (int, float)) else NotImplemented
-
-
-def tensor_operand(name: str, argument: str, position: int, value: Any) -> TensorBase:
-    """The value, if it is a tensor; else PyTorch's TypeError."""
-    if not isinstance(value, TensorBase):
-        raise TypeError(
-            f"{name}(): argument '{argument}' (position {position}) must be Tensor, not {type(value).__name__}")
-    return value
-
-
-def cast(t: TensorBase, dtype: DType) -> Tensor:
-    """The tensor in another dtype; itself if it has it already."""
-    if t.dtype is dtype:
-        return t  # type: ignore[return-value]
-    return apply_typed(ops.CAST, tuple(t.shape), dtype, t)
-
-
-# Writing in place ----------------------------------------------------------------------------------------------------
-def _begin_write(t: TensorBase) -> None:
-    """Checks that t may be written, and enters its present version as what the write reads."""
-    t._writable()
-    t._came_round(user_place())
-    if t.storage.pending and t.storage.record is context.record:
-        t._enter(writing=True)
-
-
-def in_place(op: Op, t: TensorBase, *operands: Any) -> Tensor:
-    """t becomes op(t, operands), in its own dtype and shape."""
-    for operand in operands:
-        if not isinstance(operand, (TensorBase, int, float)):
-            raise TypeError(f"{op.name}_(): an operand must be Tensor or Number, not {type(operand).__name__}")
-    _begin_write(t)
-    index = t.row()
-    rows = [o.row() if isinstance(o, TensorBase) else o for o in operands]
-    record = context.record
-    if t._record is not record:
-        index = t.row()
-    codes = [index, *[r if isinstance(o, TensorBase) else record.slot(r) for r, o in zip(rows, operands, strict=True)]]
-    value = record.apply(op, (), codes, user_place(), context.tracking)
-    write_value(t, value, op.name)
-    return t  # type: ignore[return-value]
-
-
-def modifying(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The in-place form of a method: `exp_ = modifying(exp)` writes the result into the tensor and returns it."""
-
-    @wraps(method)
-    def write(self: TensorBase, *arguments: Any, **named: Any) -> Tensor:
-        _begin_write(self)
-        record, before = context.record, len(context.record)
-        result = method(self, *arguments, **named)
-        value = result.row()
-        if record is context.record and value >= before and result.base is None and result is not self:
-            record.owners[value] = None  # Nobody else has seen the result: its row can be t's own.
-        write_value(self, value, method.__name__)
-        return self  # type: ignore[return-value]
-
-    write.__name__ += "_"
-    write.__qualname__ += "_"
-    return write
-
-
-def write_value(t: TensorBase, value: int, name: str) -> None:
-    """Writes a recorded value into t, cast and broadcast to what t is; raises as PyTorch does where it cannot."""
-    record, place = context.record, user_place()
-    shape, dtype = TYPES[record.rows[value][2]]
-    mine = TYPES[t._type]
-    if shape != mine.shape:
-        lead = len(mine.shape) - len(shape)
-        if lead < 0 or any(a not in (1, b) for a, b in zip(shape, mine.shape[lead:], strict=True)):
-            raise RuntimeError(
-                f"output with shape {list(mine.shape)} doesn't match the broadcast shape {list(shape)} ({name}_)")
-    if dtype is not mine.dtype:
-        if dtype.category > mine.dtype.category:
-            raise RuntimeError(
-                f"result type {ops.scalar_name(dtype)} can't be cast to the desired output type "
-                f"{ops.scalar_name(mine.dtype)} ({name}_)")
-        number = type_number(shape, mine.dtype)
-        value = record.apply_typed(ops.CAST, (), number, [value], place, context.tracking)
-    if shape != mine.shape:
-        value = record.apply_typed(movement.EXPAND, (), t._type, [value], place, context.tracking)
-    t._write(value, place)
-
-
-def fill(t: TensorBase, number: Number) -> Tensor:
-    """Every element of t becomes a number, converted to t's dtype."""
-    _begin_write(t)
-    record, place = context.record, user_place()
-    t._write(record.apply_typed(creation.FULL, (), t._type, [record.slot(number)], place, False), place)
-    return t  # type: ignore[return-value]
-
-
-# Checks ----------------------------------------------------------------------------------------------------------------
+# Checks -----------------------------------------------------------------------------------------------------
 def _divisor_not_zero(a: TensorBase | Number, b: TensorBase | Number) -> None:
     """Raises for a division of integers by a zero that can be seen without computing anything."""
     for operand in (a, b):
-        floating = operand.dtype.is_floating_point if isinstance(operand, TensorBase) else isinstance(operand, float)
+        floating = (
+            operand.dtype.is_floating_point if isinstance(operand, TensorBase) else isinstance(operand, float)
+        )
         if floating:
             return
     values = known_values(b) if isinstance(b, TensorBase) else np.asarray(b)
@@ -171,7 +51,9 @@ def _divisor_not_zero(a: TensorBase | Number, b: TensorBase | Number) -> None:
 
 def _bounded(op: Op, t: TensorBase, bound: TensorBase | Number) -> Tensor:
     if isinstance(bound, bool) and t.dtype.category is Category.BOOL:
-        raise NotImplementedError(f"\"{op.name}_scalar_cpu\" not implemented for 'Bool'; give a bool tensor as the bound")
+        raise NotImplementedError(
+            f"\"{op.name}_scalar_cpu\" not implemented for 'Bool'; give a bool tensor as the bound"
+        )
     return combine(op, t, bound)
 
 
@@ -180,30 +62,27 @@ class Arithmetic(TensorBase):
 
     __slots__ = ()
 
-    # Operators -----------------------------------------------------------------------------------------------------
-    def __add__(self, other: Any) -> Tensor:
-        return record_binary(ops.ADD, self, other) if isinstance(other, TensorBase) else binary(ops.ADD, self, other)
+    # Operators ----------------------------------------------------------------------------------------------
+    __add__ = operator(ops.ADD, binary)
 
     def __radd__(self, other: Any) -> Tensor:
         return binary(ops.ADD, self, other)
 
-    def __sub__(self, other: Any) -> Tensor:
-        return record_binary(ops.SUB, self, other) if isinstance(other, TensorBase) else binary(ops.SUB, self, other)
+    __sub__ = operator(ops.SUB, binary)
 
     def __rsub__(self, other: Any) -> Tensor:
         return reflected(ops.SUB, other, self)
 
-    def __mul__(self, other: Any) -> Tensor:
-        return record_binary(ops.MUL, self, other) if isinstance(other, TensorBase) else binary(ops.MUL, self, other)
+    __mul__ = operator(ops.MUL, binary)
 
     def __rmul__(self, other: Any) -> Tensor:
         return binary(ops.MUL, self, other)
 
-    def __truediv__(self, other: Any) -> Tensor:
-        return record_binary(ops.DIV, self, other) if isinstance(other, TensorBase) else binary(ops.DIV, self, other)
+    __truediv__ = operator(ops.DIV, binary)
 
     def __rtruediv__(self, other: Any) -> Tensor:
-        """The reciprocal times `other`, as PyTorch computes it: only the reciprocal is kept for the gradient."""
+        """The reciprocal times `other`, as PyTorch computes it: only the reciprocal is kept for the
+        gradient."""
         return binary(ops.MUL, unary(ops.RECIPROCAL, self), other)
 
     def __floordiv__(self, other: Any) -> Tensor:
@@ -235,7 +114,7 @@ class Arithmetic(TensorBase):
     def __abs__(self) -> Tensor:
         return unary(ops.ABS, self)
 
-    # Sums and products ------------------------------------------------------------------------------------------------
+    # Sums and products --------------------------------------------------------------------------------------
     def add(self, other: TensorBase | Number, *, alpha: Number = 1) -> Tensor:
         """self + alpha · other."""
         return combine(ops.ADD, self, self._scaled(other, alpha))
@@ -250,13 +129,15 @@ class Arithmetic(TensorBase):
             return other
         if not isinstance(other, (TensorBase, int, float)):
             return other
-        is_tensor = isinstance(other, TensorBase)
-        common = ops.common_type([TYPES[self._type], TYPES[other._type] if is_tensor else number_category(other)])
+        theirs = TYPES[other._type] if isinstance(other, TensorBase) else number_category(other)
+        common = ops.common_type([TYPES[self._type], theirs])
         if isinstance(alpha, bool) and common.category is not Category.BOOL:
             raise RuntimeError("Boolean alpha only supported for Boolean results.")
         if isinstance(alpha, float) and not common.is_floating_point:
-            raise RuntimeError("For integral input tensors, argument alpha must not be a floating point number.")
-        if not is_tensor:
+            raise RuntimeError(
+                "For integral input tensors, argument alpha must not be a floating point number."
+            )
+        if not isinstance(other, TensorBase):
             return other * alpha
         if common.category is not other.dtype.category:
             other = cast(other, common)
@@ -289,7 +170,9 @@ class Arithmetic(TensorBase):
         tensor_operand("addcdiv", "tensor2", 3, tensor2)
         if not (tensor1.dtype.is_floating_point or tensor2.dtype.is_floating_point):
             raise RuntimeError(
-                "Integer division with addcdiv is no longer supported; convert tensor1 or tensor2 with .float() first")
+                "Integer division with addcdiv is no longer supported; convert tensor1 or tensor2 with "
+                ".float() first"
+            )
         quotient = combine(ops.DIV, tensor1, tensor2)
         return combine(ops.ADD, self, quotient if type(value) is int and value == 1 else quotient.mul(value))
 
@@ -297,24 +180,29 @@ class Arithmetic(TensorBase):
         """self + weight · (end − self), computed from the nearer end. RuntimeError where dtypes differ."""
         for name, operand in (("end", tensor_operand("lerp", "end", 2, end)), ("weight", weight)):
             if isinstance(operand, TensorBase) and operand.dtype is not self.dtype:
-                raise RuntimeError(f"expected dtype {self.dtype.name} for `{name}` but got dtype {operand.dtype.name}")
+                raise RuntimeError(
+                    f"expected dtype {self.dtype.name} for `{name}` but got dtype {operand.dtype.name}"
+                )
         span: Any = combine(ops.SUB, end, self)
         if isinstance(weight, TensorBase):
             near, far = self + span * weight, end - span * (1 - weight)  # type: ignore[operator]
             return apply(ops.WHERE, binary(ops.LT, unary(ops.ABS, weight), 0.5), near, far)
-        return self + span * weight if -0.5 < weight < 0.5 else end - span * (1 - weight)  # type: ignore[operator]
+        return self + span * weight if -0.5 < weight < 0.5 else binary(ops.SUB, end, span * (1 - weight))
 
-    # Quotients --------------------------------------------------------------------------------------------------------
+    # Quotients ----------------------------------------------------------------------------------------------
     def div(self, other: TensorBase | Number, *, rounding_mode: str | None = None) -> Tensor:
         """self / other: exact for None, rounded toward zero for "trunc", toward −∞ for "floor".
 
-        Without rounding, integers give the default floating type; integers divided by zero raise RuntimeError.
+        Without rounding, integers give the default floating type; integers divided by zero raise
+        RuntimeError.
         """
         if rounding_mode is None:
             return combine(ops.DIV, self, other)
         if rounding_mode not in ("trunc", "floor"):
             raise RuntimeError(
-                f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'")
+                "div expected rounding_mode to be one of None, 'trunc', or 'floor' but found "
+                f"'{rounding_mode}'"
+            )
         _divisor_not_zero(self, other)
         return combine(ops.TRUNC_DIVIDE if rounding_mode == "trunc" else ops.FLOOR_DIVIDE, self, other)
 
@@ -342,7 +230,7 @@ class Arithmetic(TensorBase):
     def reciprocal(self) -> Tensor:
         return unary(ops.RECIPROCAL, self)
 
-    # Powers -----------------------------------------------------------------------------------------------------------
+    # Powers -------------------------------------------------------------------------------------------------
     def pow(self, exponent: TensorBase | Number) -> Tensor:
         """self to a power. The exponents ±1, 2, 3 and ±½ are structural: they become products and roots.
 
@@ -352,9 +240,9 @@ class Arithmetic(TensorBase):
             return combine(ops.POW, self, exponent)
         if isinstance(exponent, int) and exponent < 0 and not self.dtype.is_floating_point:
             raise RuntimeError("Integers to negative integer powers are not allowed.")
-        base = self
+        base: Any = self
         if number_category(exponent) > self.dtype.category:
-            base = cast(self, ops.common_type([TYPES[self._type], number_category(exponent)]))  # type: ignore[assignment]
+            base = cast(self, ops.common_type([TYPES[self._type], number_category(exponent)]))
         if exponent == 1:
             return binary(ops.MUL, base, True)
         if exponent == 2:
@@ -368,7 +256,7 @@ class Arithmetic(TensorBase):
     def square(self) -> Tensor:
         return self.pow(2)
 
-    # Signs and rounding -------------------------------------------------------------------------------------------------
+    # Signs and rounding -------------------------------------------------------------------------------------
     def neg(self) -> Tensor:
         return unary(ops.NEG, self)
 
@@ -411,7 +299,7 @@ class Arithmetic(TensorBase):
             raise NotImplementedError(f"\"frac_cpu\" not implemented for '{ops.scalar_name(self.dtype)}'")
         return binary(ops.SUB, self, unary(ops.TRUNC, self))
 
-    # Bounds -----------------------------------------------------------------------------------------------------------
+    # Bounds -------------------------------------------------------------------------------------------------
     def maximum(self, other: TensorBase) -> Tensor:
         """The larger of the two, NaN if either is."""
         return binary(ops.MAXIMUM, self, tensor_operand("maximum", "other", 2, other))
@@ -435,7 +323,7 @@ class Arithmetic(TensorBase):
     def clamp_max(self, max: TensorBase | Number) -> Tensor:
         return _bounded(ops.CLAMP_MAX, self, max)
 
-    # In place and under other names -----------------------------------------------------------------------------------
+    # In place and under other names -------------------------------------------------------------------------
     def zero_(self) -> Tensor:
         return fill(self, 0)
 
@@ -445,7 +333,9 @@ class Arithmetic(TensorBase):
             return fill(self, value)
         if value.shape:
             raise RuntimeError(
-                f"fill_ only supports 0-dimension value tensor but got tensor with {len(value.shape)} dimensions.")
+                "fill_ only supports 0-dimension value tensor but got tensor with "
+                f"{len(value.shape)} dimensions."
+            )
         return self.copy_(value)
 
     def copy_(self, src: TensorBase, non_blocking: bool = False) -> Tensor:
@@ -470,7 +360,16 @@ class Arithmetic(TensorBase):
     round_, frac_ = modifying(round), modifying(frac)
     clamp_, clamp_min_, clamp_max_ = modifying(clamp), modifying(clamp_min), modifying(clamp_max)
 
-    subtract, multiply, divide, negative, absolute, clip, fix, sgn = sub, mul, div, neg, abs, clamp, trunc, sign
+    subtract, multiply, divide, negative, absolute, clip, fix, sgn = (
+        sub,
+        mul,
+        div,
+        neg,
+        abs,
+        clamp,
+        trunc,
+        sign,
+    )
     subtract_, multiply_, divide_, negative_, absolute_ = sub_, mul_, div_, neg_, abs_
     clip_, fix_, sgn_ = clamp_, trunc_, sign_
     __iadd__, __isub__, __imul__, __itruediv__ = add_, sub_, mul_, div_
@@ -480,20 +379,7 @@ class Arithmetic(TensorBase):
 _ROOTS = {0.5: ops.SQRT, -0.5: ops.RSQRT, -1: ops.RECIPROCAL}
 
 
-# Functions -------------------------------------------------------------------------------------------------------------
-def with_number_first(method: Callable[..., Any], op: Op) -> Callable[..., Any]:
-    """The same for an operation of two operands, either of which may be a number."""
-    of_tensors = as_function(method)
-
-    @wraps(method)
-    def function(input: TensorBase | Number, other: TensorBase | Number, **named: Any) -> Any:
-        if isinstance(input, (int, float)) and isinstance(other, TensorBase) and not named:
-            return apply(op, input, other)
-        return of_tensors(input, other, **named)
-
-    return function
-
-
+# Functions --------------------------------------------------------------------------------------------------
 def pow(input: TensorBase | Number, exponent: TensorBase | Number) -> Tensor:
     """input to a power; either may be a number."""
     if isinstance(input, (int, float)) and isinstance(exponent, TensorBase):
@@ -537,7 +423,7 @@ trunc = fix = as_function(Arithmetic.trunc)
 
 __all__ = [
     "abs", "absolute", "add", "addcdiv", "addcmul", "ceil", "clamp", "clamp_max", "clamp_min", "clip", "div",
-    "divide", "fix", "floor", "floor_divide", "fmod", "frac", "lerp", "maximum", "minimum", "mul", "multiply", "neg",
-    "negative", "positive", "pow", "reciprocal", "remainder", "round", "rsub", "sgn", "sign", "square", "sub",
-    "subtract", "true_divide", "trunc",
+    "divide", "fix", "floor", "floor_divide", "fmod", "frac", "lerp", "maximum", "minimum", "mul", "multiply",
+    "neg", "negative", "positive", "pow", "reciprocal", "remainder", "round", "rsub", "sgn", "sign", "square",
+    "sub", "subtract", "true_divide", "trunc",
 ]

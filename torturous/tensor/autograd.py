@@ -1,9 +1,9 @@
 """Gradients: one walk back over the rows of the tape.
 
-The tape is the record itself. A record that has been realized keeps the values that gradient rules read; rows that
-are still pending are read where they are. Gradient rows are recorded like any others, so gradients of gradients
-need nothing more. What a walk over a stretch of rows appends depends on their structure alone, so it is remembered:
-a stretch seen before appends its ready-made rows (see `stretches.py`).
+The tape is the record itself. A record that has been realized keeps the values that gradient rules read; rows
+that are still pending are read where they are. Gradient rows are recorded like any others, so gradients of
+gradients need nothing more. What a walk over a stretch of rows appends depends on their structure alone, so
+it is remembered: a stretch seen before appends its ready-made rows (see `stretches.py`).
 
 An *adjoint* is a row of the pending record that holds the gradient of a tape's row.
 """
@@ -14,15 +14,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from torturous.ir.movement import ALIAS
 from torturous.ir.op import OPS, TYPES, Op
-from torturous.ir.record import LEAF, Place, Record, context
+from torturous.ir.record import Place, Record, context
 from torturous.ir.value import Typed, Value
 from torturous.runtime.realize import realize
-from torturous.runtime.storage import Storage
 from torturous.tensor.base import TensorBase, node_of
 from torturous.tensor.stretches import Stretch, remembered
-from torturous.tensor.tape import AGAIN, CustomNode, LeafHooks, NodeHooks, check_version, enter_saved
+from torturous.tensor.tape import (
+    AGAIN,
+    CustomNode,
+    LeafHooks,
+    NodeHooks,
+    add_to_grad,
+    check_version,
+    enter_saved,
+    newest_first,
+    own,
+    present,
+)
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -71,12 +80,12 @@ class Backward:
         self._stretch: Stretch | None = None
         self._visited: list[int] = []
 
-    # The walk ----------------------------------------------------------------------------------------------------
+    # The walk -----------------------------------------------------------------------------------------------
     def run(self, seeds: Sequence[tuple[Node, int]]) -> None:
         """Carries the gradients of some nodes, given as adjoints, back to the leaves."""
         for (record, index), row in seeds:
             self._add(record, index, row)
-        order = _newest_first(list(self.adjoints))
+        order = newest_first(list(self.adjoints))
         if self.targets is not None:
             self._mark_useful(order)
         hooked = {record: self._hooked_rows(record) for record in order}
@@ -90,12 +99,13 @@ class Backward:
 
     def _add(self, record: Record, index: int, row: int) -> None:
         table = self.adjoints.setdefault(record, {})
-        present = table.get(index)
-        table[index] = row if present is None else self._sum(present, row)
+        before = table.get(index)
+        table[index] = row if before is None else self._sum(before, row)
 
     def _sum(self, a: int, b: int) -> int:
-        place = context.record.places[b]
-        return (Value(context.record, a, place, self.create_graph) + Value(context.record, b, place, False)).index
+        pending, tracking = context.record, self.create_graph
+        place = pending.places[b]
+        return (Value(pending, a, place, tracking) + Value(pending, b, place, tracking)).index
 
     def _walk(self, record: Record, adjoints: Adjoints) -> None:
         """Walks a tape on which nobody looks at gradients."""
@@ -121,7 +131,8 @@ class Backward:
 
     def _walk_with_hooks(self, record: Record, adjoints: Adjoints, stops: Sequence[int]) -> None:
         """Walks a tape, stopping at the rows whose gradients somebody looks at."""
-        self._visited = visited = []
+        visited: list[int] = []
+        self._visited = visited
         self._walked.append((record, visited))
         high = max(adjoints, default=-1)
         # The lists stay with us if a hook realizes the record, which moves them to its tape.
@@ -148,7 +159,7 @@ class Backward:
                 if not self._occurrences[id(source)] and id(source) in self.leaves:
                     self._complete(source)
             elif row is not None:
-                self._step(_present(record), record, stop, row, adjoints)
+                self._step(present(record), record, stop, row, adjoints)
                 self._flush(record)
         if adjoints:
             self._steps(record, adjoints, max(adjoints), 0)
@@ -157,7 +168,7 @@ class Backward:
     def _look_at(self, record: Record, index: int, row: int, hooks: NodeHooks | None) -> int:
         """Runs a row's hooks; as in PyTorch, a target that gradients go on from is captured before them."""
         useful = self.useful.get(record)
-        goes_on = useful is not None and any(o >= 0 and useful[o] for o in _present(record).rows[index][3:])
+        goes_on = useful is not None and any(o >= 0 and useful[o] for o in present(record).rows[index][3:])
         if goes_on:
             self._capture(record, index, row)
         if hooks is not None:
@@ -167,7 +178,7 @@ class Backward:
         return row
 
     def _steps(self, record: Record, adjoints: Adjoints, high: int, low: int) -> None:
-        tape = _present(record)
+        tape = present(record)
         for index in range(high, low - 1, -1):
             row = adjoints.pop(index, None)
             if row is not None:
@@ -198,8 +209,8 @@ class Backward:
             gradient = Value(pending, row, place, self.create_graph)
             shape, dtype = TYPES[tape.rows[operand][2]]
             result = rule(gradient, out, attributes, *values).sum_to(shape).to(dtype).index
-            present = adjoints.get(operand)
-            adjoints[operand] = result if present is None else self._sum(present, result)
+            before = adjoints.get(operand)
+            adjoints[operand] = result if before is None else self._sum(before, result)
         self._visited.append(index)
         if self._stretch is not None:
             self._stretch.note(index)
@@ -242,18 +253,18 @@ class Backward:
     def _flush(self, record: Record) -> None:
         """Passes on the gradients that have reached rows with sources."""
         outgoing, self._outgoing = self._outgoing, []
-        sources = _present(record).sources
+        sources = present(record).sources
         for index, row in outgoing:
             source = sources[index]
             if isinstance(source, tuple):
-                self._add(*source, row)
+                self._add(source[0], source[1], row)
             else:
                 self._reach(source, row)
 
     def _reach(self, leaf: TensorBase, row: int) -> None:
         key = id(leaf)
-        present = self.leaves.get(key)
-        self.leaves[key] = row if present is None else self._sum(present, row)
+        before = self.leaves.get(key)
+        self.leaves[key] = row if before is None else self._sum(before, row)
         self.tensors[key] = leaf
 
     def _mark_useful(self, order: Sequence[Record]) -> None:
@@ -274,7 +285,7 @@ class Backward:
                 else:
                     marks[index] = any(operand >= 0 and marks[operand] for operand in row[3:])
 
-    # Leaves ------------------------------------------------------------------------------------------------------
+    # Leaves -------------------------------------------------------------------------------------------------
     def accumulate(self) -> None:
         """Adds the gradients that have arrived to the leaves' `.grad`."""
         for key in list(self.leaves):
@@ -302,7 +313,7 @@ class Backward:
     capturing = False
     """Whether gradients are returned (`autograd.grad`) and not accumulated."""
 
-    # Those who look at gradients -------------------------------------------------------------------------------------
+    # Those who look at gradients ----------------------------------------------------------------------------
     def _hooked_rows(self, record: Record) -> list[int]:
         """Rows at which the walk stops, from the newest to the oldest."""
         stops = set(record.hooks)
@@ -325,7 +336,8 @@ class Backward:
                     continue
                 if not isinstance(result, TensorBase):
                     raise TypeError(
-                        f"expected Variable, but hook returned '{type(result).__name__}': None or a Tensor is wanted")
+                        f"expected Variable, but hook returned '{type(result).__name__}': None or a Tensor "
+                        "is wanted")
                 if result.shape != shape:
                     raise RuntimeError(
                         f"hook '{getattr(hook, '__name__', hook)}' has changed the size of value: "
@@ -345,27 +357,28 @@ class Backward:
         rows = [adjoints.pop(node.first + position, None) for position in range(node.count)]
         if all(row is None for row in rows):
             return
-        operands = _present(record).rows[node.first][4:]
-        tracked = _present(record).tracked
+        operands = present(record).rows[node.first][4:]
+        tracked = present(record).tracked
         gradients = [None if row is None else own(context.record, row) for row in rows]
         with self._interrupted():
-            results = node.run(gradients, _present(record), self.create_graph)
+            results = node.run(gradients, present(record), self.create_graph)
         if not self.retain_graph:
             node.release()
         for operand, result in zip(operands, results, strict=True):
             if result is not None and tracked[operand]:
-                shape, dtype = TYPES[_present(record).rows[operand][2]]
+                shape, dtype = TYPES[present(record).rows[operand][2]]
                 if tuple(result.shape) != shape:
                     raise RuntimeError(
-                        f"Function {node.name}Backward returned an invalid gradient: got {list(result.shape)} but expected "
-                        f"shape compatible with {list(shape)}")
+                        f"Function {node.name}Backward returned an invalid gradient: got "
+                        f"{list(result.shape)} but expected shape compatible with {list(shape)}")
                 value = Value(context.record, result.row(), None, self.create_graph).to(dtype)
-                present = adjoints.get(operand)
-                adjoints[operand] = value.index if present is None else self._sum(present, value.index)
+                before = adjoints.get(operand)
+                adjoints[operand] = value.index if before is None else self._sum(before, value.index)
 
     @contextmanager
     def _interrupted(self) -> Iterator[None]:
-        """Around the user's code, which may realize the pending record: carries over what the pass still needs."""
+        """Around the user's code, which may realize the pending record: carries over what the pass still
+        needs."""
         before = context.record
         tables = [*self.adjoints.values(), self.leaves, self.captured]
         live = {row for table in tables for row in table.values()}
@@ -382,83 +395,32 @@ class Backward:
                 if key in table:
                     table[key] = holder.row()
 
-    # The end -----------------------------------------------------------------------------------------------------------
+    # The end ------------------------------------------------------------------------------------------------
     def finish(self) -> None:
         """Gives up saved values, unless the graph is to be used again."""
         if self.retain_graph:
             return
         for record, visited in self._walked:
-            tape = _present(record)
+            tape = present(record)
             freed = tape.freed
             if len(freed) < len(tape.rows):
                 freed.extend(bytes(len(tape.rows) - len(freed)))
             for index in visited:
                 freed[index] = 1
             if tape is not context.record:
-                read = tape.read_rows(index for index in range(len(freed)) if tape.tracked[index] and not freed[index])
+                left = (index for index, gone in enumerate(freed) if tape.tracked[index] and not gone)
+                read = tape.read_rows(left)
                 tape.values = {row: buffer for row, buffer in tape.values.items() if row in read}
 
 
-def _present(record: Record) -> Record:
-    """Where a record's rows are now: in itself, or in the tape that realizing it has left."""
-    return (record.tape and record.tape()) or record
-
-
-def _newest_first(records: Sequence[Record]) -> list[Record]:
-    """All tapes that gradients can reach from some, each before those it was built on."""
-    finished: dict[Record, None] = {}
-    stack = [(record, False) for record in records]
-    while stack:
-        record, explored = stack.pop()
-        if record in finished:
-            continue
-        if explored:
-            finished[record] = None
-            continue
-        stack.append((record, True))
-        stack += {
-            (source[0], False) for source in record.sources.values() if isinstance(source, tuple)
-        }
-    return list(reversed(finished))
-
-
-def own(record: Record, row: int) -> Tensor:
-    """A tensor for a row of the pending record: its owner, so that realizing stores the row's value."""
-    if record.owners[row] is not None or record.rows[row][0] == LEAF.number:
-        row = record.append(
-            (ALIAS.number, (), record.rows[row][2], row), record.tracked[row], record.places[row])
-    storage = Storage.pending_row(record, row)
-    t = TensorBase._make(storage, storage.type_index)
-    t._record, t._index, t._version = record, row, 0
-    return t
-
-
-def add_to_grad(t: TensorBase, row: int, create_graph: bool) -> bool:
-    """t.grad += the pending row; tells whether there was a gradient before."""
-    present = t._grad
-    if present is None:
-        t._grad = own(context.record, row)
-        return False
-    tracking, context.tracking = context.tracking, create_graph
-    try:
-        before = present.row()
-        total = Value(context.record, before, None, create_graph) + Value(context.record, row, None, create_graph)
-        if create_graph:
-            t._grad = own(context.record, total.index)
-        else:
-            present._write(total.index, None)
-    finally:
-        context.tracking = tracking
-    return True
-
-
-# What `tensor.backward`, `autograd.backward` and `autograd.grad` have in common -------------------------------------
+# What `tensor.backward`, `autograd.backward` and `autograd.grad` have in common -----------------------------
 def _seeds(tensors: Sequence[TensorBase], gradients: Sequence[TensorBase | None], create_graph: bool
            ) -> list[tuple[Node, int]]:
     """The nodes to start from, with the adjoints to start with."""
     for number, (t, gradient) in enumerate(zip(tensors, gradients, strict=True)):
         if not (t._requires_grad or t._tracked()):
-            raise RuntimeError(f"element {number} of tensors does not require grad and does not have a grad_fn")
+            raise RuntimeError(
+                f"element {number} of tensors does not require grad and does not have a grad_fn")
         if gradient is None:
             if t.shape.numel() != 1:  # type: ignore[attr-defined]
                 raise RuntimeError(
@@ -468,14 +430,14 @@ def _seeds(tensors: Sequence[TensorBase], gradients: Sequence[TensorBase | None]
             raise TypeError(f"gradients can be either Tensors or None, but got {type(gradient).__name__}")
         elif gradient.shape != t.shape:
             raise RuntimeError(
-                f"Mismatch in shape: grad_output[{number}] has a shape of {gradient.shape} and output[{number}] has a "
-                f"shape of {t.shape}.")
+                f"Mismatch in shape: grad_output[{number}] has a shape of {gradient.shape} and "
+                f"output[{number}] has a shape of {t.shape}.")
     while True:
         pending = context.record
         seeds = []
         for t, gradient in zip(tensors, gradients, strict=True):
             node = node_of(t)
-            place = _present(node[0]).places[node[1]]
+            place = present(node[0]).places[node[1]]
             if gradient is None:
                 start = Value(pending, -1, place, create_graph).full(tuple(t.shape), t.dtype, 1)
             else:
@@ -525,4 +487,4 @@ def run_grad(tensors: Sequence[TensorBase], gradients: Sequence[TensorBase | Non
     return results
 
 
-__all__ = ["Backward", "add_to_grad", "own", "run_backward", "run_grad"]
+__all__ = ["Backward", "run_backward", "run_grad"]

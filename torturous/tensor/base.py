@@ -5,7 +5,8 @@ Mixins in this package add the operations by family; `tensor.py` puts them toget
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torturous.core import settings
@@ -13,7 +14,17 @@ from torturous.core.dtypes import Category, DType
 from torturous.core.shapes import Shape, contiguous_strides
 from torturous.ir import movement
 from torturous.ir.op import TYPES, Attributes, Op, type_number
-from torturous.ir.record import LEAF, Place, Record, context, describe_place, getframe, inferred, places_of, user_place
+from torturous.ir.record import (
+    LEAF,
+    Place,
+    Record,
+    context,
+    describe_place,
+    getframe,
+    inferred,
+    places_of,
+    user_place,
+)
 from torturous.runtime.realize import realize
 from torturous.runtime.storage import SNAPSHOT_BYTES, Storage
 
@@ -254,7 +265,7 @@ class TensorBase:
         if self.base is not None:
             return TYPES[self._type].dtype.category is Category.FLOATING and (
                 self.base._tracked() or self.base._requires_grad)
-        return self.storage.tracked and not self._requires_grad
+        return bool(self.storage.tracked) and not self._requires_grad
 
     def detach(self) -> Tensor:
         """The same memory without history; writing to one is seen by the other."""
@@ -351,62 +362,87 @@ def wrap(record: Record, index: int) -> Tensor:
     storage = Storage.pending_row(record, index)
     t = TensorBase._make(storage, storage.type_index)
     t._record, t._index = record, index
-    if record.urgent or index >= _row_limit.value:
+    if record.urgent or index >> 2 >= _row_limit.value:
         _limit(record, index)
     return t
 
 
 _row_limit = settings.row_limit
-FLOATING = Category.FLOATING
+FLOATING, INTEGRAL = int(Category.FLOATING), int(Category.INTEGRAL)
 
 
 def record_binary(op: Op, a: TensorBase, b: TensorBase) -> Tensor:
-    """Records an op of two tensors, as `apply` does: the path that small programs spend their time on.
+    """Records an op of two tensors, as `apply` does."""
+    return operator(op, apply)(a, b)
 
-    What `row`, `Record.apply` and `wrap` do is written out here, for calls cost as much as the work.
+
+@functools.cache
+def operator(op: Op, otherwise: Callable[..., Any]) -> Callable[..., Any]:
+    """The method behind a Python operator: the path that small programs spend their time on.
+
+    What `row`, `Record.apply` and `wrap` do is written out here, for calls cost as much as the work. It serves a
+    tensor with a tensor or a Python number where nothing has to be entered or worked out first; all else is
+    left to `otherwise(op, a, b)`.
     """
-    record = context.record
-    if (a._record is not record or a._version != a.storage.version
-            or b._record is not record or b._version != b.storage.version):
-        return apply(op, a, b)  # An operand has to be entered first.
-    i, j = a._index, b._index
-    type_index = inferred.get((op.number, (), a._type, b._type))
-    if type_index is None:
-        return apply(op, a, b)
-    rows, tracked = record.rows, record.tracked
-    flag = 0
-    if (tracked[i] or tracked[j]) and context.tracking and op.gradients:
-        flag = int(TYPES[type_index][1].category is FLOATING)
-    index = len(rows)
-    rows.append((op.number, (), type_index, i, j))
-    tracked.append(flag)
-    frame = getframe(2)
-    places = places_of.get(frame.f_code)
-    record.places.append((places and places.get(frame.f_lasti)) or user_place())
-    storage = _new(Storage)
-    storage.type_index = type_index
-    storage.record = record
-    storage.index = index
-    if flag:
-        storage.tracked = True
-    record.owners.append(storage)
-    t: Any = _new(_class)
-    t.storage = storage
-    t._type = type_index
-    t._record = record
-    t._index = index
-    if index >= _row_limit.value or record.urgent:
-        _limit(record, index)
-    return t
+    number, differentiable = op.number, bool(op.gradients)
+
+    def operate(self: TensorBase, other: Any) -> Any:
+        record = context.record
+        if self._record is not record or self._version != self.storage.version:
+            return otherwise(op, self, other)
+        kind = other.__class__
+        if kind is float or kind is int:
+            code = FLOATING if kind is float else INTEGRAL
+            operand = ~(len(record.slots) * 4 + code)
+            type_index = inferred.get((number, (), self._type, ~code))
+        elif isinstance(other, TensorBase) and other._record is record and other._version == other.storage.version:
+            operand = other._index
+            type_index = inferred.get((number, (), self._type, other._type))
+        else:
+            return otherwise(op, self, other)
+        if type_index is None:
+            return otherwise(op, self, other)
+        if operand < 0:
+            record.slots.append(other)
+        rows, tracked, first = record.rows, record.tracked, self._index
+        flag = 0
+        if differentiable and (tracked[first] or (operand >= 0 and tracked[operand])) and context.tracking:
+            flag = int(TYPES[type_index][1].category is Category.FLOATING)
+        index = len(rows)
+        rows.append((number, (), type_index, first, operand))
+        tracked.append(flag)
+        frame = getframe(1)
+        places = places_of.get(frame.f_code)
+        record.places.append((places and places.get(frame.f_lasti)) or user_place())
+        storage = _new(Storage)
+        storage.type_index = type_index
+        storage.record = record
+        storage.index = index
+        if flag:
+            storage.tracked = True
+        record.owners.append(storage)
+        t: Any = _new(_class)
+        t.storage = storage
+        t._type = type_index
+        t._record = record
+        t._index = index
+        if index >> 2 >= _row_limit.value or record.urgent:
+            _limit(record, index)
+        return t
+
+    return operate
 
 
 def _limit(record: Record, index: int) -> None:
-    """Realizes where memory asks for it at once, or where the program comes round to the place of the last cut."""
+    """Realizes where memory asks for it at once, or where the program comes round to the place of the last cut.
+
+    A line of code is a finer place than a module's call, so four times as many rows may gather before it counts.
+    """
     if record.urgent:
         realize(record)
         return
     place = record.places[index]
-    if record.cut is None or len(record.rows) > 4 * settings.row_limit.value:
+    if record.cut is None or len(record.rows) > 16 * settings.row_limit.value:
         record.cut = place  # Here, if the program comes round to it.
     elif record.cut == place:
         realize(record)
@@ -450,4 +486,4 @@ def apply_typed(op: Op, shape: Shape, dtype: DType, *operands: Any, attributes: 
 
 
 __all__ = ["Number", "Operand", "Place", "Size", "Step", "TensorBase", "apply", "apply_typed", "cut_here",
-           "describe_place", "node_of", "on_tape", "operand", "record_binary", "set_class", "wrap"]
+           "describe_place", "node_of", "on_tape", "operand", "operator", "record_binary", "set_class", "wrap"]

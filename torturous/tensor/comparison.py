@@ -10,9 +10,18 @@ from torturous.core import dtypes
 from torturous.core.dtypes import Category, DType
 from torturous.ir import elementwise as ops
 from torturous.ir.op import Op
-from torturous.tensor.arithmetic import binary, combine, modifying, reflected, tensor_operand, unary, with_number_first
 from torturous.tensor.base import Number, TensorBase, apply
 from torturous.tensor.movement import as_function
+from torturous.tensor.recording import (
+    binary,
+    cast,
+    combine,
+    modifying,
+    reflected,
+    tensor_operand,
+    unary,
+    with_number_first,
+)
 from torturous.tensor.values import computed_values
 
 if TYPE_CHECKING:
@@ -42,7 +51,7 @@ class Comparison(TensorBase):
 
     __slots__ = ()
 
-    # Operators -----------------------------------------------------------------------------------------------------
+    # Operators ----------------------------------------------------------------------------------------------
     def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
         return binary(ops.EQ, self, other)  # type: ignore[arg-type]
 
@@ -90,7 +99,7 @@ class Comparison(TensorBase):
 
     __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
 
-    # Comparisons -----------------------------------------------------------------------------------------------------
+    # Comparisons --------------------------------------------------------------------------------------------
     def eq(self, other: TensorBase | Number) -> Tensor:
         return combine(ops.EQ, self, other)
 
@@ -122,8 +131,11 @@ class Comparison(TensorBase):
             return binary(ops.EQ, self, self)
         return binary(ops.LT, unary(ops.ABS, self), inf)
 
-    def isclose(self, other: TensorBase, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
-        """Where |self − other| ≤ atol + rtol · |other|, or they are equal. RuntimeError where dtypes differ."""
+    def isclose(
+        self, other: TensorBase, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
+    ) -> Tensor:
+        """Where |self − other| ≤ atol + rtol · |other|, or they are equal. RuntimeError where dtypes
+        differ."""
         tensor_operand("isclose", "other", 2, other)
         if self.dtype is not other.dtype:
             raise RuntimeError(f"{ops.scalar_name(self.dtype)} did not match {ops.scalar_name(other.dtype)}")
@@ -135,12 +147,15 @@ class Comparison(TensorBase):
             close = close | (self.isnan() & unary(ops.ISNAN, other))
         if rtol == 0 and atol == 0:
             return close
-        a: Any = self.to(dtypes.uint8) if self.dtype is dtypes.bool_ else self  # type: ignore[attr-defined]
-        b: Any = other.to(dtypes.uint8) if other.dtype is dtypes.bool_ else other  # type: ignore[attr-defined]
-        distance = abs(a - b)
-        return close | (distance.isfinite() & (distance <= abs(b * rtol) + atol))
+        # Truth values are subtracted as numbers.
+        a, b = (cast(t, dtypes.uint8) if t.dtype is dtypes.bool_ else t for t in (self, other))
+        distance: Any = unary(ops.ABS, binary(ops.SUB, a, b))
+        allowed: Any = unary(ops.ABS, binary(ops.MUL, b, rtol))
+        return close | (distance.isfinite() & (distance <= allowed + atol))
 
-    def allclose(self, other: TensorBase, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
+    def allclose(
+        self, other: TensorBase, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
+    ) -> bool:
         """Whether `isclose` holds everywhere."""
         return bool(computed_values(self.isclose(other, rtol, atol, equal_nan)).all())
 
@@ -149,7 +164,7 @@ class Comparison(TensorBase):
         tensor_operand("equal", "other", 2, other)
         return self.shape == other.shape and bool(computed_values(binary(ops.EQ, self, other)).all())
 
-    # Logic and bits ----------------------------------------------------------------------------------------------------
+    # Logic and bits -----------------------------------------------------------------------------------------
     def logical_and(self, other: TensorBase) -> Tensor:
         return _logical("logical_and", ops.BITWISE_AND, self, other)
 
@@ -173,7 +188,9 @@ class Comparison(TensorBase):
 
     def bitwise_not(self) -> Tensor:
         if self.dtype.is_floating_point:
-            raise NotImplementedError(f"\"bitwise_not_cpu\" not implemented for '{ops.scalar_name(self.dtype)}'")
+            raise NotImplementedError(
+                f"\"bitwise_not_cpu\" not implemented for '{ops.scalar_name(self.dtype)}'"
+            )
         return unary(ops.BITWISE_NOT, self)
 
     def bitwise_left_shift(self, other: TensorBase | Number) -> Tensor:
@@ -182,7 +199,7 @@ class Comparison(TensorBase):
     def bitwise_right_shift(self, other: TensorBase | Number) -> Tensor:
         return combine(ops.SHIFT_RIGHT, self, other)
 
-    # Choosing ----------------------------------------------------------------------------------------------------------
+    # Choosing -----------------------------------------------------------------------------------------------
     def where(self, condition: TensorBase, other: TensorBase | Number) -> Tensor:
         """self where the condition holds, else other."""
         return where(condition, self, other)
@@ -191,20 +208,30 @@ class Comparison(TensorBase):
         """`value`, a number or a 0-d tensor, where the mask is true, else self; the dtype stays self's."""
         tensor_operand("masked_fill", "mask", 2, mask)
         if mask.dtype is not dtypes.bool_:
-            raise RuntimeError(f"masked_fill_ only supports boolean masks, but got mask with dtype {mask.dtype.name}")
+            raise RuntimeError(
+                f"masked_fill_ only supports boolean masks, but got mask with dtype {mask.dtype.name}"
+            )
         if not isinstance(value, TensorBase):
             return apply(ops.WHERE, mask, _filling(value, self.dtype), self)
         if value.shape:
             raise RuntimeError(
                 "masked_fill_ only supports a 0-dimensional value tensor, but got tensor with "
                 f"{len(value.shape)} dimension(s).")
-        return apply(ops.WHERE, mask, value.to(self.dtype), self)  # type: ignore[attr-defined]
+        return apply(ops.WHERE, mask, cast(value, self.dtype), self)
 
     masked_fill_ = modifying(masked_fill)
     eq_, ne_, lt_, le_, gt_, ge_ = map(modifying, (eq, ne, lt, le, gt, ge))
-    logical_and_, logical_or_, logical_xor_ = modifying(logical_and), modifying(logical_or), modifying(logical_xor)
+    logical_and_, logical_or_, logical_xor_ = (
+        modifying(logical_and),
+        modifying(logical_or),
+        modifying(logical_xor),
+    )
     logical_not_ = modifying(logical_not)
-    bitwise_and_, bitwise_or_, bitwise_xor_ = modifying(bitwise_and), modifying(bitwise_or), modifying(bitwise_xor)
+    bitwise_and_, bitwise_or_, bitwise_xor_ = (
+        modifying(bitwise_and),
+        modifying(bitwise_or),
+        modifying(bitwise_xor),
+    )
     bitwise_not_ = modifying(bitwise_not)
     bitwise_left_shift_, bitwise_right_shift_ = modifying(bitwise_left_shift), modifying(bitwise_right_shift)
     __iand__, __ior__, __ixor__ = bitwise_and_, bitwise_or_, bitwise_xor_
@@ -261,8 +288,8 @@ masked_fill = as_function(Comparison.masked_fill)
 ne = not_equal = as_function(Comparison.ne)
 
 __all__ = [
-    "allclose", "bitwise_and", "bitwise_left_shift", "bitwise_not", "bitwise_or", "bitwise_right_shift", "bitwise_xor",
-    "eq", "equal", "ge", "greater", "greater_equal", "gt", "isclose", "isfinite", "isinf", "isnan", "le", "less",
-    "less_equal", "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "masked_fill", "ne", "not_equal",
-    "where",
+    "allclose", "bitwise_and", "bitwise_left_shift", "bitwise_not", "bitwise_or", "bitwise_right_shift",
+    "bitwise_xor", "eq", "equal", "ge", "greater", "greater_equal", "gt", "isclose", "isfinite", "isinf",
+    "isnan", "le", "less", "less_equal", "logical_and", "logical_not", "logical_or", "logical_xor", "lt",
+    "masked_fill", "ne", "not_equal", "where",
 ]

@@ -1,4 +1,5 @@
-"""A tensor as something else: of another dtype, as NumPy and Python values, copied, pickled; and what it says of itself."""
+"""A tensor as something else: of another dtype, as NumPy and Python values, copied, pickled; and what it says
+of itself."""
 
 from __future__ import annotations
 
@@ -15,10 +16,10 @@ from torturous.core.shapes import normalize_axis
 from torturous.ir import elementwise as ops
 from torturous.ir.op import TYPES
 from torturous.runtime.realize import expose
-from torturous.tensor.arithmetic import binary, cast
 from torturous.tensor.base import TensorBase
 from torturous.tensor.creation import TENSOR_TYPES, TensorType, from_array, legacy
 from torturous.tensor.printing import tensor_text
+from torturous.tensor.recording import binary, cast
 from torturous.tensor.values import computed_values
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class Conversion(TensorBase):
     __array_priority__ = 1000
 
     def __init__(self, *arguments: Any, device: Device | str | None = None) -> None:
-        """PyTorch's old constructor: sizes give uninitialised memory, a sequence its elements; default dtype."""
+        """PyTorch's old constructor: sizes give uninitialised memory, a sequence its elements; default
+        dtype."""
         check_device(device)
         self._become(legacy(arguments, dtypes.default_float()))
 
@@ -61,12 +63,12 @@ class Conversion(TensorBase):
     @staticmethod
     def _make_subclass(cls: type, data: TensorBase, require_grad: bool = False) -> Any:
         """A leaf of a subclass that shares the memory of `data`."""
-        t = object.__new__(cls)
+        t: Any = object.__new__(cls)
         t._become(data.detach())
         t.requires_grad_(require_grad)
         return t
 
-    # Types ---------------------------------------------------------------------------------------------------------
+    # Types --------------------------------------------------------------------------------------------------
     def to(self, *arguments: Any, dtype: DType | None = None, device: Any = None, non_blocking: bool = False,
            copy: bool = False, memory_format: Any = None) -> Tensor:
         """The tensor in another dtype: `to(dtype)`, `to(device)`, `to(device, dtype)`, `to(other)`.
@@ -89,11 +91,12 @@ class Conversion(TensorBase):
             raise TypeError(f"to() received an invalid combination of arguments: {arguments!r}")
         check_device(device)
         check_format(memory_format)
-        result = self if dtype is None else cast(self, dtype)
-        return result.clone() if copy and result is self else result  # type: ignore[attr-defined,return-value]
+        result = cast(self, self.dtype if dtype is None else dtype)
+        return result.clone() if copy and result is self else result
 
     def type(self, dtype: Any = None, non_blocking: bool = False) -> Any:
-        """Without an argument the name of the old type ("torch.FloatTensor"), else the tensor as that type or dtype."""
+        """Without an argument the name of the old type ("torch.FloatTensor"), else the tensor as that type or
+        dtype."""
         if dtype is None:
             return f"torch.{TENSOR_TYPES[self.dtype].__name__}"
         if isinstance(dtype, str):
@@ -110,7 +113,9 @@ class Conversion(TensorBase):
         return self  # type: ignore[return-value]
 
     def cuda(self, device: Any = None, non_blocking: bool = False) -> Tensor:
-        raise RuntimeError("cuda(): no accelerator exists here, only the CPU; leave the call out or use .cpu()")
+        raise RuntimeError(
+            "cuda(): no accelerator exists here, only the CPU; leave the call out or use .cpu()"
+        )
 
     def pin_memory(self) -> Tensor:
         raise RuntimeError("pin_memory(): pinned memory is for accelerators, and only the CPU exists here")
@@ -118,13 +123,14 @@ class Conversion(TensorBase):
     def is_pinned(self) -> bool:
         return False
 
-    # Python and NumPy ----------------------------------------------------------------------------------------------
+    # Python and NumPy ---------------------------------------------------------------------------------------
     def _realized(self) -> None:
         """Computes the present value if it is pending."""
         computed_values(self)
 
     def numpy(self, *, force: bool = False) -> np.ndarray:
-        """An array that shares the tensor's memory. RuntimeError for a tensor that requires grad, unless `force`."""
+        """An array that shares the tensor's memory. RuntimeError for a tensor that requires grad, unless
+        `force`."""
         if not force and (self._requires_grad or self._tracked()):
             raise RuntimeError(
                 "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
@@ -220,15 +226,16 @@ class Conversion(TensorBase):
 
     __str__ = __repr__
 
-    # Copies ----------------------------------------------------------------------------------------------------------
+    # Copies -------------------------------------------------------------------------------------------------
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """A leaf with memory of its own; RuntimeError for a tensor with history."""
         if id(self) in memo:
             return memo[id(self)]
         if self._tracked():
             raise RuntimeError(
-                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
-                "moment; use .detach().clone()")
+                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at "
+                "the moment; use .detach().clone()"
+            )
         copy = self._make_subclass(type(self), self.detach().clone(), self._requires_grad)
         memo[id(self)] = copy
         if self._grad is not None:
@@ -242,7 +249,7 @@ class Conversion(TensorBase):
             bytes_of = np.array(array).reshape(1).view(np.uint16).reshape(())
         return rebuild, (bytes_of, self.dtype, self._requires_grad or self._tracked())
 
-    # What it says of itself --------------------------------------------------------------------------------------------
+    # What it says of itself ---------------------------------------------------------------------------------
     def size(self, dim: int | None = None) -> Any:
         """The shape, or the extent of one axis."""
         return self.shape if dim is None else TYPES[self._type].shape[normalize_axis(dim, len(self.shape))]
@@ -313,7 +320,7 @@ class Conversion(TensorBase):
     def is_sparse(self) -> bool:
         return False
 
-    # Under other names, and names that hide Python's ------------------------------------------------------------------
+    # Under other names, and names that hide Python's --------------------------------------------------------
     ndimension, nelement = dim, numel
     half, bfloat16 = _method(dtypes.float16), _method(dtypes.bfloat16)
     double, long = _method(dtypes.float64), _method(dtypes.int64)

@@ -1,7 +1,8 @@
 """Making tensors: from Python and NumPy data, filled, in sequence.
 
-All take `dtype`, `device` (the CPU, or nothing), `requires_grad`, `layout` (strided) and `pin_memory` (False). Sizes
-are given as `zeros(2, 3)` or `zeros((2, 3))`. Fills and sequences are recorded and cost nothing until read.
+All take `dtype`, `device` (the CPU, or nothing), `requires_grad`, `layout` (strided) and `pin_memory`
+(False). Sizes are given as `zeros(2, 3)` or `zeros((2, 3))`. Fills and sequences are recorded and cost
+nothing until read.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from torturous.ir.creation import FULL, IOTA
 from torturous.ir.record import number_category
 from torturous.runtime.buffers import Buffer, allocate
 from torturous.runtime.storage import Storage
-from torturous.tensor.arithmetic import binary, cast, modifying
 from torturous.tensor.base import Number, TensorBase, apply, apply_typed
 from torturous.tensor.literals import literal_array
 from torturous.tensor.movement import as_function
+from torturous.tensor.recording import cast, modifying
 from torturous.tensor.sharing import shared_view
 from torturous.tensor.values import of_array
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
 
 
-# What all have in common -------------------------------------------------------------------------------------------
+# What all have in common ------------------------------------------------------------------------------------
 def chosen_dtype(name: str, dtype: Any, default: DType) -> DType:
     """A `dtype` argument: None stands for the default, Python's types for their own."""
     if dtype is None:
@@ -62,8 +63,15 @@ def size_of(name: str, size: Sequence[Any]) -> Shape:
     return shape
 
 
-def finished(t: Tensor, *, device: Device | str | None = None, requires_grad: bool = False, layout: Any = None,
-             pin_memory: bool = False, memory_format: Any = None) -> Tensor:
+def finished(
+    t: Tensor,
+    *,
+    device: Device | str | None = None,
+    requires_grad: bool = False,
+    layout: Any = None,
+    pin_memory: bool = False,
+    memory_format: Any = None,
+) -> Tensor:
     """A new tensor, once the options that say nothing about its elements are checked."""
     check_device(device)
     check_layout(layout)
@@ -85,18 +93,20 @@ def from_array(array: np.ndarray, dtype: DType | None = None) -> Tensor:
         return of_array(array, dtype or dtypes.from_numpy(array.dtype))
 
 
-# From data -----------------------------------------------------------------------------------------------------------
+# From data --------------------------------------------------------------------------------------------------
 def tensor(data: Any, *, dtype: DType | None = None, **options: Any) -> Tensor:
     """A new leaf with a copy of `data`: a number, nested sequences of numbers, a NumPy array, or a tensor.
 
-    Without `dtype`, Python bools, ints and floats give bool, int64 and the default floating type; arrays keep theirs.
-    Raises ValueError for ragged sequences, TypeError or RuntimeError for what is not a number.
+    Without `dtype`, Python bools, ints and floats give bool, int64 and the default floating type; arrays keep
+    theirs. Raises ValueError for ragged sequences, TypeError or RuntimeError for what is not a number.
     """
     wanted = None if dtype is None else chosen_dtype("tensor", dtype, dtypes.float32)
     if isinstance(data, TensorBase):
         warnings.warn(
             "To copy construct from a tensor, it is recommended to use sourceTensor.detach().clone() or "
-            "sourceTensor.detach().clone().requires_grad_(True), rather than torch.tensor(sourceTensor).", stacklevel=2)
+            "sourceTensor.detach().clone().requires_grad_(True), rather than torch.tensor(sourceTensor).",
+            stacklevel=2,
+        )
         source: Any = data.detach()
         return finished(source.clone() if wanted in (None, data.dtype) else cast(source, wanted), **options)
     array, kind = literal_array(data, wanted)
@@ -112,7 +122,7 @@ def as_tensor(data: Any, dtype: DType | None = None, device: Device | str | None
     """`data` as a tensor, without copying where a tensor or array already is what is asked for."""
     check_device(device)
     if isinstance(data, TensorBase):
-        return data if dtype is None else cast(data, chosen_dtype("as_tensor", dtype, data.dtype))  # type: ignore
+        return cast(data, chosen_dtype("as_tensor", dtype, data.dtype))
     if isinstance(data, np.ndarray) and (dtype is None or dtypes.from_numpy(data.dtype) is dtype):
         return from_numpy(data)
     return tensor(data, dtype=dtype)
@@ -121,20 +131,23 @@ def as_tensor(data: Any, dtype: DType | None = None, device: Device | str | None
 def from_numpy(array: np.ndarray) -> Tensor:
     """A tensor that shares an array's memory, in both directions.
 
-    Raises TypeError for what is not an array or has no dtype here; ValueError for negative strides, a foreign byte
-    order, and strides that are no multiple of the element size.
+    Raises TypeError for what is not an array or has no dtype here; ValueError for negative strides, a foreign
+    byte order, and strides that are no multiple of the element size.
     """
     if not isinstance(array, np.ndarray):
         raise TypeError(f"expected np.ndarray (got {type(array).__name__})")
     if not array.dtype.isnative:
         raise ValueError(
-            "given numpy array has byte order different from the native byte order. Conversion between byte orders is "
-            "currently not supported.")
+            "given numpy array has byte order different from the native byte order. Conversion between byte "
+            "orders is currently not supported."
+        )
     dtype = dtypes.from_numpy(array.dtype)
     if not array.flags.writeable:
         warnings.warn(
-            "The given NumPy array is not writable, and PyTorch does not support non-writable tensors: writing to the "
-            "tensor would write to the array. Copy the array first.", stacklevel=2)
+            "The given NumPy array is not writable, and PyTorch does not support non-writable tensors: "
+            "writing to the tensor would write to the array. Copy the array first.",
+            stacklevel=2,
+        )
     if not array.flags.c_contiguous:
         return shared_view(array, dtype)
     t = from_buffer(Buffer.wrap(array), array.shape, dtype)
@@ -142,7 +155,7 @@ def from_numpy(array: np.ndarray) -> Tensor:
     return t
 
 
-# Filled ----------------------------------------------------------------------------------------------------------------
+# Filled -----------------------------------------------------------------------------------------------------
 def _filled(shape: Shape, dtype: DType, number: Number, options: dict[str, Any]) -> Tensor:
     return finished(apply_typed(FULL, shape, dtype, number), **options)
 
@@ -181,13 +194,21 @@ def empty(*size: Any, dtype: DType | None = None, **options: Any) -> Tensor:
 def full(size: Any, fill_value: Number | TensorBase, *, dtype: DType | None = None, **options: Any) -> Tensor:
     """Every element `fill_value`, whose kind decides the dtype if none is given."""
     number = _number("full", fill_value)
-    default = fill_value.dtype if isinstance(fill_value, TensorBase) else dtypes.number_type(number_category(number))
+    default = (
+        fill_value.dtype
+        if isinstance(fill_value, TensorBase)
+        else dtypes.number_type(number_category(number))
+    )
     return _filled(size_of("full", (size,)), chosen_dtype("full", dtype, default), number, options)
 
 
+def _plain(value: Any) -> Any:
+    """A Python number in place of a tensor or a NumPy one."""
+    return value.item() if isinstance(value, (TensorBase, np.generic)) else value  # type: ignore[union-attr]
+
+
 def _number(name: str, value: Any) -> Number:
-    if isinstance(value, (TensorBase, np.generic)):
-        value = value.item()  # type: ignore[union-attr]
+    value = _plain(value)
     if not isinstance(value, (int, float)):
         raise TypeError(f"{name}(): argument 'fill_value' must be Number, not {type(value).__name__}")
     return value
@@ -215,7 +236,7 @@ def full_like(input: TensorBase, fill_value: Number | TensorBase, *, dtype: DTyp
     return _filled(tuple(input.shape), chosen_dtype("full_like", dtype, input.dtype), number, options)
 
 
-# Sequences -------------------------------------------------------------------------------------------------------------
+# Sequences --------------------------------------------------------------------------------------------------
 def iota(count: int, dtype: DType, start: Number = 0, step: Number = 1) -> Tensor:
     """start + i·step for i < count."""
     return apply_typed(IOTA, (count,), dtype, start, step)
@@ -225,12 +246,12 @@ def arange(start: Number, end: Number | None = None, step: Number = 1, *, dtype:
            **options: Any) -> Tensor:
     """start, start + step, … below `end` (above it for a negative step); `arange(end)` starts at 0.
 
-    Integers give int64, otherwise the default floating type. RuntimeError for a step of 0 or of the wrong sign.
+    Integers give int64, otherwise the default floating type. RuntimeError for a step of 0 or of the wrong
+    sign.
     """
     if end is None:
         start, end = 0, start
-    start, end, step = (value.item() if isinstance(value, (TensorBase, np.generic)) else value  # type: ignore
-                        for value in (start, end, step))
+    start, end, step = map(_plain, (start, end, step))
     whole = all(isinstance(value, int) for value in (start, end, step))
     wanted = chosen_dtype("arange", dtype, dtypes.int64 if whole else dtypes.default_float())
     if not wanted.is_floating_point:
@@ -251,8 +272,7 @@ def arange(start: Number, end: Number | None = None, step: Number = 1, *, dtype:
 
 def linspace(start: Number, end: Number, steps: int, *, dtype: DType | None = None, **options: Any) -> Tensor:
     """`steps` numbers evenly spaced from `start` to `end`, both included."""
-    start, end = (float(value.item() if isinstance(value, TensorBase) else value)  # type: ignore[attr-defined]
-                  for value in (start, end))
+    start, end = float(_plain(start)), float(_plain(end))
     wanted = chosen_dtype("linspace", dtype, dtypes.default_float())
     if steps < 0:
         raise RuntimeError(f"number of steps must be non-negative, but got {steps}")
@@ -302,7 +322,9 @@ class Creation(TensorBase):
     def new_empty(self, *size: Any, dtype: DType | None = None, **options: Any) -> Tensor:
         return empty(*size, dtype=dtype or self.dtype, **options)
 
-    def new_full(self, size: Any, fill_value: Number, *, dtype: DType | None = None, **options: Any) -> Tensor:
+    def new_full(
+        self, size: Any, fill_value: Number, *, dtype: DType | None = None, **options: Any
+    ) -> Tensor:
         return full(size, fill_value, dtype=dtype or self.dtype, **options)
 
     def new(self, *arguments: Any) -> Tensor:
@@ -321,14 +343,17 @@ class Creation(TensorBase):
 
 
 def legacy(arguments: tuple[Any, ...], dtype: DType) -> Tensor:
-    """What `FloatTensor(...)` and its kin give: sizes give uninitialised memory, a sequence or array its elements."""
+    """What `FloatTensor(...)` and its kin give: sizes give uninitialised memory, a sequence or array its
+    elements."""
     if not arguments:
         return empty(0, dtype=dtype)
     first = arguments[0]
     if len(arguments) == 1:
         if isinstance(first, TensorBase):
             if first.dtype is not dtype:
-                raise TypeError(f"expected a tensor of {dtype} but got one of {first.dtype}; use .to({dtype})")
+                raise TypeError(
+                    f"expected a tensor of {dtype} but got one of {first.dtype}; use .to({dtype})"
+                )
             return first.detach()
         if type(first).__name__ == "Size":
             return empty(first, dtype=dtype)
@@ -372,6 +397,6 @@ triu: Callable[..., Any] = as_function(Creation.triu)
 
 __all__ = [
     "BFloat16Tensor", "BoolTensor", "ByteTensor", "DoubleTensor", "FloatTensor", "HalfTensor", "IntTensor",
-    "LongTensor", "arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like", "linspace",
-    "ones", "ones_like", "scalar_tensor", "tensor", "tril", "triu", "zeros", "zeros_like",
+    "LongTensor", "arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like",
+    "linspace", "ones", "ones_like", "scalar_tensor", "tensor", "tril", "triu", "zeros", "zeros_like",
 ]

@@ -55,7 +55,8 @@ class GradFn:
         row = record.rows[self._index]
         operands = row[4:] if isinstance(record.sources.get(self._index), CustomNode) else row[3:]
         return tuple(
-            (_grad_fn(record, operand) if record.tracked[operand] else None, 0) for operand in operands if operand >= 0
+            (_grad_fn(record, operand) if record.tracked[operand] else None, 0)
+            for operand in operands if operand >= 0
         )
 
     def __eq__(self, other: object) -> bool:
@@ -77,7 +78,8 @@ class Differentiable(TensorBase):
 
     __slots__ = ()
 
-    # Wanting gradients -----------------------------------------------------------------------------------------
+    # Wanting gradients
+    # -----------------------------------------------------------------------------------------
     @property
     def requires_grad(self) -> bool:
         """Whether gradients flow into or through this tensor."""
@@ -98,8 +100,9 @@ class Differentiable(TensorBase):
         if self._tracked():
             if not requires_grad:
                 raise RuntimeError(
-                    "you can only change requires_grad flags of leaf variables. If you want to use a computed variable "
-                    "in a subgraph that doesn't require differentiation use var_no_grad = var.detach().")
+                    "you can only change requires_grad flags of leaf variables. If you want to use a "
+                    "computed variable in a subgraph that doesn't require differentiation use var_no_grad = "
+                    "var.detach().")
         elif self._requires_grad != requires_grad:
             self._requires_grad = requires_grad
             self._record = None
@@ -115,14 +118,16 @@ class Differentiable(TensorBase):
         """The operation that this tensor is the tracked result of; None for a leaf."""
         return None if self.is_leaf else _grad_fn(*node_of(self))
 
-    # Its gradient ----------------------------------------------------------------------------------------------
+    # Its gradient
+    # ----------------------------------------------------------------------------------------------
     @property
     def grad(self) -> Tensor | None:
         """What `backward` has accumulated here; None before it has."""
         if self._grad is None and not self._requires_grad and not self._retains and self._tracked():
             warnings.warn(
-                "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad attribute won't "
-                "be populated during autograd.backward(). If you indeed want the .grad field to be populated for a "
+                "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad "
+                "attribute won't be populated during autograd.backward(). If you indeed want the .grad field "
+                "to be populated for a "
                 "non-leaf Tensor, use .retain_grad() on the non-leaf Tensor.", UserWarning, stacklevel=2)
         return self._grad
 
@@ -130,13 +135,15 @@ class Differentiable(TensorBase):
     def grad(self, value: Tensor | None) -> None:
         if value is not None:
             if not isinstance(value, TensorBase):
-                raise TypeError(f"assigned grad expected to be a Tensor or None but got grad of type {type(value).__name__}")
+                raise TypeError(
+                    "assigned grad expected to be a Tensor or None but got grad of type "
+                    f"{type(value).__name__}")
             if value is self:
                 raise RuntimeError("can't assign Variable as its own grad")
             if value.dtype is not self.dtype:
                 raise RuntimeError(
-                    f"attempting to assign a gradient with dtype '{value.dtype}' to a tensor with dtype '{self.dtype}': "
-                    "convert it with .to(dtype)")
+                    f"attempting to assign a gradient with dtype '{value.dtype}' to a tensor with dtype "
+                    f"'{self.dtype}': convert it with .to(dtype)")
             if value.shape != self.shape:
                 raise RuntimeError(
                     f"attempting to assign a gradient of size '{list(value.shape)}' to a tensor of size "
@@ -147,17 +154,20 @@ class Differentiable(TensorBase):
     def grad(self) -> None:
         self._grad = None
 
-    def backward(self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False,
-                 inputs: Tensor | Sequence[Tensor] | None = None) -> None:
-        """Adds the gradient of this tensor to the `.grad` of every leaf it was computed from, or of `inputs` only.
+    def backward(self, gradient: Tensor | None = None, retain_graph: bool | None = None,
+                 create_graph: bool = False, inputs: Tensor | Sequence[Tensor] | None = None) -> None:
+        """Adds the gradient of this tensor to the `.grad` of every leaf it was computed from, or of `inputs`
+        only.
 
-        `gradient` is the gradient of this tensor itself, of its shape; only a tensor of one element can do without.
-        Saved values are freed unless `retain_graph` (by default: `create_graph`). Raises RuntimeError as PyTorch.
+        `gradient` is the gradient of this tensor itself, of its shape; only a tensor of one element can do
+        without. Saved values are freed unless `retain_graph` (by default: `create_graph`). Raises
+        RuntimeError as PyTorch.
         """
         retain = create_graph if retain_graph is None else bool(retain_graph)
         run_backward([self], [gradient], retain, create_graph, checked_inputs(inputs))
 
-    # Without history ---------------------------------------------------------------------------------------------
+    # Without history
+    # ---------------------------------------------------------------------------------------------
     @property
     def data(self) -> Tensor:
         """The same memory without history; what is written to it goes unseen by autograd."""
@@ -171,7 +181,8 @@ class Differentiable(TensorBase):
         if not isinstance(value, TensorBase):
             raise TypeError(f"Variable data has to be a tensor, but got {type(value).__name__}")
         if self._requires_grad and not value.dtype.is_floating_point:
-            raise RuntimeError("data set to a tensor that requires gradients must be floating point or complex dtype")
+            raise RuntimeError(
+                "data set to a tensor that requires gradients must be floating point or complex dtype")
         for name in ("storage", "base", "steps", "_type", "_strides", "_offset"):
             setattr(self, name, getattr(value, name))
         self._detached = True
@@ -181,18 +192,21 @@ class Differentiable(TensorBase):
         """Gives up this tensor's history. RuntimeError for a view, which shares its base's."""
         if self.base is not None and not self._detached:
             raise RuntimeError(
-                "Can't detach views in-place. Use detach() instead. If you are using DistributedDataParallel (DDP) for "
-                "training, and gradient_as_bucket_view is set as True, gradients are views of DDP buckets.")
+                "Can't detach views in-place. Use detach() instead. If you are using DistributedDataParallel "
+                "(DDP) for training, and gradient_as_bucket_view is set as True, gradients are views of DDP "
+                "buckets.")
         self._detached, self._requires_grad, self._retains = True, False, False
         self._record = None
         return self  # type: ignore[return-value]
 
-    # Hooks -------------------------------------------------------------------------------------------------------
+    # Hooks
+    # -------------------------------------------------------------------------------------------------------
     def register_hook(self, hook: Hook) -> RemovableHandle:
-        """Has `hook(gradient)` called when this tensor's gradient is known; what it returns replaces the gradient.
-
-        Hooks are called in the order in which they were registered. Raises RuntimeError for a tensor that needs no
+        """Has `hook(gradient)` called when this tensor's gradient is known; what it returns replaces the
         gradient.
+
+        Hooks are called in the order in which they were registered. Raises RuntimeError for a tensor that
+        needs no gradient.
         """
         if not self.requires_grad:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")

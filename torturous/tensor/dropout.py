@@ -9,9 +9,9 @@ from torturous.core.distributions import feature_shape
 from torturous.core.shapes import Shape, describe
 from torturous.ir import elementwise as ops
 from torturous.ir.noise import NOISE
-from torturous.tensor.arithmetic import binary, in_place
 from torturous.tensor.base import TensorBase, apply, apply_typed
 from torturous.tensor.generator import default_generator
+from torturous.tensor.recording import binary, in_place
 from torturous.tensor.warn import warn_user
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
 """`autograd.Function`: operations whose gradient the user writes.
 
-`forward` runs untracked; its results become rows of the tape that stand for their values and lead, through the
-user's `backward`, to the operands. What `forward` saves is kept by the tape until a backward pass gives it up.
+`forward` runs untracked; its results become rows of the tape that stand for their values and lead, through
+the user's `backward`, to the operands. What `forward` saves is kept by the tape until a backward pass gives
+it up.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ from torturous.ir.movement import ALIAS, FUNCTION
 from torturous.ir.record import Record, context, user_place
 from torturous.ir.value import Value
 from torturous.runtime.storage import Storage
-from torturous.tensor.autograd import own
 from torturous.tensor.base import TensorBase
 from torturous.tensor.grad_mode import enable_grad, no_grad
-from torturous.tensor.tape import AGAIN, CustomNode
+from torturous.tensor.tape import AGAIN, CustomNode, own
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class _Saved:
     """A tensor kept for `backward`; with a row where it has a history.
 
-    Of a tensor with a history only the value is held: the tensor itself would hold its tape, which holds this.
+    Of a tensor with a history only the value is held: the tensor itself would hold its tape, which holds
+    this.
     """
 
     __slots__ = ("tensor", "storage", "version", "row")
@@ -43,9 +44,9 @@ class _Saved:
         storage = self.storage()
         if storage is not None and _version(storage) != self.version:
             raise RuntimeError(
-                "one of the variables needed for gradient computation has been modified by an inplace operation: "
-                f"[{self.tensor.dtype.name} {list(self.tensor.shape)}], saved by {name}, is at version "
-                f"{_version(storage)}; expected version {self.version} instead.")
+                "one of the variables needed for gradient computation has been modified by an inplace "
+                f"operation: [{self.tensor.dtype.name} {list(self.tensor.shape)}], saved by {name}, is at "
+                f"version {_version(storage)}; expected version {self.version} instead.")
 
 
 def _version(storage: Storage) -> int:
@@ -53,7 +54,8 @@ def _version(storage: Storage) -> int:
 
 
 class FunctionContext(CustomNode):
-    """The `ctx` of one call: what `forward` leaves for `backward`. Attributes of the user's own may be set on it."""
+    """The `ctx` of one call: what `forward` leaves for `backward`. Attributes of the user's own may be set
+    on it."""
 
     def __init__(self, function: type[Function]) -> None:
         self.name = function.__name__
@@ -71,7 +73,8 @@ class FunctionContext(CustomNode):
         self._types: list[tuple[tuple[int, ...], Any]] = []
         self._differentiated: tuple[Record, bool] | None = None
 
-    # For `forward` ---------------------------------------------------------------------------------------------
+    # For `forward`
+    # ---------------------------------------------------------------------------------------------
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Keeps tensors for `backward`, which finds them in `saved_tensors`. TypeError for anything else."""
         for t in tensors:
@@ -92,7 +95,8 @@ class FunctionContext(CustomNode):
         """Whether `backward` is given zeros (the default) or None for a result that has no gradient."""
         self._materialize = value
 
-    # For `backward` --------------------------------------------------------------------------------------------
+    # For `backward`
+    # --------------------------------------------------------------------------------------------
     @property
     def saved_tensors(self) -> tuple[Tensor | None, ...]:
         """What `forward` saved. RuntimeError if it has been freed, or written in place since."""
@@ -116,8 +120,11 @@ class FunctionContext(CustomNode):
         pending.sources[row] = (tape, index)
         return own(pending, row)
 
-    # For the backward pass -------------------------------------------------------------------------------------
-    def run(self, gradients: Sequence[Tensor | None], tape: Record, create_graph: bool) -> list[Tensor | None]:
+    # For the backward pass
+    # -------------------------------------------------------------------------------------
+    def run(
+        self, gradients: Sequence[Tensor | None], tape: Record, create_graph: bool
+    ) -> list[Tensor | None]:
         self._differentiated = (tape, create_graph)
         by_position = dict(zip([position for position, _ in self._outputs], gradients, strict=True))
         given = []
@@ -138,17 +145,17 @@ class FunctionContext(CustomNode):
             results = results[:count]
         if len(results) != count:
             raise RuntimeError(
-                f"function {self.name}Backward returned an incorrect number of gradients (expected {count}, got "
-                f"{len(results)})")
+                f"function {self.name}Backward returned an incorrect number of gradients (expected {count}, "
+                f"got {len(results)})")
         for position, result in enumerate(results):
             if result is not None and not isinstance(result, TensorBase):
                 raise TypeError(
-                    f"function {self.name}Backward returned a {type(result).__name__} at position {position + 1}, "
-                    "where a Tensor or None is expected")
+                    f"function {self.name}Backward returned a {type(result).__name__} at position "
+                    f"{position + 1}, where a Tensor or None is expected")
             if result is not None and position not in self._positions:
                 raise RuntimeError(
-                    f"function {self.name}Backward returned a gradient different from None at position {position + 1}, "
-                    "but the corresponding forward input was not a Variable")
+                    f"function {self.name}Backward returned a gradient different from None at position "
+                    f"{position + 1}, but the corresponding forward input was not a Variable")
         return [results[position] for position in self._positions]
 
     def release(self) -> None:
@@ -158,8 +165,8 @@ class FunctionContext(CustomNode):
 class Function:
     """Base of the user's functions: static methods `forward(ctx, *args)` and `backward(ctx, *gradients)`.
 
-    Or `forward(*args)` with `setup_context(ctx, inputs, output)`. `backward` gives one gradient (or None) for each
-    argument of `forward`. Called through `apply`.
+    Or `forward(*args)` with `setup_context(ctx, inputs, output)`. `backward` gives one gradient (or None) for
+    each argument of `forward`. Called through `apply`.
     """
 
     @staticmethod
@@ -176,14 +183,14 @@ class Function:
     def backward(ctx: FunctionContext, *gradients: Any) -> Any:
         """The gradients of the arguments."""
         raise NotImplementedError(
-            "You must implement either the backward or vjp method for your custom autograd.Function to use it with "
-            "backward mode AD.")
+            "You must implement either the backward or vjp method for your custom autograd.Function to use "
+            "it with backward mode AD.")
 
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Calls `forward`, and puts this function on the tape of its results."""
         ctx = FunctionContext(cls)
-        ctx.needs_input_grad = tuple(isinstance(a, TensorBase) and a.requires_grad for a in args)  # type: ignore[attr-defined]
+        ctx.needs_input_grad = tuple(map(_requires_grad, args))
         ctx._positions = [position for position, a in enumerate(args) if isinstance(a, TensorBase)]
         tracked = context.tracking and any(ctx.needs_input_grad)
         with no_grad():
@@ -199,6 +206,10 @@ class Function:
         return tuple(attached) if isinstance(output, tuple) else attached[0]
 
 
+def _requires_grad(value: Any) -> bool:
+    return isinstance(value, TensorBase) and (value._requires_grad or value._tracked())
+
+
 def _attach(ctx: FunctionContext, inputs: list[Any], results: list[Any]) -> list[Any]:
     """The results with this function as their history."""
     dirty = [t for t in ctx._dirty if t._requires_grad]
@@ -210,7 +221,8 @@ def _attach(ctx: FunctionContext, inputs: list[Any], results: list[Any]) -> list
         if isinstance(t, TensorBase) and t.dtype.is_floating_point and id(t) not in constant
     ]
     ctx._types = [
-        (tuple(t.shape), t.dtype if t.dtype.is_floating_point else None) if isinstance(t, TensorBase) else ((), None)
+        (tuple(t.shape), t.dtype if t.dtype.is_floating_point else None)
+        if isinstance(t, TensorBase) else ((), None)
         for t in results
     ]
     place = user_place(3)
@@ -247,7 +259,8 @@ def _attach(ctx: FunctionContext, inputs: list[Any], results: list[Any]) -> list
 
 
 class _Once(Function):
-    """Stands between the gradients that a once-differentiable backward gave and those who differentiate them."""
+    """Stands between the gradients that a once-differentiable backward gave and those who differentiate
+    them."""
 
     @staticmethod
     def forward(ctx: FunctionContext, result: Tensor, *gradients: Tensor) -> Tensor:
@@ -255,7 +268,8 @@ class _Once(Function):
 
     @staticmethod
     def backward(ctx: FunctionContext, *gradients: Any) -> Any:
-        raise RuntimeError("trying to differentiate twice a function that was marked with @once_differentiable")
+        raise RuntimeError(
+            "trying to differentiate twice a function that was marked with @once_differentiable")
 
 
 def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -265,7 +279,7 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
     def wrapper(ctx: FunctionContext, *gradients: Any) -> Any:
         with no_grad():
             results = backward(ctx, *gradients)
-        wanted = [g for g in gradients if isinstance(g, TensorBase) and g.requires_grad]  # type: ignore[attr-defined]
+        wanted = list(filter(_requires_grad, gradients))
         if not context.tracking or not wanted:
             return results
         single = not isinstance(results, tuple)

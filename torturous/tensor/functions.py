@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torturous.ir import elementwise as ops
-from torturous.tensor.arithmetic import modifying, unary
 from torturous.tensor.base import TensorBase, apply
 from torturous.tensor.movement import as_function
+from torturous.tensor.recording import modifying, unary
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -18,7 +18,7 @@ class Functions(TensorBase):
 
     __slots__ = ()
 
-    # Exponentials and logarithms -----------------------------------------------------------------------------------
+    # Exponentials and logarithms ----------------------------------------------------------------------------
     def exp(self) -> Tensor:
         return unary(ops.EXP, self)
 
@@ -43,7 +43,7 @@ class Functions(TensorBase):
     def log10(self) -> Tensor:
         return unary(ops.LOG10, self)
 
-    # Roots -----------------------------------------------------------------------------------------------------------
+    # Roots --------------------------------------------------------------------------------------------------
     def sqrt(self) -> Tensor:
         return unary(ops.SQRT, self)
 
@@ -51,7 +51,7 @@ class Functions(TensorBase):
         """1 / √self."""
         return unary(ops.RSQRT, self)
 
-    # Angles and hyperbolas -------------------------------------------------------------------------------------------
+    # Angles and hyperbolas ----------------------------------------------------------------------------------
     def sin(self) -> Tensor:
         return unary(ops.SIN, self)
 
@@ -70,7 +70,7 @@ class Functions(TensorBase):
     def tanh(self) -> Tensor:
         return unary(ops.TANH, self)
 
-    # Of statistics and of neural networks ----------------------------------------------------------------------------
+    # Of statistics and of neural networks -------------------------------------------------------------------
     def sigmoid(self) -> Tensor:
         """1 / (1 + e^−self)."""
         return unary(ops.SIGMOID, self)
@@ -115,6 +115,6 @@ sigmoid_ = as_function(Functions.sigmoid_)
 tanh_ = as_function(Functions.tanh_)
 
 __all__ = [
-    "cos", "cosh", "erf", "exp", "exp2", "expm1", "log", "log10", "log1p", "log2", "relu", "relu_", "rsqrt", "sigmoid",
-    "sigmoid_", "sin", "sinh", "sqrt", "tan", "tanh", "tanh_",
+    "cos", "cosh", "erf", "exp", "exp2", "expm1", "log", "log10", "log1p", "log2", "relu", "relu_", "rsqrt",
+    "sigmoid", "sigmoid_", "sin", "sinh", "sqrt", "tan", "tanh", "tanh_",
 ]

@@ -1,4 +1,5 @@
-"""Whether operations are tracked for gradients: a switch of each thread, as context managers and decorators."""
+"""Whether operations are tracked for gradients: a switch of each thread, as context managers and
+decorators."""
 
 from __future__ import annotations
 
@@ -108,8 +109,8 @@ class set_grad_enabled(_Switch):
 class inference_mode(_Switch):
     """As `no_grad` (`inference_mode(False)`: as `enable_grad`).
 
-    PyTorch also forbids later use of what was made within for gradients; here that is allowed, since tracking costs
-    an untracked tensor nothing.
+    PyTorch also forbids later use of what was made within for gradients; here that is allowed, since tracking
+    costs an untracked tensor nothing.
     """
 
     def __new__(cls, mode: bool | Callable[..., Any] = True) -> Any:

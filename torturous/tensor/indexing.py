@@ -22,9 +22,9 @@ from torturous.ir import creation, elementwise, indexing, movement
 from torturous.ir.op import type_number
 from torturous.ir.record import context, user_place
 from torturous.runtime.storage import Storage
-from torturous.tensor.arithmetic import cast, write_value
 from torturous.tensor.base import Number, Step, TensorBase, apply, apply_typed
 from torturous.tensor.movement import Movement, look
+from torturous.tensor.recording import cast, write_value
 from torturous.tensor.splitting import Splitting
 from torturous.tensor.values import computed_values, of_array
 

@@ -117,8 +117,8 @@ def convolution(
         pads = tuple_of(padding, spatial, "padding")
     if x.shape[1] != weight.shape[1] * groups:
         raise RuntimeError(
-            f"Given groups={groups}, weight of size {describe(weight.shape)}, expected input{describe(x.shape)} to have "
-            f"{weight.shape[1] * groups} channels, but got {x.shape[1]} channels instead ({name}: axis 1)")
+            f"Given groups={groups}, weight of size {describe(weight.shape)}, expected input{describe(x.shape)} to "
+            f"have {weight.shape[1] * groups} channels, but got {x.shape[1]} channels instead ({name}: axis 1)")
     if weight.shape[0] % groups:
         raise RuntimeError(f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, but "
                            f"got weight of size {describe(weight.shape)} instead ({name})")
@@ -186,8 +186,8 @@ def transposed_convolution(
     extra, dilations = tuple_of(output_padding, spatial, "output_padding"), tuple_of(dilation, spatial, "dilation")
     if x.shape[1] != weight.shape[0]:
         raise RuntimeError(
-            f"Given transposed=1, weight of size {describe(weight.shape)}, expected input{describe(x.shape)} to have "
-            f"{weight.shape[0]} channels, but got {x.shape[1]} channels instead ({name}: axis 1)")
+            f"Given transposed=1, weight of size {describe(weight.shape)}, expected input{describe(x.shape)} to "
+            f"have {weight.shape[0]} channels, but got {x.shape[1]} channels instead ({name}: axis 1)")
     out = []
     for axis in range(spatial):
         if extra[axis] >= max(strides[axis], dilations[axis]):

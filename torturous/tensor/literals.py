@@ -17,20 +17,20 @@ def literal_array(data: Any, wanted: DType | None) -> tuple[np.ndarray, DType]:
     if isinstance(data, (np.ndarray, np.generic)):
         array = np.asarray(data)
         return array, wanted or dtypes.from_numpy(array.dtype)
-    leaf, ragged = _first_leaf(data), "expected sequence of equal lengths"
+    shape, leaf = _first(data)
+    if 0 in shape:
+        return np.zeros(shape), wanted or dtypes.default_float()  # As PyTorch: what follows is not looked at.
     if isinstance(leaf, TensorBase):
         data = _numbers(data)
-        leaf = _first_leaf(data)
-    if leaf is None and not _empty(data):
-        raise RuntimeError("Could not infer dtype of NoneType")
+        _, leaf = _first(data)
     try:
         array = np.array(data)
     except (ValueError, OverflowError):
-        _check(data, None)
-        raise ValueError(f"{ragged}: {str(data)[:80]}") from None
+        _check(data)
+        raise ValueError(f"expected sequences of equal lengths, but got {str(data)[:80]}") from None
     kind = array.dtype.kind
     if kind not in "biuf" and array.dtype not in (d.numpy for d in dtypes.ALL) and array.size:
-        _check(data, None)
+        _check(data)
         raise TypeError(f"new(): invalid data type '{type(leaf).__name__}'")
     if kind == "u" and array.dtype.itemsize == 8 and not isinstance(leaf, (np.ndarray, np.generic)):
         raise ValueError("Overflow when unpacking long long")
@@ -44,22 +44,17 @@ def _dtype_of(array: np.ndarray, leaf: Any) -> DType:
     """Python numbers have the dtype of their kind, NumPy's keep their own."""
     if isinstance(leaf, (np.ndarray, np.generic)):
         return dtypes.from_numpy(array.dtype)
-    if not array.size:
-        return dtypes.default_float()
     category = {"b": Category.BOOL, "i": Category.INTEGRAL, "u": Category.INTEGRAL}.get(array.dtype.kind)
     return dtypes.default_float() if category is None else dtypes.number_type(category)
 
 
-def _first_leaf(data: Any) -> Any:
+def _first(data: Any) -> tuple[tuple[int, ...], Any]:
+    """The lengths of the first sequences, from outside to inside, and the first element (None if there is none)."""
+    shape = []
     while isinstance(data, (list, tuple)):
-        if not data:
-            return None
-        data = data[0]
-    return data
-
-
-def _empty(data: Any) -> bool:
-    return isinstance(data, (list, tuple)) and all(map(_empty, data))
+        shape.append(len(data))
+        data = data[0] if data else None
+    return tuple(shape), data
 
 
 def _numbers(data: Any) -> Any:
@@ -74,19 +69,23 @@ def _numbers(data: Any) -> Any:
     return data
 
 
-def _check(data: Any, expected: int | None, depth: int = 0) -> int | None:
+def _check(data: Any, depth: int = 0) -> None:
     """Raises PyTorch's error for data that is no array of numbers."""
     if isinstance(data, (list, tuple)):
         lengths = [len(part) if isinstance(part, (list, tuple)) else None for part in data]
         for length in lengths:
             if length != lengths[0]:
+                if lengths[0] is None:
+                    raise TypeError("must be real number, not list")
                 if length is None:
-                    raise TypeError(f"not a sequence at dim {depth + 1}, where others have length {lengths[0]}")
+                    raise TypeError(
+                        f"not a sequence at dim {depth + 1}, where others have length {lengths[0]}"
+                    )
                 raise ValueError(
                     f"expected sequence of length {lengths[0]} at dim {depth + 1} (got {length})")
         for part in data:
-            _check(part, None, depth + 1)
-        return len(data)
+            _check(part, depth + 1)
+        return
     if isinstance(data, str):
         if depth:
             raise ValueError("too many dimensions 'str'")
@@ -95,7 +94,6 @@ def _check(data: Any, expected: int | None, depth: int = 0) -> int | None:
         raise ValueError("Overflow when unpacking long long")
     if not isinstance(data, (int, float, np.ndarray, np.generic, TensorBase)):
         raise RuntimeError(f"Could not infer dtype of {type(data).__name__}")
-    return None
 
 
 def _fits(array: np.ndarray, dtype: DType) -> None:

@@ -13,8 +13,8 @@ from torturous.ir import reduction as reductions
 from torturous.ir.losses import NLL, class_axis
 from torturous.runtime.storage import Storage
 from torturous.tensor.activations import log_softmax, logsigmoid
-from torturous.tensor.arithmetic import binary, cast, unary
 from torturous.tensor.base import TensorBase, apply, apply_typed
+from torturous.tensor.recording import binary, cast, unary
 from torturous.tensor.values import known_values
 from torturous.tensor.warn import warn_user
 

@@ -95,11 +95,8 @@ class _Formatter:
         wide = bool(largest / smallest > 1000.0 or largest > 1e8)
         self.scientific = wide or bool(not self.whole and smallest < 1e-4)
         if _options.sci_mode is not None:
-            natural, self.scientific = self.scientific, _options.sci_mode
-        else:
-            natural = self.scientific
-        # PyTorch measures widths in the notation that the numbers ask for, whichever is then used.
-        self.width = max(len(self._written(value, natural)) for value in values.tolist())
+            self.scientific = _options.sci_mode
+        self.width = max(len(self._written(value, self.scientific)) for value in values.tolist())
 
     def _written(self, value: float, scientific: bool) -> str:
         if scientific:

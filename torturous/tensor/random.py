@@ -20,9 +20,9 @@ from torturous.core.shapes import Shape, broadcast, is_contiguous
 from torturous.ir.movement import PERMUTE
 from torturous.ir.noise import BERNOULLI, INTEGERS, UNIFORM
 from torturous.ir.record import user_place
-from torturous.tensor.arithmetic import write_value
 from torturous.tensor.base import TensorBase, apply, apply_typed
 from torturous.tensor.generator import Generator, chosen
+from torturous.tensor.recording import write_value
 from torturous.tensor.values import computed_values, of_array
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Reductions: sums, means, extremes, norms, and running sums.
 
-`dim` is an axis, several, or None for all of them, and may be called `axis`; `keepdim` (or `keepdims`) keeps reduced
-axes with size 1. Sixteen-bit floats are accumulated in float32 and rounded once.
+`dim` is an axis, several, or None for all of them, and may be called `axis`; `keepdim` (or `keepdims`) keeps
+reduced axes with size 1. Sixteen-bit floats are accumulated in float32 and rounded once.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from math import prod as product
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from torturous.core import dtypes
-from torturous.core.dtypes import Category, DType
+from torturous.core.dtypes import DType
 from torturous.core.errors import UnsupportedError
 from torturous.core.shapes import normalize_axes, normalize_axis
 from torturous.ir import elementwise as ops
 from torturous.ir import extremes, movement, reduction
 from torturous.ir.op import Op
-from torturous.tensor.arithmetic import binary, unary
-from torturous.tensor.arithmetic import cast as convert
 from torturous.tensor.base import Number, TensorBase, apply, apply_typed
 from torturous.tensor.comparison import truth
 from torturous.tensor.movement import as_function
+from torturous.tensor.recording import binary, unary
+from torturous.tensor.recording import cast as convert
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -54,7 +54,7 @@ def return_type(name: str, *fields: str) -> Any:
         parts = ",\n".join(f"{field}={value!r}" for field, value in zip(fields, self, strict=True))
         return f"torch.return_types.{name}(\n{parts})"
 
-    base: Any = namedtuple(name, fields)
+    base: Any = namedtuple(name, fields)  # type: ignore[misc]
     return type(name, (base,), {"__slots__": (), "__repr__": represent, "__module__": __name__})
 
 
@@ -67,6 +67,15 @@ def reduce(t: TensorBase, op: Op, dim: int | Sequence[int] | None, keepdim: bool
     return apply(op, t, attributes=(normalize_axes(dim, len(t.shape)), bool(keepdim)))
 
 
+def _accumulated(
+    t: TensorBase, op: Op, dim: int | Sequence[int] | None, keepdim: bool, dtype: DType | None
+) -> Tensor:
+    """A sum or product in `dtype`; without one, integers and bool give int64."""
+    if dtype is None:
+        return reduce(t, op, dim, keepdim)
+    return convert(reduce(convert(t, dtype), op, dim, keepdim), dtype)
+
+
 def _widened(t: TensorBase) -> Tensor:
     """The tensor in the type that it is accumulated in."""
     return convert(t, reduction.accumulator(t.dtype))
@@ -75,8 +84,9 @@ def _widened(t: TensorBase) -> Tensor:
 def _floating(name: str, t: TensorBase) -> None:
     if not t.dtype.is_floating_point:
         raise RuntimeError(
-            f"{name}(): could not infer output dtype. Input dtype must be either a floating point or complex dtype. "
-            f"Got: {ops.scalar_name(t.dtype)}; convert with .float() or give dtype=")
+            f"{name}(): could not infer output dtype. Input dtype must be either a floating point or complex "
+            f"dtype. Got: {ops.scalar_name(t.dtype)}; convert with .float() or give dtype="
+        )
 
 
 def _count(t: TensorBase, dim: int | Sequence[int] | None) -> int:
@@ -90,8 +100,9 @@ def _not_empty(name: str, t: TensorBase, dim: int | Sequence[int] | None, error:
         return
     if dim is None or dim == ():
         raise error(
-            f"{name}(): Expected reduction dim to be specified for input.numel() == 0. Specify the reduction dim with "
-            "the 'dim' argument.")
+            f"{name}(): Expected reduction dim to be specified for input.numel() == 0. Specify the reduction "
+            "dim with the 'dim' argument."
+        )
     for axis in normalize_axes(dim, len(t.shape)):
         if t.shape[axis] == 0:
             raise IndexError(f"{name}(): Expected reduction dim {axis} to have non-zero size.")
@@ -120,7 +131,9 @@ def _along(name: str, t: TensorBase, dim: int, keepdim: bool = False) -> Any:
     axis = normalize_axis(dim, len(t.shape))
     _not_empty(name, t, axis, IndexError)
     one: Any = t if t.shape else t.unsqueeze(0)  # type: ignore[attr-defined]
-    values = apply(extremes.FIRST_MAX if greatest else extremes.FIRST_MIN, one, attributes=((axis,), bool(keepdim)))
+    values = apply(
+        extremes.FIRST_MAX if greatest else extremes.FIRST_MIN, one, attributes=((axis,), bool(keepdim))
+    )
     indices = reduce(one, reduction.ARGMAX if greatest else reduction.ARGMIN, axis, keepdim)
     if not t.shape and keepdim:
         values, indices = values.squeeze(0), indices.squeeze(0)
@@ -140,22 +153,28 @@ def _root(squares: TensorBase) -> Tensor:
     return apply(ops.WHERE, zero, 0, unary(ops.SQRT, apply(ops.WHERE, zero, 1, squares)))
 
 
-def _running(op: Op, identity: Number, t: TensorBase, dim: int, dtype: DType | None) -> Tensor:
+def _running(op: Op, identity: Number, t: Any, dim: int, dtype: DType | None) -> Tensor:
     """A running sum or product, by doubling: ⌈log₂ n⌉ shifted copies are combined."""
     axis = normalize_axis(dim, len(t.shape))
     if dtype is None and not t.dtype.is_floating_point:
         dtype = dtypes.int64
-    given = t if dtype is None else convert(t, dtype)
+    given: Any = t if dtype is None else convert(t, dtype)
     result: Any = _widened(given)
     shape = tuple(t.shape)
     distance = 1
     while shape and distance < shape[axis]:
         shifted = apply_typed(
-            movement.PAD, shape, result.dtype, result.sliced(axis, 0, shape[axis] - distance, 1), identity, distance,
-            attributes=((axis,), (1,)))
+            movement.PAD,
+            shape,
+            result.dtype,
+            result.sliced(axis, 0, shape[axis] - distance, 1),
+            identity,
+            distance,
+            attributes=((axis,), (1,)),
+        )
         result = binary(op, result, shifted)
         distance *= 2
-    return convert(result, given.dtype) if result is not t else result.clone()
+    return result.clone() if result is t else convert(result, given.dtype)
 
 
 class Reductions(TensorBase):
@@ -163,12 +182,12 @@ class Reductions(TensorBase):
 
     __slots__ = ()
 
-    # Sums --------------------------------------------------------------------------------------------------------------
+    # Sums ---------------------------------------------------------------------------------------------------
     @numpy_names
     def sum(self, dim: int | Sequence[int] | None = None, keepdim: bool = False, *,
             dtype: DType | None = None) -> Tensor:
         """The sum, in `dtype`; without one, integers and bool give int64."""
-        return reduce(self if dtype is None else convert(self, dtype), reduction.SUM, dim, keepdim)
+        return _accumulated(self, reduction.SUM, dim, keepdim, dtype)
 
     @numpy_names
     def nansum(self, dim: int | Sequence[int] | None = None, keepdim: bool = False, *,
@@ -190,7 +209,7 @@ class Reductions(TensorBase):
         """The product, of all elements or along one axis; integers and bool give int64."""
         if not (dim is None or isinstance(dim, int)):
             raise TypeError(f"prod(): argument 'dim' must be int, not {type(dim).__name__}")
-        return reduce(self if dtype is None else convert(self, dtype), reduction.PROD, dim, keepdim)
+        return _accumulated(self, reduction.PROD, dim, keepdim, dtype)
 
     @numpy_names
     def count_nonzero(self, dim: int | Sequence[int] | None = None) -> Tensor:
@@ -221,10 +240,10 @@ class Reductions(TensorBase):
         """The running product along an axis; integers and bool give int64."""
         return _running(ops.MUL, 1, self, dim, dtype)
 
-    # Extremes ------------------------------------------------------------------------------------------------------------
+    # Extremes -----------------------------------------------------------------------------------------------
     def max(self, *arguments: Any, **named: Any) -> Any:
-        """`max()`: of all elements, equal ones share the gradient. `max(dim, keepdim=False)`: `(values, indices)`
-        along an axis, the first of equals taking the gradient. `max(other)`: `maximum`."""
+        """`max()`: of all elements, equal ones share the gradient. `max(dim, keepdim=False)`: `(values,
+        indices)` along an axis, the first of equals taking the gradient. `max(other)`: `maximum`."""
         return _extreme("max", self, arguments, named)
 
     def min(self, *arguments: Any, **named: Any) -> Any:
@@ -253,7 +272,7 @@ class Reductions(TensorBase):
         """Where the smallest is, the first of equals; without `dim`, its place in row-major order."""
         return _position("argmin", reduction.ARGMIN, self, dim, keepdim)
 
-    # Logic ---------------------------------------------------------------------------------------------------------------
+    # Logic --------------------------------------------------------------------------------------------------
     @numpy_names
     def any(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
         """Whether any element is not zero, as bool (uint8 for uint8)."""
@@ -266,7 +285,7 @@ class Reductions(TensorBase):
         result = reduce(truth(self), reduction.ALL, dim, keepdim)
         return convert(result, dtypes.uint8) if self.dtype is dtypes.uint8 else result
 
-    # Spread --------------------------------------------------------------------------------------------------------------
+    # Spread -------------------------------------------------------------------------------------------------
     @numpy_names
     def var(self, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
             correction: Number | None = None) -> Tensor:
@@ -340,16 +359,16 @@ def _norm(x: Any, order: float, dim: int | Sequence[int] | None, keepdim: bool) 
     return apply(ops.WHERE, none, 0, apply(ops.WHERE, none, 1, total).pow(1.0 / order))
 
 
-def var_mean(input: TensorBase, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
+def var_mean(input: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
              correction: Number | None = None) -> tuple[Tensor, Tensor]:
     """Variance and mean (see `Tensor.var`)."""
-    return Reductions._variance(input, dim, unbiased, keepdim, correction)  # type: ignore[arg-type]
+    return Reductions._variance(input, dim, unbiased, keepdim, correction)
 
 
-def std_mean(input: TensorBase, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
+def std_mean(input: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
              correction: Number | None = None) -> tuple[Tensor, Tensor]:
     """Standard deviation and mean (see `Tensor.std`)."""
-    return Reductions._variance(input, dim, unbiased, keepdim, correction, root=True)  # type: ignore[arg-type]
+    return Reductions._variance(input, dim, unbiased, keepdim, correction, root=True)
 
 
 all = as_function(Reductions.all)
@@ -373,6 +392,6 @@ sum = as_function(Reductions.sum)
 var = as_function(Reductions.var)
 
 __all__ = [
-    "all", "amax", "amin", "any", "argmax", "argmin", "count_nonzero", "cumprod", "cumsum", "logsumexp", "max", "mean",
-    "min", "nansum", "norm", "prod", "std", "std_mean", "sum", "var", "var_mean",
+    "all", "amax", "amin", "any", "argmax", "argmin", "count_nonzero", "cumprod", "cumsum", "logsumexp",
+    "max", "mean", "min", "nansum", "norm", "prod", "std", "std_mean", "sum", "var", "var_mean",
 ]

@@ -1,11 +1,13 @@
 """Arrays whose elements do not lie row-major, as tensors that share their memory.
 
-The memory is seen as a row-major array of which the elements are a box, its axes in another order: then a chain of
-views (slice, permute, expand) leads to the elements, and writing through them works like any other in-place write.
+The memory is seen as a row-major array of which the elements are a box, its axes in another order: then a
+chain of views (slice, permute, expand) leads to the elements, and writing through them works like any other
+in-place write.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -26,17 +28,32 @@ def shared_view(array: np.ndarray, dtype: DType) -> Tensor:
     item = array.itemsize
     if any(stride < 0 for stride in array.strides):
         raise ValueError(
-            "At least one stride in the given numpy array is negative, and tensors with negative strides are not "
-            "currently supported. (You can make a copy of the array with array.copy().)")
+            "At least one stride in the given numpy array is negative, and tensors with negative strides are "
+            "not currently supported. (You can make a copy of the array with array.copy().)"
+        )
     if any(stride % item for stride in array.strides):
         raise ValueError(
-            f"given numpy array strides {array.strides} are not a multiple of the element size, {item} bytes; copy it")
+            f"given numpy array strides {array.strides} are not a multiple of the element size, {item} "
+            "bytes; copy it"
+        )
     strides = [stride // item for stride in array.strides]
     # Axes that step through memory, the largest steps first; the others are repetitions or single.
     stepping = [axis for axis in range(array.ndim) if array.shape[axis] > 1 and strides[axis] > 0]
     order = sorted(stepping, key=lambda axis: -strides[axis])
-    extents, steps = _grid([array.shape[axis] for axis in order], [strides[axis] for axis in order])
-    memory, starts = _memory(array, order, extents, strides)
+    before, behind = _room(array)
+    for extents, steps in _grids([array.shape[axis] for axis in order], [strides[axis] for axis in order]):
+        back = max(0, prod(extents) - behind)
+        starts = _digits(back, extents)
+        if back <= before and all(
+                start + (array.shape[axis] - 1) * step < extent
+                for start, axis, step, extent in zip(starts, order, steps, extents, strict=True)):
+            break
+    else:
+        raise UnsupportedError(
+            f"from_numpy: an array of shape {array.shape} with strides of {tuple(strides)} elements is no "
+            "box of row-major memory; use array.copy()"
+        )
+    memory = np.asarray(_Around(array, back, prod(extents))).reshape(extents)
     storage = Storage(tuple(extents), dtype, Buffer.wrap(memory))
     storage.foreign = storage.buffer
     t: Any = TensorBase._make(storage, storage.type_index)
@@ -51,74 +68,59 @@ def shared_view(array: np.ndarray, dtype: DType) -> Tensor:
     return t.expand(array.shape)
 
 
-def _grid(sizes: list[int], strides: list[int]) -> tuple[list[int], list[int]]:
-    """Extents of row-major memory in which steps along its axes are these strides, and those steps."""
-    extents, steps = [], []
-    block = 1
-    for position in range(len(sizes) - 1, -1, -1):
-        step, rest = divmod(strides[position], block)
-        needed = (sizes[position] - 1) * step + 1
-        if rest:
-            raise _irregular(strides)
-        extent = needed
-        if position:
-            extent, rest = divmod(strides[position - 1], block)
-            if rest or extent < needed:
-                raise _irregular(strides)
-        extents.insert(0, extent)
-        steps.insert(0, step)
-        block *= extent
-    return extents, steps
+def _grids(sizes: list[int], strides: list[int], block: int = 1) -> Iterator[tuple[list[int], list[int]]]:
+    """Ways to see memory as row-major so that steps along its axes are these strides: extents, and those
+    steps.
 
-
-def _memory(array: np.ndarray, order: list[int], extents: list[int],
-            strides: list[int]) -> tuple[np.ndarray, list[int]]:
-    """The row-major memory around an array, and where in it the array starts along each axis.
-
-    The memory must belong to the array's owner: where its end would lie beyond, it begins before the first element.
+    Given the largest strides first. The last axis that is given moves by a multiple of `block` elements.
     """
+    if not sizes:
+        yield [], []
+        return
+    step, rest = divmod(strides[-1], block)
+    if rest:
+        return
+    needed = (sizes[-1] - 1) * step + 1
+    if len(sizes) == 1:
+        yield [needed], [step]
+        return
+    room = strides[-2] // block
+    for extent in range(needed, room + 1):
+        if room % extent == 0:
+            for extents, steps in _grids(sizes[:-1], strides[:-1], block * extent):
+                yield [*extents, extent], [*steps, step]
+
+
+def _room(array: np.ndarray) -> tuple[int, int]:
+    """How many elements the array's owner has before its first element, and from there on."""
     owner = array
     while isinstance(owner.base, np.ndarray):
         owner = owner.base
-    item = array.itemsize
-    first = array.__array_interface__["data"][0]
-    low = owner.__array_interface__["data"][0]
-    low += sum(min(0, stride * (size - 1)) for stride, size in zip(owner.strides, owner.shape, strict=True))
-    high = low + item * (1 + sum(abs(stride) // item * (size - 1)
-                                 for stride, size in zip(owner.strides, owner.shape, strict=True)))
-    count = prod(extents)
-    back = max(0, -(-(first + count * item - high) // item))
-    starts, left, block = [], back, count
-    for extent in extents:
-        block //= extent
-        starts.append(left // block)
-        left %= block
-    inside = first - back * item >= low and all(
-        start + (array.shape[axis] - 1) * (strides[axis] // _inner(extents, k)) < extents[k]
-        for k, (start, axis) in enumerate(zip(starts, order, strict=True)))
-    if not inside:
-        raise _irregular(strides)
-    offset = np.lib.stride_tricks.as_strided(array, (1,) * max(array.ndim, 1), (item,) * max(array.ndim, 1))
-    around = _Around(offset, first - back * item, count, array.dtype)
-    return np.asarray(around).reshape(extents), starts
+    reach = [stride * (size - 1) for stride, size in zip(owner.strides, owner.shape, strict=True)]
+    first = owner.__array_interface__["data"][0]
+    low = first + sum(min(0, step) for step in reach)
+    high = first + sum(max(0, step) for step in reach) + owner.itemsize
+    here = array.__array_interface__["data"][0]
+    return (here - low) // array.itemsize, (high - here) // array.itemsize
 
 
-def _inner(extents: list[int], axis: int) -> int:
-    return prod(extents[axis + 1:])
+def _digits(offset: int, extents: list[int]) -> list[int]:
+    """An offset in row-major memory as a place along each axis."""
+    places: list[int] = []
+    for extent in reversed(extents):
+        offset, place = divmod(offset, extent)
+        places.insert(0, place)
+    return places
 
 
 class _Around:
-    """Memory near an array, kept alive by the array."""
+    """Memory that begins `back` elements before an array, kept alive by the array."""
 
-    def __init__(self, array: np.ndarray, address: int, count: int, dtype: np.dtype) -> None:
+    def __init__(self, array: np.ndarray, back: int, count: int) -> None:
         self.array = array
+        address = array.__array_interface__["data"][0] - back * array.itemsize
         self.__array_interface__ = {
-            "data": (address, False), "shape": (count,), "typestr": dtype.str, "version": 3}
-
-
-def _irregular(strides: list[int]) -> Exception:
-    return UnsupportedError(
-        f"from_numpy: an array with strides of {strides} elements is no box of row-major memory; use array.copy()")
+            "data": (address, False), "shape": (count,), "typestr": array.dtype.str, "version": 3}
 
 
 __all__ = ["shared_view"]

@@ -1,8 +1,9 @@
 """Remembered stretches: the gradient rows that a walk over some rows of a tape has appended.
 
-Gradient rules see structure only (rows, types, which rows are tracked), so the same stretch, walked with adjoints at
-the same rows and into a pending record of the same length, appends the same rows: these are kept and appended again
-as they are. Numbers that came along as slots, saved values and places are taken from the tape at hand.
+Gradient rules see structure only (rows, types, which rows are tracked), so the same stretch, walked with
+adjoints at the same rows and into a pending record of the same length, appends the same rows: these are kept
+and appended again as they are. Numbers that came along as slots, saved values and places are taken from the
+tape at hand.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torturous.ir.record import LEAF, Record, Row, context
-
 from torturous.tensor.tape import AGAIN, check_version, enter_saved
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ROWS_KEPT = 1 << 15
 """Rows remembered in all; the longest unused stretches are forgotten first."""
+
+Pairs = list[tuple[int, int]]
 
 _known: OrderedDict[tuple, Stretch] = OrderedDict()
 _seen: set[int] = set()
@@ -52,7 +54,8 @@ class Stretch:
         self.captured: list[tuple[int, int]] = []
         self.visited: list[int] = []
 
-    # Writing down ----------------------------------------------------------------------------------------------
+    # Writing down
+    # ----------------------------------------------------------------------------------------------
     def note(self, index: int) -> None:
         """All rows appended since the last call belong to this row of the tape."""
         self.origins += [index] * (len(context.record.rows) - self.first_row - len(self.origins))
@@ -84,9 +87,11 @@ class Stretch:
             _, forgotten = _known.popitem(last=False)
             _rows_kept -= len(forgotten.rows)
 
-    # Again -----------------------------------------------------------------------------------------------------
-    def replay(self, run: Backward, tape: Record) -> tuple[list[int], list[tuple[int, int]], list[tuple[int, int]]]:
-        """Appends the rows; gives the rows visited, the gradients that leave the tape, and those of targets."""
+    # Again
+    # -----------------------------------------------------------------------------------------------------
+    def replay(self, run: Backward, tape: Record) -> tuple[list[int], Pairs, Pairs]:
+        """Appends the rows; gives the rows visited, the gradients that leave the tape, and those of
+        targets."""
         pending = context.record
         freed = tape.freed
         if freed and any(index < len(freed) and freed[index] and any(True for _ in tape.reads_of(index))

@@ -1,4 +1,5 @@
-"""What hangs on a tape beside its rows: hooks, and the nodes of custom functions."""
+"""What backward passes find on tapes: hooks, custom functions, saved values; and tensors for what they
+compute."""
 
 from __future__ import annotations
 
@@ -7,8 +8,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from torturous.ir.movement import ALIAS
 from torturous.ir.op import TYPES
-from torturous.ir.record import Record, context, describe_place
+from torturous.ir.record import LEAF, Record, context, describe_place
+from torturous.ir.value import Value
+from torturous.runtime.storage import Storage
+from torturous.tensor.base import TensorBase
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -16,10 +21,10 @@ if TYPE_CHECKING:
 Hook = Callable[..., Any]
 
 AGAIN = (
-    "Trying to backward through the graph a second time (or directly access saved tensors after they have already "
-    "been freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). "
-    "Specify retain_graph=True if you need to backward through the graph a second time or if you need to access "
-    "saved tensors after calling backward.")
+    "Trying to backward through the graph a second time (or directly access saved tensors after they have "
+    "already been freed). Saved intermediate values of the graph are freed when you call .backward() or "
+    "autograd.grad(). Specify retain_graph=True if you need to backward through the graph a second time or "
+    "if you need to access saved tensors after calling backward.")
 
 
 class NodeHooks:
@@ -48,8 +53,10 @@ class CustomNode:
     first: int
     count: int
 
-    def run(self, gradients: Sequence[Tensor | None], tape: Record, create_graph: bool) -> Sequence[Tensor | None]:
-        """The gradients of the function's tensor operands, in their order; `tape` is where its rows are now."""
+    def run(
+        self, gradients: Sequence[Tensor | None], tape: Record, create_graph: bool
+    ) -> Sequence[Tensor | None]:
+        """The gradients of the function's tensor operands, in order; `tape` is where its rows are now."""
         raise NotImplementedError
 
     def release(self) -> None:
@@ -58,7 +65,7 @@ class CustomNode:
 
 
 def enter_saved(tape: Record, index: int, tracked: bool, pending_index: int | None = None) -> int:
-    """Enters a saved value of a realized tape into the pending record; at `pending_index` its row exists already."""
+    """Enters a saved value of a realized tape into the pending record, where its row may exist already."""
     buffer = tape.values.get(index)
     if buffer is None:
         raise RuntimeError(AGAIN)
@@ -77,10 +84,65 @@ def check_version(tape: Record, index: int, name: str) -> None:
     if watched is None:
         return
     storage = watched[0]()
-    if storage is not None and storage.version - storage.unseen != watched[1]:
+    seen = watched[1] if storage is None else storage.version - storage.unseen
+    if seen != watched[1]:
         shape, dtype = TYPES[tape.rows[index][2]]
         raise RuntimeError(
             "one of the variables needed for gradient computation has been modified by an inplace operation: "
             f"[{dtype.name} {list(shape)}], a value used by {name} (recorded at "
-            f"{describe_place(tape.places[index])}), is at version {storage.version - storage.unseen}; expected "
-            f"version {watched[1]} instead.")
+            f"{describe_place(tape.places[index])}), is at version {seen}; expected version {watched[1]} "
+            "instead.")
+
+
+def present(record: Record) -> Record:
+    """Where a record's rows are now: in itself, or in the tape that realizing it has left."""
+    return (record.tape and record.tape()) or record
+
+
+def newest_first(records: Sequence[Record]) -> list[Record]:
+    """All tapes that gradients can reach from some, each before those it was built on."""
+    finished: dict[Record, None] = {}
+    stack = [(record, False) for record in records]
+    while stack:
+        record, explored = stack.pop()
+        if record in finished:
+            continue
+        if explored:
+            finished[record] = None
+            continue
+        stack.append((record, True))
+        older = dict.fromkeys(source[0] for source in record.sources.values() if isinstance(source, tuple))
+        stack += [(source, False) for source in older]
+    return list(reversed(finished))
+
+
+def own(record: Record, row: int) -> Tensor:
+    """A tensor for a row of the pending record: its owner, so that realizing stores the row's value."""
+    if record.owners[row] is not None or record.rows[row][0] == LEAF.number:
+        row = record.append(
+            (ALIAS.number, (), record.rows[row][2], row), record.tracked[row], record.places[row])
+    storage = Storage.pending_row(record, row)
+    t = TensorBase._make(storage, storage.type_index)
+    t._record, t._index, t._version = record, row, 0
+    return t
+
+
+def add_to_grad(t: TensorBase, row: int, create_graph: bool) -> bool:
+    """t.grad += the pending row; tells whether there was a gradient before."""
+    before, gradient = t._grad, own(context.record, row)
+    if before is None:
+        t._grad = gradient
+        return False
+    tracking, context.tracking = context.tracking, create_graph
+    try:
+        first = before.row()  # May realize the record, but the gradient's tensor survives that.
+        second = gradient.row()
+        pending = context.record
+        total = Value(pending, first, None, create_graph) + Value(pending, second, None, create_graph)
+        if create_graph:
+            t._grad = own(context.record, total.index)
+        else:
+            before._write(total.index, None)
+    finally:
+        context.tracking = tracking
+    return True

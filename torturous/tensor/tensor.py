@@ -17,8 +17,19 @@ from torturous.tensor.rearranging import Rearranging
 from torturous.tensor.reductions import Reductions
 
 
-class Tensor(Arithmetic, Comparison, Functions, Reductions, Creation, Conversion, Differentiable, Gathering, Rearranging,
-             Network, Random):
+class Tensor(
+    Arithmetic,
+    Comparison,
+    Functions,
+    Reductions,
+    Creation,
+    Conversion,
+    Differentiable,
+    Gathering,
+    Rearranging,
+    Network,
+    Random,
+):
     """A multi-dimensional array with PyTorch's interface, computed when a value is needed."""
 
     __slots__ = ()

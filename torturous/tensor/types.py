@@ -23,7 +23,9 @@ class finfo:
     def __init__(self, type: DType | None = None) -> None:
         dtype = dtypes.default_float() if type is None else type
         if not isinstance(dtype, DType) or not dtype.is_floating_point:
-            raise TypeError(f"torch.finfo() requires a floating point input type. Use torch.iinfo to handle '{type}'")
+            raise TypeError(
+                f"torch.finfo() requires a floating point input type. Use torch.iinfo to handle '{type}'"
+            )
         limits: Any = ml_dtypes.finfo(dtype.numpy)
         self.bits = 8 * dtype.itemsize
         self.eps = float(limits.eps)
@@ -34,8 +36,10 @@ class finfo:
         self.dtype = dtype.name
 
     def __repr__(self) -> str:
-        return (f"finfo(resolution={self.resolution:g}, min={self.min:g}, max={self.max:g}, eps={self.eps:g}, "
-                f"smallest_normal={self.smallest_normal:g}, tiny={self.tiny:g}, dtype={self.dtype})")
+        return (
+            f"finfo(resolution={self.resolution:g}, min={self.min:g}, max={self.max:g}, eps={self.eps:g}, "
+            f"smallest_normal={self.smallest_normal:g}, tiny={self.tiny:g}, dtype={self.dtype})"
+        )
 
 
 class iinfo:
@@ -43,9 +47,16 @@ class iinfo:
 
     def __init__(self, type: DType) -> None:
         if not isinstance(type, DType) or type.is_floating_point or type is dtypes.bool_:
-            raise TypeError(f"torch.iinfo() requires an integer input type. Use torch.finfo to handle '{type}'")
+            raise TypeError(
+                f"torch.iinfo() requires an integer input type. Use torch.finfo to handle '{type}'"
+            )
         limits = np.iinfo(type.numpy)
-        self.bits, self.max, self.min, self.dtype = 8 * type.itemsize, int(limits.max), int(limits.min), type.name
+        self.bits, self.max, self.min, self.dtype = (
+            8 * type.itemsize,
+            int(limits.max),
+            int(limits.min),
+            type.name,
+        )
 
     def __repr__(self) -> str:
         return f"iinfo(min={self.min:g}, max={self.max:g}, dtype={self.dtype})"
@@ -69,7 +80,9 @@ def set_default_dtype(d: DType) -> None:
 
 def result_type(tensor1: TensorBase | Number, tensor2: TensorBase | Number) -> DType:
     """The dtype of an arithmetic result of two operands."""
-    operands = [TYPES[x._type] if isinstance(x, TensorBase) else number_category(x) for x in (tensor1, tensor2)]
+    operands = [
+        TYPES[x._type] if isinstance(x, TensorBase) else number_category(x) for x in (tensor1, tensor2)
+    ]
     return elementwise.common_type(operands)
 
 
@@ -103,6 +116,6 @@ def numel(input: TensorBase) -> int:
 
 
 __all__ = [
-    "can_cast", "finfo", "get_default_dtype", "iinfo", "is_complex", "is_floating_point", "is_tensor", "numel",
-    "promote_types", "result_type", "set_default_dtype",
+    "can_cast", "finfo", "get_default_dtype", "iinfo", "is_complex", "is_floating_point", "is_tensor",
+    "numel", "promote_types", "result_type", "set_default_dtype",
 ]

@@ -266,7 +266,7 @@ class ConvTranspose1d(_TransposedConvolution):
             self.weight,
             self.bias,
             self.stride,
-            self.padding,
+            self.padding,  # type: ignore[arg-type]
             self._padding_for(input, output_size),
             self.groups,
             self.dilation,
@@ -284,7 +284,7 @@ class ConvTranspose2d(_TransposedConvolution):
             self.weight,
             self.bias,
             self.stride,
-            self.padding,
+            self.padding,  # type: ignore[arg-type]
             self._padding_for(input, output_size),
             self.groups,
             self.dilation,
@@ -302,7 +302,7 @@ class ConvTranspose3d(_TransposedConvolution):
             self.weight,
             self.bias,
             self.stride,
-            self.padding,
+            self.padding,  # type: ignore[arg-type]
             self._padding_for(input, output_size),
             self.groups,
             self.dilation,

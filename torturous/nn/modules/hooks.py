@@ -168,7 +168,7 @@ class BackwardHooks:
             )
             return result
         alone = isinstance(result, Tensor)
-        outputs = (result,) if alone else result
+        outputs: tuple[Any, ...] = result if isinstance(result, tuple) else (result,)
         watched, positions, junction = _watch(outputs)
         if junction is not None:
             junction.on_gradients(lambda gradients: self._at_outputs(positions, len(outputs), gradients))
