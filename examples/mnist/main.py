@@ -54,13 +54,14 @@ def train(args, model, loader, optimizer, epoch):
 
 def test(model, loader):
     model.eval()
-    loss, correct, count = 0.0, 0, 0
+    count = len(loader.dataset)
+    loss, correct = 0.0, 0
     with torch.no_grad():
         for data, target in loader:
             output = model(data)
-            loss += F.nll_loss(output, target, reduction="sum").item()
-            correct += output.argmax(dim=1).eq(target).sum().item()
-            count += len(target)
+            loss += F.nll_loss(output, target, reduction="sum")
+            correct += output.argmax(dim=1).eq(target).sum()
+    loss, correct = loss.item(), correct.item()
     print(f"test: average loss {loss / count:.4f}, accuracy {correct}/{count} ({100 * correct / count:.2f} %)")
     return correct / count
 
