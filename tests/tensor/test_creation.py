@@ -234,6 +234,13 @@ def test_data_is_the_same_memory_without_history_and_can_be_replaced():
     assert x.requires_grad and x.is_leaf and x.grad.tolist() == [2.0, 10.0]
 
 
+def test_a_leaf_may_be_a_view_of_memory():
+    part = torturous.ones(3, 2)[1].detach().requires_grad_()
+    parameter = torturous.nn.Parameter(torturous.ones(4, 2)[1:])
+    ((part * 2).sum() + (parameter * 3).sum()).backward()
+    assert part.grad.tolist() == [2.0, 2.0] and parameter.grad.tolist() == [[3.0, 3.0]] * 3
+
+
 def test_default_dtype():
     try:
         for library in (torturous, torch):

@@ -26,6 +26,10 @@ BINARY = """
 OPERATORS = [getattr(operator, name) for name in """
     add sub mul truediv floordiv mod pow eq ne lt le gt ge and_ or_ xor lshift rshift
     """.split()]
+PROMOTING = """
+    add div floor_divide fmod pow maximum lt logical_and bitwise_xor bitwise_left_shift clamp_min
+    """.split()
+"""One of each way to find the type of a result, for operands of different dtypes."""
 SHAPES = {
     "same": ((3, 5), (3, 5)), "broadcast": ((3, 1, 5), (4, 1)), "empty": ((3, 0), (1, 1)), "0-d": ((), ()),
     "0-d right": ((3, 5), ()), "0-d left": ((), (3, 5)),
@@ -51,10 +55,12 @@ def test_unary(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("other", ["same", "bool", "int64", "float16", "float32", 2, -1, 2.5, True])
+@pytest.mark.parametrize("other", ["same", "bool", "int64", "float16", -1, 2.5, True])
 def test_binary(dtype, other):
     outcomes = []
-    for kind in SHAPES if isinstance(other, str) else ("same", "0-d"):
+    mixed = ["same", "0-d left", "0-d right"] if isinstance(other, str) else ["same"]
+    kinds = list(SHAPES) if other == "same" else mixed
+    for kind in kinds:
         shape, other_shape = SHAPES[kind]
         x = Pair(sample(shape, dtype, 1), dtype)
         if isinstance(other, str):
@@ -62,7 +68,7 @@ def test_binary(dtype, other):
             y = Pair(nonzero(sample(other_shape, wanted, 2)), wanted)
         else:
             y = None
-        for name in BINARY:
+        for name in BINARY if other == "same" else PROMOTING:
             if name == "pow" and dtype not in FLOATS and other in ("same", "int64"):
                 continue  # Negative powers of integers: see below.
             if name == "pow" and dtype == "bool" and other == -1:

@@ -49,7 +49,7 @@ def test_values(dtype):
             for dim in axes_of(name, len(shape)):
                 named = {} if dim is None else {"dim": dim}
                 outcomes.append((f"{name} {shape} {dim}", *both(name, x, **named)))
-                if dim is not None and name != "count_nonzero":
+                if dim == -1 and len(shape) == 3 and name != "count_nonzero":
                     outcomes.append((f"{name} {shape} {dim} keepdim", *both(name, x, keepdim=True, **named)))
         for name in RUNNING:
             outcomes.append((f"{name} {shape}", *both(name, x, 0)))

@@ -3,62 +3,63 @@
 One function, `void torturous_drive(ptr control, i64 worker, ptr table, i64 entries)`:
 
 - Worker 0, the calling thread and the *leader*, returns when the whole table is done.
-- Any other worker, a *follower*, never comes back until it is dismissed: it waits for pieces, does what it can
-  get, waits again, and leaves when the leader comes with a null table. Its own `table` and `entries` are not
-  looked at.
+- Any other worker, a *follower*, never comes back until it is dismissed: it waits for pieces, does what it
+  can get, waits again, and leaves when the leader comes with a null table. Its own `table` and `entries` are
+  not looked at.
 - With one worker, the calling thread does everything without touching an atomic.
 
 **The plan table** is an array of ENTRY_BYTES-byte entries of 64-bit fields: the kernel, its arguments, the
 number of pieces, the rotation, and whether a barrier follows. A kernel is `void kernel(ptr arguments, i64
-first_piece, i64 last_piece, ptr scratch)` over a half-open range of pieces, which is never empty. Entries that
-no barrier separates make up a *level* and may run at the same time; a barrier always follows the last entry.
-A level has fewer than 2³² pieces. The rotation says nothing any more and may be anything: who does a piece is
-now found out while running. The table is only read.
+first_piece, i64 last_piece, ptr scratch)` over a half-open range of pieces, which is never empty. Entries
+that no barrier separates make up a *level* and may run at the same time; a barrier always follows the last
+entry. A level has fewer than 2³² pieces. The rotation says nothing any more and may be anything: who does a
+piece is now found out while running. The table is only read.
 
-**Who does what.** The pieces of a level, those of all its entries in a row, are numbered together, and claimed
-in chunks of ⌈pieces / 2·workers⌉: by the leader from the front, by followers from the back, which gives everyone
-about the same pieces, still in its caches, run after run. The leader needs nobody: it claims until nothing is
-left, then waits only for chunks that others have claimed, and goes to the next level. It does a level of a
-single piece without telling anyone. A follower that the scheduler has put aside is not missed, and when it is
-back, it looks for pieces of whatever level is current.
+**Who does what.** The pieces of a level, those of all its entries in a row, are numbered together, and
+claimed in chunks of ⌈pieces / 2·workers⌉: by the leader from the front, by followers from the back, which
+gives everyone about the same pieces, still in its caches, run after run. The leader needs nobody: it claims
+until nothing is left, then waits only for chunks that others have claimed, and goes to the next level. It
+does a level of a single piece without telling anyone. A follower that the scheduler has put aside is not
+missed, and when it is back, it looks for pieces of whatever level is current.
 
 **The control block** is CONTROL_BYTES bytes, zero at first, in which Python sets WORKERS, SCRATCH,
-SCRATCH_STRIDE and the function pointers of `waiting`; it outlives every run. Worker w gets the scratch memory at
-SCRATCH + w·SCRATCH_STRIDE. Fields that different threads write at different times lie 128 bytes apart, because
-x86 fetches cache lines in pairs.
+SCRATCH_STRIDE and the function pointers of `waiting`; it outlives every run. Worker w gets the scratch memory
+at SCRATCH + w·SCRATCH_STRIDE. Fields that different threads write at different times lie 128 bytes apart,
+because x86 fetches cache lines in pairs.
 
-**Claims.** CLAIMS is one 64-bit word: pieces from `front` (the lower half) up to `back` (the upper half) of the
-current level are unclaimed. Beside it lie FIRST_ENTRY, the level's first entry, and CHUNK. The leader writes
-these two, then CLAIMS with its own first chunk taken out, then opens the gate TURN. A claim is one
+**Claims.** CLAIMS is one 64-bit word: pieces from `front` (the lower half) up to `back` (the upper half) of
+the current level are unclaimed. Beside it lie FIRST_ENTRY, the level's first entry, and CHUNK. The leader
+writes these two, then CLAIMS with its own first chunk taken out, then opens the gate TURN. A claim is one
 compare-and-swap of CLAIMS. What follows from it:
 
 - *Every piece is done once*: all changes within a level are compare-and-swaps of the whole remaining range.
-- *A level is over when all is done.* DONE counts the pieces that followers have finished, and the leader, which
-  knows how many it did itself, waits until DONE has grown by the others. So nothing is claimed and unfinished
-  when it goes on, or when the run returns; and `front` = `back`, so that nothing can be claimed either until it
-  writes CLAIMS again, which therefore need not be a compare-and-swap.
+- *A level is over when all is done.* DONE counts the pieces that followers have finished, and the leader,
+  which knows how many it did itself, waits until DONE has grown by the others. So nothing is claimed and
+  unfinished when it goes on, or when the run returns; and `front` = `back`, so that nothing can be claimed
+  either until it writes CLAIMS again, which therefore need not be a compare-and-swap.
 - *Table, arguments, scratch memory and FIRST_ENTRY are read by a follower only between a successful claim and
   its addition to DONE*, when the level cannot end. All of them may be rewritten or freed between runs.
-- *A claim that comes late fails or is right.* A follower may be put aside between reading CLAIMS and swapping it
-  for as long as it likes. If the word has changed, the swap fails. If it is the same again, in another level or
-  run, then just these pieces are unclaimed there, and since the follower reads what they are pieces of only
-  after the swap, it does the right ones. So the word needs no epoch. CHUNK may then be another level's, which
-  makes the claim larger or smaller than usual (never larger than what is left) and nothing else. It is never
-  zero, being read after a CLAIMS that was written after it.
-- *Everyone sees what went before.* Leader to follower: the swap acquires what the leader released with CLAIMS,
-  directly or through others' swaps, which continue that release sequence. Follower to leader: additions to DONE
-  release, and the last one that the leader acquires continues the sequences of the others. Follower to follower:
-  through the leader, at the end of each level.
+- *A claim that comes late fails or is right.* A follower may be put aside between reading CLAIMS and swapping
+  it for as long as it likes. If the word has changed, the swap fails. If it is the same again, in another
+  level or run, then just these pieces are unclaimed there, and since the follower reads what they are pieces
+  of only after the swap, it does the right ones. So the word needs no epoch. CHUNK may then be another
+  level's, which makes the claim larger or smaller than usual (never larger than what is left) and nothing
+  else. It is never zero, being read after a CLAIMS that was written after it.
+- *Everyone sees what went before.* Leader to follower: the swap acquires what the leader released with
+  CLAIMS, directly or through others' swaps, which continue that release sequence. Follower to leader:
+  additions to DONE release, and the last one that the leader acquires continues the sequences of the others.
+  Follower to follower: through the leader, at the end of each level.
 
-**Gates.** Threads wait at gates: a 32-bit value that changes when the gate opens, and beside it whether someone
-may be asleep until it does. Followers wait at TURN, the leader at DONE. Who waits spins first (a hand-over takes
-half a microsecond), then yields (spinning alone loses milliseconds when the scheduler has taken the other
-thread off its core), then sleeps. No sleeper is forgotten. Who sleeps has (1) read the value, (2) raised the
-flag, (3) gone to sleep, which the system refuses if the value has changed since (1). Who opens (a) takes the
-flag down if it is up, (b) changes the value, (c) wakes everybody if the flag was up at (a) or is up now. If the
-sleeper's (3) came before (b), so did its (2): either the flag is still up at (c), or somebody took it down after
-(2), and he changes the value and wakes everybody after that, unless he had changed it before (3), which would
-have been refused. In both cases the sleeper wakes up. If (1) came after (b), the opening is already known.
+**Gates.** Threads wait at gates: a 32-bit value that changes when the gate opens, and beside it whether
+someone may be asleep until it does. Followers wait at TURN, the leader at DONE. Who waits spins first (a
+hand-over takes half a microsecond), then yields (spinning alone loses milliseconds when the scheduler has
+taken the other thread off its core), then sleeps. No sleeper is forgotten. Who sleeps has (1) read the value,
+(2) raised the flag, (3) gone to sleep, which the system refuses if the value has changed since (1). Who opens
+(a) takes the flag down if it is up, (b) changes the value, (c) wakes everybody if the flag was up at (a) or
+is up now. If the sleeper's (3) came before (b), so did its (2): either the flag is still up at (c), or
+somebody took it down after (2), and he changes the value and wakes everybody after that, unless he had
+changed it before (3), which would have been refused. In both cases the sleeper wakes up. If (1) came after
+(b), the opening is already known.
 
 A follower reads TURN before it tries to claim and waits for TURN to differ from that; so it misses neither a
 level nor its dismissal, both of which are written before TURN changes.
@@ -88,8 +89,8 @@ WORKERS = 384
 SCRATCH = 392
 SCRATCH_STRIDE = 400
 FUNCTIONS = 408
-"""Byte offsets of the control block's fields. CLAIMS to TURN share a cache line: a follower that waits at TURN
-needs the others next, and nobody writes them while it waits."""
+"""Byte offsets of the control block's fields. CLAIMS to TURN share a cache line: a follower that waits at
+TURN needs the others next, and nobody writes them while it waits."""
 
 SPINS = 1000
 YIELDS = 2000
@@ -177,8 +178,8 @@ done:
   ret void
 }
 
-; Claims a chunk of the current level. Returns its first piece in the lower half and its last in the upper half,
-; which are the same if nothing is left.
+; Claims a chunk of the current level. Returns its range of pieces, where it begins in the lower half and where
+; it ends in the upper half; the two are the same if nothing is left.
 define internal i64 @driver_claim(ptr %control, i64 %worker) nounwind {
 begin:
   %claims = getelementptr i8, ptr %control, i64 $CLAIMS

@@ -162,7 +162,11 @@ move:
   %others = xor i8 %bit, -1
   %elsewhere = and i8 %allowed, %others
   store i8 %elsewhere, ptr %byte_field, align 1
-  %moved = call i64 @driver_call_linux(i64 $sched_setaffinity, ptr null, i64 %filled, i64 %mask_address)
+  %refused = call i64 @driver_call_linux(i64 $sched_setaffinity, ptr null, i64 %filled, i64 %mask_address)
+  %moved = icmp eq i64 %refused, 0
+  br i1 %moved, label %restore, label %done
+
+restore:
   store i8 %allowed, ptr %byte_field, align 1
   %freed = call i64 @driver_call_linux(i64 $sched_setaffinity, ptr null, i64 %filled, i64 %mask_address)
   br label %done

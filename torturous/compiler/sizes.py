@@ -14,32 +14,36 @@ Monomial = tuple[Variable, ...]
 
 
 class Size:
-    """A polynomial with integer coefficients, immutable and hashable."""
+    """A polynomial with integer coefficients, immutable and hashable. Most are constants, which are kept and shared."""
 
-    __slots__ = ("terms", "_hash")
+    __slots__ = ("terms", "constant", "_hash")
+
+    terms: dict[Monomial, int]
+    constant: int | None
+    """The value, if it does not depend on any variable."""
 
     def __init__(self, terms: Mapping[Monomial, int]) -> None:
-        self.terms = {monomial: factor for monomial, factor in sorted(terms.items()) if factor}
-        self._hash = hash(tuple(self.terms.items()))
+        kept = {monomial: factor for monomial, factor in terms.items() if factor}
+        self.terms = dict(sorted(kept.items())) if len(kept) > 1 else kept
+        self.constant = 0 if not kept else kept.get(()) if len(kept) == 1 else None
+        self._hash = hash(self.constant if self.constant is not None else tuple(self.terms.items()))
 
     @staticmethod
     def of(value: int | Size) -> Size:
-        return value if isinstance(value, Size) else Size({(): value})
+        if isinstance(value, Size):
+            return value
+        known = _constants.get(value)
+        if known is None:
+            known = _constants[value] = Size({(): value})
+        return known
 
     @staticmethod
     def variable(variable: Variable) -> Size:
         return Size({(variable,): 1})
 
-    @property
-    def constant(self) -> int | None:
-        """The value, if it does not depend on any variable."""
-        if not self.terms:
-            return 0
-        if len(self.terms) == 1 and () in self.terms:
-            return self.terms[()]
-        return None
-
     def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
         if isinstance(other, int):
             return self.constant == other
         return isinstance(other, Size) and self._hash == other._hash and self.terms == other.terms
@@ -48,8 +52,11 @@ class Size:
         return self._hash
 
     def __add__(self, other: int | Size) -> Size:
+        other = Size.of(other)
+        if self.constant is not None and other.constant is not None:
+            return Size.of(self.constant + other.constant)
         result = dict(self.terms)
-        for monomial, factor in Size.of(other).terms.items():
+        for monomial, factor in other.terms.items():
             result[monomial] = result.get(monomial, 0) + factor
         return Size(result)
 
@@ -57,9 +64,12 @@ class Size:
         return self + Size.of(other) * -1
 
     def __mul__(self, other: int | Size) -> Size:
+        other = Size.of(other)
+        if self.constant is not None and other.constant is not None:
+            return Size.of(self.constant * other.constant)
         result: dict[Monomial, int] = {}
         for mine, factor in self.terms.items():
-            for theirs, other_factor in Size.of(other).terms.items():
+            for theirs, other_factor in other.terms.items():
                 key = tuple(sorted(mine + theirs))
                 result[key] = result.get(key, 0) + factor * other_factor
         return Size(result)
@@ -68,6 +78,8 @@ class Size:
         return {variable for monomial in self.terms for variable in monomial}
 
     def evaluate(self, value: Callable[[Variable], int]) -> int:
+        if self.constant is not None:
+            return self.constant
         total = 0
         for monomial, factor in self.terms.items():
             for variable in monomial:
@@ -85,6 +97,7 @@ class Size:
         return " + ".join(parts)
 
 
+_constants: dict[int, Size] = {}
 ZERO, ONE = Size.of(0), Size.of(1)
 
 
@@ -110,7 +123,8 @@ class Affine:
 
     def __init__(self, constant: Size, terms: Mapping[int, Size]) -> None:
         self.constant = constant
-        self.terms = {axis: factor for axis, factor in sorted(terms.items()) if factor != 0}
+        kept = {axis: factor for axis, factor in terms.items() if factor.constant != 0}
+        self.terms = dict(sorted(kept.items())) if len(kept) > 1 else kept
         self._hash = hash((constant, tuple(self.terms.items())))
 
     @staticmethod

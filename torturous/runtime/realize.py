@@ -292,6 +292,7 @@ def bind(record: Record, outputs: tuple[int, ...]) -> Bound:
 def forget_plans() -> None:
     """Forgets every plan: for a setting that is part of no key has changed (the default dtype)."""
     with _lock:
+        _realizations.clear()
         _bound.clear()
         _families.clear()
 

@@ -13,6 +13,7 @@ from torturous.tensor import (
     multi_tensor,
     names,
     printing,
+    products,
     reductions,
     types,
 )
@@ -60,7 +61,6 @@ from torturous.tensor.joining import (
     stack,
     vstack,
 )
-from torturous.tensor.linear import matmul
 from torturous.tensor.movement import (
     broadcast_shapes,
     broadcast_tensors,
@@ -86,6 +86,7 @@ from torturous.tensor.movement import (
 from torturous.tensor.multi_tensor import realize_step
 from torturous.tensor.names import *  # noqa: F403
 from torturous.tensor.printing import *  # noqa: F403
+from torturous.tensor.products import *  # noqa: F403
 from torturous.tensor.random import (
     bernoulli,
     multinomial,
@@ -113,6 +114,7 @@ __all__ = [
     *functions.__all__,
     *names.__all__,
     *printing.__all__,
+    *products.__all__,
     *reductions.__all__,
     *types.__all__,
     "Generator", "Tensor", "argwhere", "bernoulli", "broadcast_shapes", "broadcast_tensors", "broadcast_to",
@@ -120,7 +122,7 @@ __all__ = [
     "diagonal", "dstack", "enable_grad", "flatten", "flip", "fliplr", "flipud", "fork_rng", "gather",
     "get_rng_state", "hardshrink", "hstack", "index_add", "index_copy", "index_fill", "index_put",
     "index_select", "inference_mode", "initial_seed", "is_grad_enabled", "log_softmax", "manual_seed",
-    "masked_scatter", "masked_select", "matmul", "meshgrid", "moveaxis", "movedim", "multi_tensor",
+    "masked_scatter", "masked_select", "meshgrid", "moveaxis", "movedim", "multi_tensor",
     "multinomial", "narrow", "no_grad", "nonzero", "normal", "permute", "prelu", "rand", "rand_like",
     "randint", "randint_like", "randn", "randn_like", "randperm", "ravel", "realize_step",
     "repeat_interleave", "reshape", "roll", "rot90", "row_stack", "scatter", "scatter_add", "seed",

@@ -121,8 +121,8 @@ class TensorBase:
                 # The gradient goes on where this view was first made: there are its hooks.
                 index = record.append((movement.ALIAS.number, (), self._type, index), 1, place)
                 record.sources[index] = node
-            elif self._detached and record.tracked[index]:
-                index = _untracked(record, index, self._type)
+            else:
+                index = self._alias(index)
         else:
             index = self._enter_base(writing)
             record = context.record

@@ -12,6 +12,7 @@ from torturous.tensor.differentiable import Differentiable
 from torturous.tensor.functions import Functions
 from torturous.tensor.gathering import Gathering
 from torturous.tensor.network import Network
+from torturous.tensor.products import Products
 from torturous.tensor.random import Random
 from torturous.tensor.rearranging import Rearranging
 from torturous.tensor.reductions import Reductions
@@ -28,6 +29,7 @@ class Tensor(
     Gathering,
     Rearranging,
     Network,
+    Products,
     Random,
 ):
     """A multi-dimensional array with PyTorch's interface, computed when a value is needed."""
