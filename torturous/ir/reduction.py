@@ -5,8 +5,8 @@ are several and the first begins with axis 0, that first one (the batch: its ele
 the *outer* ones. Elements are taken in steps of LANES along the inner run (step s of outer index o covers inner
 elements LANES·s …), BLOCK steps make a block. Within a block lane l adds up its elements in order; the lanes are
 combined pairwise (l with l+8, +4, +2, +1); block results are combined by the same scheme. Every accumulator starts
-from the op's identity (+0 for a sum, which makes elements that are not there free to add or to skip). All of it is a function
-of the reduction's extents alone, so threads, layouts and fusion cannot change a bit.
+from the op's identity (+0 for a sum, which makes elements that are not there free to add or to skip). All of it is a
+function of the reduction's extents alone, so threads, layouts and fusion cannot change a bit.
 """
 
 from __future__ import annotations

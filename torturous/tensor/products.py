@@ -74,7 +74,7 @@ class Products(TensorBase):
         """(M,) by (N,): every product, (M, N)."""
         _of_rank("outer", self, 1, "self")
         _of_rank("outer", vec2, 1, "vec2")
-        return self.unsqueeze(1) * vec2.unsqueeze(0)  # type: ignore[attr-defined, no-any-return]
+        return self.unsqueeze(1) * vec2.unsqueeze(0)  # type: ignore[attr-defined]
 
     def addmm(self, mat1: Any, mat2: TensorBase, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
         """beta · self + alpha · (mat1 · mat2)."""
@@ -93,9 +93,9 @@ def _sum(t: Any, product: Any, beta: Number, alpha: Number) -> Tensor:
     """beta · t + alpha · product; with beta 0 t is not read, so that its NaN do not count."""
     scaled = product if alpha == 1 else product * alpha
     if beta == 0:
-        return scaled  # type: ignore[no-any-return]
+        return scaled
     broadcast([t.shape, product.shape])
-    return scaled + (t if beta == 1 else t * beta)  # type: ignore[no-any-return]
+    return scaled + (t if beta == 1 else t * beta)
 
 
 def einsum(equation: str, *operands: Any) -> Tensor:
@@ -139,7 +139,7 @@ def einsum(equation: str, *operands: Any) -> Tensor:
         summed = [axis for axis, letter in enumerate(term) if letter not in result]
         reduced = operand.sum(summed) if summed else operand
         kept = [letter for letter in term if letter in result]
-        return reduced.permute([kept.index(letter) for letter in result])  # type: ignore[no-any-return]
+        return reduced.permute([kept.index(letter) for letter in result])
     reduced_letters = [letter for letter in sizes if letter not in result]
     loops = {letter: loop for loop, letter in enumerate([*result, *reduced_letters])}
     maps = [tuple(lone(loops[letter]) for letter in term) for term in terms]
