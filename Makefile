@@ -1,6 +1,6 @@
 # Everything is installed into .venv, made with PYTHON. PyTorch is needed by the tests and benchmarks only. On Linux,
-# PyPI's PyTorch brings CUDA along; its much smaller CPU build comes from PyTorch's own index:
-#   make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# PyPI's PyTorch brings CUDA along; its much smaller CPU build comes from PyTorch's own index, whose address its
+# installation page gives: make test TORCH_INDEX=<that address>
 PYTHON ?= python3
 TORCH_INDEX ?=
 TORCH := torch==2.13.0
@@ -24,8 +24,9 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/installed-benchmark
-	$(RUN) benchmarks/mnist.py
-	$(RUN) benchmarks/dispatch.py
+	$(RUN) -m benchmarks.mnist
+	$(RUN) -m benchmarks.dispatch
+	$(RUN) -m benchmarks.footprint
 
 clean:
 	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
