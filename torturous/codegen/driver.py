@@ -12,8 +12,8 @@ One function, `void torturous_drive(ptr control, i64 worker, ptr table, i64 entr
 number of pieces, the rotation, and whether a barrier follows. A kernel is `void kernel(ptr arguments, i64
 first_piece, i64 last_piece, ptr scratch)` over a half-open range of pieces, which is never empty. Entries
 that no barrier separates make up a *level* and may run at the same time; a barrier always follows the last
-entry. A level has fewer than 2³² pieces. The rotation says nothing any more and may be anything: who does a
-piece is now found out while running. The table is only read.
+entry. A level has fewer than 2³² pieces. The rotation's field is spare, as nobody looks at it: who does a
+piece is found out while running. The table is only read.
 
 **Who does what.** The pieces of a level, those of all its entries in a row, are numbered together, and
 claimed in chunks of ⌈pieces / 2·workers⌉: by the leader from the front, by followers from the back, which

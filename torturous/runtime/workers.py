@@ -244,7 +244,7 @@ def physical_cores() -> int:
     hyper-threads.
 
     Where the system does not tell which threads share a core, hyper-threads count. A container's CPU quota
-    (cgroup 2) is obeyed: a spinning worker without a core to run on would hold up all the others.
+    (cgroup 2) is obeyed: workers without a core of their own would only take turns with the others.
     """
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
