@@ -8,6 +8,7 @@ import pytest
 import torturous as torch
 import torturous.nn as nn
 import torturous.nn.functional as F
+from benchmarks.net import make_net
 from torturous.ir.record import context
 from torturous.runtime import build, realize
 from torturous.runtime.buffers import statistics as memory
@@ -27,24 +28,6 @@ class Count:
         self.plans, self.kernels = (b - a for a, b in zip(self.before, now, strict=True))
 
 
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 10, kernel_size=5)
-        self.conv2 = nn.Conv2d(10, 20, kernel_size=5)
-        self.conv2_drop = nn.Dropout2d()
-        self.fc1 = nn.Linear(320, 50)
-        self.fc2 = nn.Linear(50, 10)
-
-    def forward(self, x):
-        x = F.relu(F.max_pool2d(self.conv1(x), 2))
-        x = F.relu(F.max_pool2d(self.conv2_drop(self.conv2(x)), 2))
-        x = x.view(-1, 320)
-        x = F.relu(self.fc1(x))
-        x = F.dropout(x, training=self.training)
-        return F.log_softmax(self.fc2(x), dim=1)
-
-
 def small():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
@@ -57,8 +40,7 @@ def batch(count, seed=0):
 
 
 def test_a_training_step_is_one_plan_of_few_rows():
-    torch.manual_seed(0)
-    net = Net()
+    net = make_net(torch)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.5)
     x, y = batch(64)
     records = []
@@ -117,7 +99,7 @@ def test_writing_columns_compiles_nothing_after_the_third_iteration():
 
 @pytest.mark.parametrize("training", [False, True])
 def test_the_second_new_batch_size_and_all_after_it_run_no_llvm(training):
-    net = Net().train(training)
+    net = make_net(torch).train(training)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.5)
 
     def run(count):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tensor.twins import OURS, agree, array, counted, seen
 
+import torturous
 from torturous.core import dtypes
 from torturous.tensor.tensor import from_array, from_numpy
 
@@ -419,3 +420,16 @@ def test_random_writes_from_both_sides(seed: int) -> None:
         np.testing.assert_array_equal(b, a)
         for x, y in held:
             seen(x, y)
+
+
+def test_versions_count_writes_through_every_view() -> None:
+    counts = []
+    for library in (torch, torturous):
+        x = library.zeros(4, 3)
+        seen = [x._version]
+        x[1:].add_(1)
+        x.t().mul_(2)
+        x[0] = 5.0
+        seen += [x._version, x.detach()._version, (x + 1)._version]
+        counts.append(seen)
+    assert counts[0] == counts[1]

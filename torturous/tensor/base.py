@@ -61,9 +61,9 @@ class TensorBase:
     _offset = 0
     _record: Record | None = None
     """The pending record that this tensor was last entered into: there its value is row `_index`, if the storage is
-    still at `_version`."""
+    still at `_seen`."""
     _index = -1
-    _version = 0
+    _seen = 0
     _requires_grad = False
     _detached = False
     _unseen = False
@@ -98,7 +98,7 @@ class TensorBase:
     # Rows ------------------------------------------------------------------------------------------------------
     def row(self) -> int:
         """The row of this tensor's present value in this thread's pending record, entered if need be."""
-        if self._record is context.record and self._version == self.storage.version:
+        if self._record is context.record and self._seen == self.storage.version:
             return self._index
         return self._enter()
 
@@ -128,7 +128,7 @@ class TensorBase:
             record = context.record
         self._record, self._index = record, index
         # Others may write shared memory unseen: what was read of it holds for one use.
-        self._version = -1 if not storage.pending and storage.shared() else storage.version
+        self._seen = -1 if not storage.pending and storage.shared() else storage.version
         return index
 
     def settle(self) -> None:
@@ -137,7 +137,7 @@ class TensorBase:
         So it does if a loop came round (what is read now was written at its end), or if another thread recorded it.
         """
         storage = self.storage
-        if storage.pending and (self._record is not context.record or self._version != storage.version):
+        if storage.pending and (self._record is not context.record or self._seen != storage.version):
             if storage.record is not context.record:
                 realize(storage.record)
             elif storage.buffer is not None and context.tracking:
@@ -146,7 +146,7 @@ class TensorBase:
     def _past_node(self) -> tuple[Record, int] | None:
         """Where a view stands on the tape of a record since realized, if that is alive and the value the same."""
         record = self._record
-        if record is None or record.tape is None or self._version != self.storage.version or self._detached:
+        if record is None or record.tape is None or self._seen != self.storage.version or self._detached:
             return None
         tape = record.tape()
         return (tape, self._index) if tape is not None and tape.tracked[self._index] else None
@@ -253,7 +253,7 @@ class TensorBase:
         storage.written = place
         storage.tracked = bool(record.tracked[value])
         record.versions[value] = (storage.watch(), storage.version - storage.unseen)
-        self._record, self._index, self._version = None, -1, -1
+        self._record, self._index, self._seen = None, -1, -1
         if settle and (record.urgent or storage.shared()):
             realize()
 
@@ -310,7 +310,7 @@ def set_class(cls: type) -> None:
 def node_of(t: TensorBase) -> tuple[Record, int]:
     """The tape row at which a tensor's gradient arrives; a tensor that is new to the pending record is entered."""
     storage = t.storage
-    if not (t._record is context.record and t._version == storage.version):
+    if not (t._record is context.record and t._seen == storage.version):
         if t.base is not None:
             past = t._past_node()
             if past is not None:
@@ -388,14 +388,14 @@ def operator(op: Op, otherwise: Callable[..., Any]) -> Callable[..., Any]:
 
     def operate(self: TensorBase, other: Any) -> Any:
         record = context.record
-        if self._record is not record or self._version != self.storage.version:
+        if self._record is not record or self._seen != self.storage.version:
             return otherwise(op, self, other)
         kind = other.__class__
         if kind is float or kind is int:
             code = FLOATING if kind is float else INTEGRAL
             operand = ~(len(record.slots) * 4 + code)
             type_index = inferred.get((number, (), self._type, ~code))
-        elif isinstance(other, TensorBase) and other._record is record and other._version == other.storage.version:
+        elif isinstance(other, TensorBase) and other._record is record and other._seen == other.storage.version:
             operand = other._index
             type_index = inferred.get((number, (), self._type, other._type))
         else:

@@ -109,6 +109,11 @@ class Differentiable(TensorBase):
         return self  # type: ignore[return-value]
 
     @property
+    def _version(self) -> int:
+        """How often this memory has been written in place, through any view of it (PyTorch's name for it)."""
+        return self.storage.version
+
+    @property
     def is_leaf(self) -> bool:
         """Whether this tensor is not the result of tracked operations."""
         return bool(self._requires_grad or not self._tracked())
@@ -186,7 +191,7 @@ class Differentiable(TensorBase):
         for name in ("storage", "base", "steps", "_type", "_strides", "_offset"):
             setattr(self, name, getattr(value, name))
         self._detached = True
-        self._record, self._index, self._version = None, -1, -1
+        self._record, self._index, self._seen = None, -1, -1
 
     def detach_(self) -> Tensor:
         """Gives up this tensor's history. RuntimeError for a view, which shares its base's."""

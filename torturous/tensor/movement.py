@@ -50,7 +50,7 @@ def look(t: TensorBase, steps: Sequence[Step], strides: Sequence[int], offset: i
     result._strides = tuple(strides)
     result._offset = t._offset + offset
     result._detached = t._detached or (not context.tracking and result.base._requires_grad)
-    result._record, result._index, result._version = record, index, t._version
+    result._record, result._index, result._seen = record, index, t._seen
     return result
 
 

@@ -123,7 +123,7 @@ def own(record: Record, row: int) -> Tensor:
             (ALIAS.number, (), record.rows[row][2], row), record.tracked[row], record.places[row])
     storage = Storage.pending_row(record, row)
     t = TensorBase._make(storage, storage.type_index)
-    t._record, t._index, t._version = record, row, 0
+    t._record, t._index, t._seen = record, row, 0
     return t
 
 
