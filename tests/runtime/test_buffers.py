@@ -175,7 +175,7 @@ def test_cycles_are_collected_within_allocations():
     for _ in range(5000):
         Node()
     gc.collect()
-    assert statistics().live_bytes == before
+    assert statistics().live_bytes <= before
 
 
 def test_threads():
@@ -201,7 +201,7 @@ def test_threads():
     for thread in threads:
         thread.join()
     assert not failures
-    assert statistics().live_bytes == before
+    assert statistics().live_bytes <= before
 
 
 def test_errors():

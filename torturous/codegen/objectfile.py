@@ -102,7 +102,7 @@ def _symbols(data: bytes) -> Iterator[tuple[str, int, int]]:
                 name = names[start : names.index(b"\0", start)].decode()
                 if name:
                     yield name, symbol[layout.section_index], symbol[layout.info] >> 4
-    except (struct.error, IndexError, ValueError):
+    except (struct.error, IndexError, ValueError, OverflowError):
         raise ObjectFileError("the object is damaged: its symbol table cannot be read") from None
 
 

@@ -433,14 +433,13 @@ def _spent_tape(row: Row) -> Record:
     return tape
 
 
-def realize(record: Record | None = None) -> None:
-    """Computes whatever of a record (this thread's pending one) somebody still wants."""
-    record = context.record if record is None else record
+def realize() -> None:
+    """Computes whatever of this thread's pending record somebody still wants."""
+    record = context.record
     if not record.rows:
         return
     with _lock:
-        if context.record is record:
-            context.record = Record()
+        context.record = Record()
         alive = _alive(record)
         # Rows after the last one wanted cannot matter, least of all to the key.
         used = alive[-1] + 1 if alive else 0
@@ -486,6 +485,29 @@ def realize(record: Record | None = None) -> None:
             storage = owners[index]
             if storage is not None:
                 tape.versions.setdefault(index, (storage.watch(), storage.version - storage.unseen))
+
+
+def compute(storage: Storage) -> None:
+    """Makes a storage's pending version available to this thread.
+
+    If another thread has recorded it, that thread may be recording at this moment: its record is read up to the row
+    in question, which is complete, and never changed. The other thread computes the value again if it needs it.
+    """
+    if storage.record is context.record:
+        realize()
+        return
+    with _lock:
+        record, row = storage.record, storage.index
+        if not storage.pending or record is None:
+            return
+        prefix = Record()
+        prefix.rows, prefix.places = record.rows[:row + 1], record.places[:row + 1]
+        prefix.tracked, prefix.slots = record.tracked[:row + 1], list(record.slots)
+        bound = bind(prefix, (row,))
+        (buffer,) = bound.run([record.values[leaf] for leaf in bound.leaves], prefix.slots)
+        storage.commit(buffer)
+        if not prefix.tracked[row]:
+            storage.record, storage.index = None, -1
 
 
 def expose(storage: Storage) -> np.ndarray:

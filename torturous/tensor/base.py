@@ -25,7 +25,7 @@ from torturous.ir.record import (
     places_of,
     user_place,
 )
-from torturous.runtime.realize import realize
+from torturous.runtime.realize import compute, realize
 from torturous.runtime.storage import SNAPSHOT_BYTES, Storage
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class TensorBase:
         storage = self.storage
         if storage.pending and (self._record is not context.record or self._seen != storage.version):
             if storage.record is not context.record:
-                realize(storage.record)
+                compute(storage)
             elif storage.buffer is not None and context.tracking:
                 realize()
 
@@ -156,7 +156,7 @@ class TensorBase:
         if storage.pending:
             assert storage.record is not None
             if storage.record is not context.record:
-                realize(storage.record)
+                compute(storage)
             elif storage.buffer is not None and context.tracking and not writing:
                 # A loop came round: what is read now was written at its end.
                 realize()
@@ -439,13 +439,13 @@ def _limit(record: Record, index: int) -> None:
     A line of code is a finer place than a module's call, so four times as many rows may gather before it counts.
     """
     if record.urgent:
-        realize(record)
+        realize()
         return
     place = record.places[index]
     if record.cut is None or len(record.rows) > 16 * settings.row_limit.value:
         record.cut = place  # Here, if the program comes round to it.
     elif record.cut == place:
-        realize(record)
+        realize()
         context.record.cut = place
 
 
@@ -453,7 +453,7 @@ def cut_here(caller: object = None) -> None:
     """Called where a program comes round (a module's call, a loader's next batch): realizes past the soft limit."""
     record = context.record
     if len(record.rows) > settings.row_limit.value:
-        realize(record)
+        realize()
 
 
 def operand(value: TensorBase | Number, record: Record) -> int:

@@ -156,8 +156,24 @@ def write_value(t: TensorBase, value: int, name: str) -> None:
     t._write(value, place)
 
 
+def _before_last_step(t: TensorBase) -> TensorBase:
+    """What the last step of a view was taken of: the base, or a shorter view of it."""
+    assert t.base is not None
+    if len(t.steps) == 1:
+        return t.base
+    shorter = TensorBase._make(t.storage, t.steps[-2].type_index)
+    shorter.base, shorter.steps, shorter._detached = t.base, t.steps[:-1], t._detached
+    return shorter
+
+
 def fill(t: TensorBase, number: Number) -> Tensor:
-    """Every element of t becomes a number, converted to t's dtype."""
+    """Every element of t becomes a number, converted to t's dtype.
+
+    An expanded tensor may be filled, since all that share a place get the same: then what it repeats is filled.
+    """
+    if t.steps and t.steps[-1].op is movement.EXPAND and t.base is not None:
+        fill(_before_last_step(t), number)
+        return t  # type: ignore[return-value]
     _begin_write(t)
     record, place = context.record, user_place()
     t._write(record.apply_typed(creation.FULL, (), t._type, [record.slot(number)], place, False), place)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torturous.core.dtypes import DType
 from torturous.ir.op import TYPES
 from torturous.runtime.buffers import allocate
-from torturous.runtime.realize import realize
+from torturous.runtime.realize import compute
 from torturous.runtime.storage import Storage
 from torturous.tensor.base import TensorBase
 
@@ -44,7 +44,7 @@ def computed_values(t: TensorBase) -> NDArray[Any]:
     if t.storage.failure is not None:
         t.row()
     if t.storage.pending:
-        realize(t.storage.record)
+        compute(t.storage)
     values = known_values(t)
     assert values is not None
     return values
