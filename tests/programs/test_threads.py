@@ -6,6 +6,7 @@ import queue
 import threading
 
 import numpy as np
+
 import torturous as torch
 
 
