@@ -16,6 +16,7 @@ from torturous.ir.interpret import interpret
 from torturous.ir.op import Op, type_number
 from torturous.ir.record import LEAF, Record
 from torturous.ir.value import Value
+from torturous.runtime import bound as plans
 from torturous.runtime import realize
 from torturous.runtime.buffers import allocate
 
@@ -181,28 +182,28 @@ def configured(
     before = (
         settings.fuse.value,
         settings.target.value,
-        realize.GRAIN,
-        realize.SERIAL_COST,
-        realize.workers().count,
+        plans.GRAIN,
+        plans.SERIAL_COST,
+        plans.workers().count,
     )
     settings.fuse.value, settings.target.value = fuse, target
     caches = (realize._bound, realize._realizations)  # of plans cut into pieces of the usual size
     kept = [dict(cache) for cache in caches] if pieces else []
     if pieces:
-        realize.GRAIN, realize.SERIAL_COST = 1, -1
+        plans.GRAIN, plans.SERIAL_COST = 1, -1
         for cache in caches:
             cache.clear()
     if threads is not None:
-        realize.workers().resize(threads)
+        plans.workers().resize(threads)
     try:
         yield
     finally:
-        settings.fuse.value, settings.target.value, realize.GRAIN, realize.SERIAL_COST, count = before
+        settings.fuse.value, settings.target.value, plans.GRAIN, plans.SERIAL_COST, count = before
         for cache, content in zip(caches, kept, strict=False):
             cache.clear()
             cache.update(content)
         if threads is not None:
-            realize.workers().resize(count)
+            plans.workers().resize(count)
 
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {

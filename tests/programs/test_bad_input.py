@@ -124,3 +124,30 @@ def test_nan_infinity_and_subnormals_are_pytorchs(dtype):
     for name in ("relu", "abs", "neg", "sqrt", "floor", "sign"):
         mine = getattr(torch, name)(torch.tensor(special)).numpy()
         assert np.array_equal(mine, getattr(reference, name)(reference.tensor(special)).numpy(), equal_nan=True), name
+
+
+def test_a_host_op_that_raises_changes_nothing(trained):
+    """A singular matrix in the middle of a step: the step fails as a whole, at a line that is named."""
+    net, _ = trained
+    matrix = nn.Parameter(torch.eye(3))
+    optimizer = torch.optim.Adam([*net.parameters(), matrix], lr=0.01)
+
+    def step(scale):
+        optimizer.zero_grad()
+        loss = (matrix * scale).inverse().sum() + net(torch.randn(2, 1, 28, 28)).sum()
+        loss.backward()
+        optimizer.step()
+
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.matrix = net, matrix
+
+    step(1.0)
+    before = bits(Both(), optimizer)
+    with pytest.raises(RuntimeError, match="singular.*test_bad_input"):
+        step(0.0)
+    optimizer.zero_grad()
+    assert bits(Both(), optimizer) == before
+    step(2.0)
+    assert bits(Both(), optimizer) != before

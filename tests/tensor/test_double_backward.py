@@ -153,6 +153,7 @@ def cases() -> Iterator[Case]:
         for padded in (False, True):
             yield typed("average_pool", (2, length), (*at, padded), smooth(2, 4))
             yield typed("average_spread", (2, 4), (*at, padded), smooth(2, length))
+    yield inferred("inverse", (), smooth(2, 3, 3) + 3 * np.eye(3))
     for name in ("softmax", "log_softmax"):
         yield inferred(name, (1,), smooth(2, 3))
         y = np.exp(smooth(2, 3)) / np.exp(smooth(2, 3)).sum(1, keepdims=True)

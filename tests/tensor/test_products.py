@@ -99,3 +99,17 @@ def test_functions(name):
             PROGRAMS[name](torch, make(torch))
         return
     close(PROGRAMS[name](torch, make(torch)), theirs, 1e-13)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (2, 4, 4), (0, 3, 3), (1, 1)], ids=str)
+def test_inverse_between_native_stretches(shape):
+    a, ra = pair(shape, "float64", 5)
+    mine, theirs = ((a * 2 + 1).inverse() * a).tanh(), ((ra * 2 + 1).inverse() * ra).tanh()
+    close(mine, theirs, 1e-9)
+    mine.sum().backward()
+    theirs.sum().backward()
+    close(a.grad, ra.grad, 1e-7)
+    with pytest.raises(RuntimeError):
+        torch.zeros(2, 3).inverse()
+    with pytest.raises(RuntimeError):
+        torch.zeros(3).inverse()

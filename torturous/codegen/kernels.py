@@ -12,14 +12,15 @@ from torturous.codegen.loops import CHUNK, Work, write_loops
 from torturous.codegen.special import write_special
 from torturous.codegen.target import Target
 from torturous.compiler.kernel import Kernel
-from torturous.compiler.sizes import ZERO, Size
+from torturous.compiler.sizes import ONE, ZERO, Size
+from torturous.ir.op import Kind
 
 PARAMETERS = "ptr noalias %arguments, i64 %first_piece, i64 %last_piece, ptr noalias %scratch"
 
 
 @dataclass(frozen=True)
 class Generated:
-    """A kernel's module: `symbol` is a hash of its text, so equal kernels are one."""
+    """A kernel's module: `symbol` is a hash of its text, so equal kernels are one. A host op has neither."""
 
     symbol: str
     text: str
@@ -33,6 +34,9 @@ class Generated:
 
 def generate(kernel: Kernel, target: Target) -> Generated:
     """Writes a kernel for a target; the text does not depend on the plan that the kernel stands in."""
+    if kernel.special is not None and kernel.special.op.kind is Kind.HOST:
+        buffers = tuple(Argument("buffer", buffer) for buffer in (*kernel.operands, kernel.special))
+        return Generated("", "", buffers, Work(ONE, None, ONE), ZERO, CHUNK)
     writer = KernelWriter(kernel, target)
     scratch, chunk = ZERO, CHUNK
     if kernel.special is not None:

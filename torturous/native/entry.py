@@ -1,6 +1,6 @@
 """The functions of an exported library besides its kernels, as LLVM IR.
 
-What `runtime.realize.Bound` lays out when a plan meets its sizes in Python is done here by instructions, with
+What `runtime.bound.Bound` lays out when a plan meets its sizes in Python is done here by instructions, with
 the batch as the only variable: argument tables, sizes, places in the arena. The kernels are then called one
 after the other, each with all its items as one piece. Everything that changes lies in the caller's workspace:
 

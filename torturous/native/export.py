@@ -35,8 +35,8 @@ from torturous.native.header import ABI, KEYWORDS, Value, header
 from torturous.native.recording import Program, record_program
 from torturous.native.weights import Layout, lay_out
 from torturous.runtime import build
+from torturous.runtime.bound import target as process_target
 from torturous.runtime.build import KernelSource
-from torturous.runtime.realize import target as process_target
 from torturous.tensor.base import TensorBase
 
 MOST_BATCH = (1 << 31) - 1

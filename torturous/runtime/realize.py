@@ -7,41 +7,25 @@ with constant sizes for the first record of a structure, with symbolic ones from
 
 from __future__ import annotations
 
-import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from torturous.codegen.driver import ENTRY_BYTES
-from torturous.codegen.expressions import Argument
 from torturous.codegen.kernels import Generated, generate
-from torturous.codegen.target import Target, host_target
 from torturous.compiler.expand import Expanded, expand
 from torturous.compiler.graph import Sizes, broadcasts_hold, dimensions, structure, unify
 from torturous.compiler.plan import Plan, make_plan
-from torturous.compiler.sizes import Size
 from torturous.core import dtypes, settings
-from torturous.core.dtypes import DType
 from torturous.ir.op import OPS, Kind, Op, define
-from torturous.ir.record import Record, Row, context, describe_place, slot_ordinal
+from torturous.ir.record import Record, Row, context, describe_place
 from torturous.runtime import build
-from torturous.runtime.buffers import Buffer, allocate
-from torturous.runtime.slots import converter, pack_format
+from torturous.runtime.bound import Bound, Loaded, target
+from torturous.runtime.buffers import Buffer
 from torturous.runtime.storage import Storage
-from torturous.runtime.workers import Workers, build_workers
-
-GRAIN = 1 << 15
-"""Rough machine operations per piece: what makes handing work to another thread worth while."""
-MOST_PIECES = 64
-MOST_PREPARING = 16
-"""Pieces per kernel at most; fewer where every piece first prepares its scratch memory."""
-SERIAL_COST = 1 << 16
-"""A plan of at most this many rough operations runs on the calling thread alone."""
 
 _lock = threading.RLock()
 
@@ -59,16 +43,6 @@ class Statistics:
 
 
 statistics = Statistics()
-
-
-@dataclass(eq=False)
-class Loaded:
-    """A plan whose kernels are ready to run."""
-
-    plan: Plan
-    generated: list[list[Generated]]
-    """Per level, in the order of `plan.memory.levels`."""
-    addresses: list[list[int]]
 
 
 @dataclass(eq=False)
@@ -94,188 +68,8 @@ _bound: dict[tuple, Bound] = {}
 _realizations: dict[tuple, tuple[list[int], tuple[int, ...], frozenset[int], Bound | None]] = {}
 """By rows, what is alive and tracked: rows kept for backward passes and stored, ends of spent graphs, the
 plan."""
-_workers: Workers | None = None
 
 
-def target() -> Target:
-    """The target of this process."""
-    return host_target(settings.target.value)
-
-
-def workers() -> Workers:
-    """The threads that run plans, started when first needed."""
-    global _workers
-    if _workers is None:
-        _workers = build_workers(target())
-    return _workers
-
-
-class Bound:
-    """A loaded plan at fixed sizes: every address and number it needs, laid out to be filled and run."""
-
-    def __init__(self, loaded: Loaded, values: tuple[int, ...], expanded: Expanded, slot_count: int) -> None:
-        plan = loaded.plan
-        self.loaded = loaded
-        self.leaves = expanded.leaves
-        self.constants = expanded.record.slots[slot_count:]
-        """Numbers that macro expansions brought along, as slots after the user's."""
-
-        def evaluate(size: Size) -> int:
-            return size.evaluate(lambda variable: values[variable[1]] if variable[0] == "size" else 0)
-
-        self.output_bytes = [
-            evaluate(_bytes(node.shape, node.dtype)) for node in plan.outputs
-        ]
-        offsets, self.arena_bytes = plan.memory.offsets(evaluate)
-        # The block of values: buffers, sizes, granules, error words' addresses, then slots.
-        position: dict[Any, int] = {}
-        for node in [*plan.leaves, *plan.outputs]:
-            position.setdefault(("buffer", node), len(position))
-        self.moving = len(position)
-        self.temporaries = []
-        for node, slot in plan.memory.slot_of.items():
-            self.temporaries.append(offsets[slot])
-            position["buffer", node] = len(position)
-        granules: list[tuple[Any, int]] = []
-        slots: list[Argument] = []
-        checks: list[Any] = []
-        gather: list[int] = []
-        entries: list[list[int]] = []
-        self.cost = 0
-        scratch = 0
-        for level, (group, addresses) in enumerate(zip(loaded.generated, loaded.addresses, strict=True)):
-            for order, (kernel, address) in enumerate(zip(group, addresses, strict=True)):
-                granule, pieces, cost = _pieces(kernel, evaluate)
-                self.cost += cost
-                scratch = max(scratch, evaluate(kernel.scratch))
-                entries.append([address, len(gather), pieces, order if pieces == 1 else 0, 0, 0, 0, 0])
-                for argument in plan_arguments(loaded, level, order):
-                    key: Any = (argument.kind, argument.what)
-                    if argument.kind == "slot":
-                        key = argument
-                    elif argument.kind == "granule":
-                        key = ("granule", level, order)
-                    if key not in position:
-                        position[key] = len(position)
-                        if argument.kind == "slot":
-                            slots.append(argument)
-                        elif argument.kind == "errors":
-                            checks.append(argument.what)
-                    gather.append(position[key])
-                    if argument.kind == "granule":
-                        granules.append((key, granule))
-            if entries:
-                entries[-1][4] = 1
-        self.checks = checks
-        self.errors = np.zeros(max(len(checks), 1), np.int64)
-        self.values = np.zeros(max(len(position), 1), np.int64)
-        for key, place in position.items():
-            if isinstance(key, Argument):
-                continue
-            kind, what = key[0], key[1]
-            if kind == "size":
-                self.values[place] = values[what]
-            elif kind == "errors":
-                self.values[place] = self.errors.ctypes.data + 8 * checks.index(what)
-        for key, value in granules:
-            self.values[position[key]] = value
-        self.gather = np.array(gather, np.intp)
-        self.table = np.zeros(max(len(gather), 1), np.int64)
-        self.entries = np.array(entries, np.int64).reshape(-1, ENTRY_BYTES // 8)
-        self.entries[:, 1] = self.table.ctypes.data + 8 * self.entries[:, 1]
-        self.entry_address = self.entries.ctypes.data
-        self.serial = self.cost <= SERIAL_COST
-        self.scratch = scratch
-        # Slots are packed in one call, in the order of their places; each place is eight bytes.
-        slots.sort(key=lambda argument: position[argument])
-        self.slot_places = [position[argument] for argument in slots]
-        self.slot_sources = [
-            (slot_ordinal(argument.what), converter(argument.dtype)) for argument in slots  # type: ignore[arg-type]
-        ]
-        self.slot_format = struct.Struct("<" + "".join(pack_format(a.dtype) for a in slots))  # type: ignore[arg-type]
-        self.slot_index = np.array(self.slot_places, np.intp)
-        self.slot_words = np.zeros(len(slots), np.int64)
-
-    def run(self, leaves: Sequence[Buffer], numbers: Sequence[bool | int | float]) -> list[Buffer]:
-        """Runs the plan; gives the outputs' buffers. Nothing that anyone can see has changed if it raises."""
-        outputs = [allocate(nbytes) for nbytes in self.output_bytes]
-        arena = allocate(self.arena_bytes) if self.arena_bytes else None
-        values = self.values
-        addresses = [buffer.address for buffer in leaves]
-        addresses += [buffer.address for buffer in outputs]
-        if arena is not None:
-            base = arena.address
-            addresses += [base + offset for offset in self.temporaries]
-        values[:len(addresses)] = addresses
-        if self.slot_sources:
-            if self.constants:
-                numbers = [*numbers, *self.constants]
-            self._fill_slots(numbers)
-        if len(self.entries):
-            values.take(self.gather, out=self.table[:len(self.gather)], mode="clip")
-            crew = workers()
-            if self.scratch:
-                crew.reserve(self.scratch)
-            run = crew.run_serial if self.serial or crew.count == 1 else crew.run
-            if settings.debug.value >= 2:
-                self._run_timed(run)
-            else:
-                run(self.entry_address, len(self.entries))
-            if self.checks and self.errors.any():
-                self._report()
-        statistics.runs += 1
-        return outputs
-
-    def _run_timed(self, run: Callable[[int, int], None]) -> None:
-        """Runs kernel by kernel and prints what each took (`TORTUROUS_DEBUG=2`)."""
-        kernels = [kernel for level in self.loaded.plan.memory.levels for kernel in level]
-        started = time.perf_counter()
-        lines = []
-        for number, kernel in enumerate(kernels):
-            before = time.perf_counter()
-            run(self.entry_address + ENTRY_BYTES * number, 1)
-            seconds = time.perf_counter() - before
-            lines.append(f"[torturous]   {seconds * 1e6:9.1f} µs {'+'.join(kernel.names)} axes {kernel.axes} "
-                         f"reduced {kernel.reduced}, {self.entries[number, 2]} pieces")
-        print(f"[torturous] ran a plan in {(time.perf_counter() - started) * 1e6:.1f} µs, kernel by kernel",
-              *lines, sep="\n", file=sys.stderr)
-
-    def _fill_slots(self, numbers: Sequence[bool | int | float]) -> None:
-        words = [convert(numbers[ordinal]) for ordinal, convert in self.slot_sources]
-        self.slot_format.pack_into(self.slot_words.data, 0, *words)
-        self.values[self.slot_index] = self.slot_words
-
-    def _report(self) -> None:
-        """Raises the error of the first check that failed."""
-        node = self.checks[int(np.flatnonzero(self.errors)[0])]
-        self.errors[...] = 0
-        raise IndexError(
-            f"index out of range in {node.op.name}: axis {node.attributes[0]} of "
-            f"{list(map(repr, node.inputs[0].shape))} (recorded at {describe_place(node.place)})"
-        )
-
-
-def _bytes(shape: Sequence[Size], dtype: DType) -> Size:
-    total = Size.of(dtype.itemsize)
-    for size in shape:
-        total = total * size
-    return total
-
-
-def plan_arguments(loaded: Loaded, level: int, order: int) -> tuple[Argument, ...]:
-    return loaded.generated[level][order].arguments
-
-
-def _pieces(kernel: Generated, evaluate: Callable[[Size], int]) -> tuple[int, int, int]:
-    """Items per piece, number of pieces, and the kernel's rough cost, for given sizes."""
-    outer = evaluate(kernel.work.outer)
-    inner = evaluate(kernel.work.inner) if kernel.work.inner is not None else 1
-    chunks = -(-inner // kernel.chunk) if kernel.work.inner is not None else 1
-    items = outer * chunks
-    per_item = max(1, evaluate(kernel.work.cost) // max(chunks, 1))
-    most = MOST_PREPARING if evaluate(kernel.scratch) else MOST_PIECES
-    granule = max(1, GRAIN // per_item, -(-items // most))
-    return granule, -(-items // granule), items * per_item
 
 
 # Finding or making plans
@@ -331,13 +125,10 @@ def _load(expanded: Expanded, sizes: Sizes, values: tuple[int, ...], started: fl
     compiled = build.statistics.kernels_compiled
     sources = [
         build.KernelSource(kernel.symbol, kernel.text, _describe(plan, level, order))
-        for level, group in enumerate(generated) for order, kernel in enumerate(group)
+        for level, group in enumerate(generated) for order, kernel in enumerate(group) if kernel.symbol
     ]
-    flat = build.build(sources, machine)
-    addresses, position = [], 0
-    for group in generated:
-        addresses.append(flat[position:position + len(group)])
-        position += len(group)
+    built = iter(build.build(sources, machine))
+    addresses = [[next(built) if kernel.symbol else 0 for kernel in group] for group in generated]
     _debug(plan, generated, build.statistics.kernels_compiled - compiled, time.perf_counter() - started)
     return Loaded(plan, generated, addresses)
 
@@ -461,6 +252,7 @@ def realize() -> None:
                 if bound is None:
                     bound = bind(record, outputs)
                 buffers = bound.run([values[row] for row in bound.leaves], record.slots)
+                statistics.runs += 1
                 computed = dict(zip(outputs, buffers, strict=True))
         except BaseException as failure:
             record.close()
@@ -505,6 +297,7 @@ def compute(storage: Storage) -> None:
         prefix.tracked, prefix.slots = record.tracked[:row + 1], list(record.slots)
         bound = bind(prefix, (row,))
         (buffer,) = bound.run([record.values[leaf] for leaf in bound.leaves], prefix.slots)
+        statistics.runs += 1
         storage.commit(buffer)
         if not prefix.tracked[row]:
             storage.record, storage.index = None, -1

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from torturous.core.errors import UnsupportedError
 from torturous.core.shapes import broadcast, describe
 from torturous.ir.contraction import CONTRACT, lone
-from torturous.tensor.base import Number, TensorBase, apply_typed
+from torturous.ir.host import INVERSE
+from torturous.tensor.base import Number, TensorBase, apply, apply_typed
 from torturous.tensor.linear import matmul, same_dtype
 from torturous.tensor.movement import as_function
 
@@ -75,6 +76,22 @@ class Products(TensorBase):
         _of_rank("outer", self, 1, "self")
         _of_rank("outer", vec2, 1, "vec2")
         return self.unsqueeze(1) * vec2.unsqueeze(0)  # type: ignore[attr-defined]
+
+    def inverse(self) -> Tensor:
+        """The inverses of square matrices, the last two axes; float32 or float64. Runs on the host.
+
+        RuntimeError where a matrix is not square; LinAlgError, when values are computed, where one is singular.
+        """
+        shape = tuple(self.shape)
+        if len(shape) < 2:
+            raise RuntimeError(
+                f"linalg.inv: The input tensor A must have at least 2 dimensions, but has shape {describe(shape)}")
+        if shape[-1] != shape[-2]:
+            raise RuntimeError(
+                f"linalg.inv: A must be batches of square matrices, but they are {shape[-2]} by {shape[-1]} matrices")
+        if self.dtype.itemsize < 4 or not self.dtype.is_floating_point:
+            raise RuntimeError(f"linalg.inv: expected a tensor of float32 or float64, but got {self.dtype}")
+        return apply(INVERSE, self)
 
     def addmm(self, mat1: Any, mat2: TensorBase, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
         """beta · self + alpha · (mat1 · mat2)."""
@@ -153,8 +170,9 @@ bmm = as_function(Products.bmm)
 mv = as_function(Products.mv)
 dot = as_function(Products.dot)
 outer = as_function(Products.outer)
+inverse = as_function(Products.inverse)
 addmm = as_function(Products.addmm)
 addmv = as_function(Products.addmv)
 baddbmm = as_function(Products.baddbmm)
 
-__all__ = ["addmm", "addmv", "baddbmm", "bmm", "dot", "einsum", "matmul", "mm", "mv", "outer"]
+__all__ = ["addmm", "addmv", "baddbmm", "bmm", "dot", "einsum", "inverse", "matmul", "mm", "mv", "outer"]
