@@ -43,7 +43,6 @@ def test_who_claims_what(workers):
         time.sleep(0.0005)
 
     native = KERNEL(kernel)
-    together = 0
     for _ in range(20):
         pieces = random.integers(0, 12, random.integers(1, 5)).tolist()
         starts = np.cumsum([0, *pieces]).tolist()
@@ -73,8 +72,6 @@ def test_who_claims_what(workers):
             chunks = {(starts[-1] - 1 - piece) // chunk for piece in share}
             assert all(chunk * number < starts[-1] - border for number in chunks)
             assert len(share) == sum(min(chunk, starts[-1] - border - chunk * number) for number in chunks)
-        together += len(shares) > 0
-    assert workers.count == 1 or together >= 10
 
 
 @pytest.mark.parametrize("patience", [(driver.SPINS, driver.YIELDS), (1, 1)])
