@@ -19,6 +19,8 @@ from torturous.ir.op import Kind, Op
 
 ANCHORS = frozenset({Kind.REDUCE, Kind.CONTRACT})
 SPECIAL = frozenset({Kind.RANDOM, Kind.SCATTER, Kind.HOST})
+INDEX_MAPS = frozenset({movement.RESHAPE, movement.PERMUTE, movement.EXPAND, movement.SLICE, movement.FLIP})
+"""Movement that is an address and nothing else."""
 RECOMPUTED_COST = 3
 """An elementwise value of at most this cost is computed again in every kernel that uses it."""
 DEPTH = 32
@@ -63,6 +65,7 @@ class _Fusion:
         """Elementwise nodes that a reduction's or contraction's kernel computes on its results."""
         if enabled:
             self._absorb_epilogues()
+            self._store_factors()
             self._store_shared()
             self._limit_depth()
         else:
@@ -85,6 +88,19 @@ class _Fusion:
                 taken.add(user)
             self.stored.add(last)
             self.anchor[last] = node
+
+    def _store_factors(self) -> None:
+        """Stores what contractions multiply, if it is computed: they read plain memory."""
+        for node in self.graph.nodes:
+            if node.op.kind is not Kind.CONTRACT:
+                continue
+            for operand in node.inputs:
+                below, repeated = operand, False
+                while below not in self.stored and below.op in INDEX_MAPS:
+                    repeated = repeated or below.op is movement.EXPAND
+                    below = below.inputs[0]
+                if below not in self.stored and below.op.kind not in ANCHORS:
+                    self.stored.add(below if repeated else operand)
 
     def _store_shared(self) -> None:
         cost: dict[Node, int] = {}
@@ -157,10 +173,12 @@ class _Fusion:
         return self.order(node) == layout.row_major(len(node.shape))
 
     def run(self) -> Fused:
-        for node in self.graph.nodes:  # A stored reshape is free if its operand is stored.
-            if node in self.stored and node.op is movement.RESHAPE:
-                self._store(node.inputs[0])
         self.order = layout.choose(self.graph, self.stored, set(self.graph.outputs))
+        for node in self.graph.nodes:
+            # A stored reshape is free if its operand is stored, and both lie row-major.
+            if node in self.stored and node.op is movement.RESHAPE and self._is_row_major(node):
+                if self._is_row_major(node.inputs[0]):
+                    self._store(node.inputs[0])
         self.relaid: dict[Node, Node] = {}
         self.kernels: list[Kernel] = []
         self.padded: dict[tuple, Node] = {}
