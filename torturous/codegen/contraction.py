@@ -371,6 +371,10 @@ class Contraction:
         lane_extents = [w.size(kernel.axes[axis]) for axis in self.axes.lane]
         row_extents = [w.size(kernel.axes[axis]) for axis in self.axes.row]
         inner = self.axes.lane[-1] if self.axes.lane else None
+        known = kernel.axes[inner].constant if inner is not None else None
+        if known is not None and known and known % tile.lanes == 0:
+            self._aligned_epilogue(batch, lanes, rows, accumulators, tiles)
+            return
         with looping(b, rows[0], rows[1]) as row:
             fixed: dict[int, Integer] = {axis: 0 for axis in range(len(kernel.axes) + len(kernel.reduced))}
             fixed |= dict(zip(self.axes.batch, batch, strict=True))
@@ -393,6 +397,29 @@ class Contraction:
                 self._runs(lanes, lane_extents, run)
             else:
                 run([], 0, None)
+
+    def _aligned_epilogue(self, batch: list[Integer], lanes: tuple[Integer, Integer], rows: tuple[Integer, Integer],
+                          accumulators: str, tiles: Integer) -> None:
+        """The same where every panel lies within one innermost row: whole vectors, placed once a panel."""
+        b, tile, w = self.b, self.tile, self.writer
+        kernel = w.kernel
+        lane_extents = [w.size(kernel.axes[axis]) for axis in self.axes.lane]
+        row_extents = [w.size(kernel.axes[axis]) for axis in self.axes.row]
+        inner = self.axes.lane[-1]
+        fixed: dict[int, Integer] = {axis: 0 for axis in range(len(kernel.axes) + len(kernel.reduced))}
+        fixed |= dict(zip(self.axes.batch, batch, strict=True))
+        with looping(b, 0, b.ceil_div(b.sub(lanes[1], lanes[0]), tile.lanes)) as panel:
+            place = split(w, b.add(lanes[0], b.mul(panel, tile.lanes)), lane_extents)
+            fixed |= dict(zip(self.axes.lane, place, strict=True))
+            with looping(b, rows[0], rows[1]) as row:
+                fixed |= dict(zip(self.axes.row, split(w, row, row_extents), strict=True))
+                line = b.add(b.mul(b.mul(panel, tiles), tile.rows), b.sub(row, rows[0]))
+                for v in range(tile.vectors):
+                    point = Point(fixed | {inner: b.add(place[-1], v * LANES)}, inner, LANES)
+                    at = b.mul(b.add(b.mul(line, tile.lanes), v * LANES), self.bytes)
+                    point.accumulated = [b.load(kind(self.dtype, LANES), b.offset(accumulators, at), self.bytes)]
+                    for store in kernel.stores:
+                        w.store(w.emit(store.expression, point), store.buffer, store.address, point)
 
     def _runs(self, lanes: tuple[Integer, Integer], extents: list[Integer], run: object) -> None:
         """Calls `run` for stretches of at most LANES places within one innermost row and one panel."""
