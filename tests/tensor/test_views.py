@@ -433,3 +433,22 @@ def test_versions_count_writes_through_every_view() -> None:
         seen += [x._version, x.detach()._version, (x + 1)._version]
         counts.append(seen)
     assert counts[0] == counts[1]
+
+
+EXPANDED_WRITES: dict[str, Callable[[Any], Any]] = {
+    "one element": lambda v: v.__setitem__(0, 2.0),
+    "a filled part": lambda v: v[1:].fill_(2.0),
+    "itself": lambda v: v.copy_(v),
+}
+
+
+@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="writes through expanded views are refused: see the README")
+@pytest.mark.parametrize("name", EXPANDED_WRITES)
+def test_what_pytorch_writes_through_an_expanded_view(name: str) -> None:
+    """The random programs clone such targets first; this says what they therefore do not see."""
+    values = []
+    for library in (torch, torturous):
+        base = library.ones(1)
+        EXPANDED_WRITES[name](base.expand(3))
+        values.append(base.tolist())
+    assert values[0] == values[1]

@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torturous.codegen.arithmetic import Arithmetic, convert, kind
+from torturous.codegen.arithmetic import Arithmetic, kind
 from torturous.codegen.builder import Integer, looping
 from torturous.codegen.direct import DirectLanes
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Work
 from torturous.codegen.panels import LanePanels, RowPanels, Side, Tile
 from torturous.compiler.kernel import Convert, Expression, Kernel, Load
-from torturous.compiler.sizes import ONE, Size, product
+from torturous.compiler.sizes import Size, product
 from torturous.ir.contraction import BLOCK
 
 LANE_PANELS = 4
@@ -32,7 +32,8 @@ PACKED_AHEAD = 1 << 16
 """Row panels of fewer elements than this are packed once a piece instead of once an item."""
 ENOUGH_ITEMS = 8
 """Below this many items the rows are divided among items too."""
-Run = Callable[[list[Integer], Integer, str], None]
+Run = Callable[["Sequence[Integer]", Integer, "str | None"], None]
+"""`run(loops' values, flat place, mask)`: a stretch of consecutive lanes."""
 
 
 def loaded(expression: Expression) -> Load:
@@ -381,7 +382,7 @@ class Contraction:
             fixed |= dict(zip(self.axes.row, split(w, row, row_extents), strict=True))
             relative = b.sub(row, rows[0])
 
-            def run(place: list[Integer], flat: Integer, mask: str | None, fixed: dict[int, Integer] = fixed,
+            def run(place: Sequence[Integer], flat: Integer, mask: str | None, fixed: dict[int, Integer] = fixed,
                     relative: Integer = relative) -> None:
                 point = Point(fixed | dict(zip(self.axes.lane, place, strict=True)), inner,
                               LANES if self.axes.lane else 1, mask)
@@ -421,7 +422,7 @@ class Contraction:
                     for store in kernel.stores:
                         w.store(w.emit(store.expression, point), store.buffer, store.address, point)
 
-    def _runs(self, lanes: tuple[Integer, Integer], extents: list[Integer], run: object) -> None:
+    def _runs(self, lanes: tuple[Integer, Integer], extents: list[Integer], run: Run) -> None:
         """Calls `run` for stretches of at most LANES places within one innermost row and one panel."""
         b, tile = self.b, self.tile
         origin = split(self.writer, lanes[0], extents)
@@ -430,7 +431,7 @@ class Contraction:
         left = b.minimum(b.sub(lanes[1], flat), b.sub(extents[-1], place[-1]))
         left = b.minimum(left, b.sub(tile.lanes, b.rem(b.sub(flat, lanes[0]), tile.lanes)))
         length = b.minimum(left, LANES)
-        run(place, flat, self.writer.tail_mask(length, LANES))  # type: ignore[operator]
+        run(place, flat, self.writer.tail_mask(length, LANES))
         b.end_runs(loop, [b.add(flat, length), *advance(self.writer, place, extents, length)])
 
 
@@ -487,5 +488,3 @@ def choose_tile(writer: KernelWriter, rows: Size, lanes: Size, lane_side: Side) 
         tiles = 2  # One lane panel and one row tile would leave nothing to share out.
     return Tile(max(1, -(-wanted // tiles)), vectors)
 
-
-__all__ = ["Contraction", "ONE", "convert"]

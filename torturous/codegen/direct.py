@@ -8,7 +8,6 @@ samples, which share their pixel): products that do not exist are left out of th
 from __future__ import annotations
 
 from torturous.codegen.builder import Integer, looping
-from torturous.codegen.expressions import LANES
 from torturous.codegen.panels import Side, Tile
 from torturous.compiler.sizes import product
 from torturous.ir.contraction import BLOCK
@@ -111,5 +110,3 @@ class DirectLanes:
         place = b.offset(scratch, b.add(b.mul(index, 16), self.list_at))
         return b.load("i64", place, 8), b.load("i64", b.offset(place, 8), 8)
 
-
-__all__ = ["LANES", "DirectLanes"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from torturous.codegen.arithmetic import Arithmetic, convert, kind, scalar_kind, suffix
+from torturous.codegen.arithmetic import Arithmetic, convert, scalar_kind, suffix
 from torturous.codegen.builder import Builder, Integer
 from torturous.codegen.target import Target
 from torturous.compiler.graph import Node
@@ -33,7 +33,6 @@ from torturous.compiler.schedule import children, depends
 from torturous.compiler.sizes import Affine, Size, Variable
 from torturous.core import dtypes
 from torturous.core.dtypes import DType
-from torturous.ir.record import slot_category
 
 LANES = 16
 """Elements per vector value, on every target; the code generator splits them into what registers hold."""
@@ -433,11 +432,3 @@ class KernelWriter:
         spread = b.value(f"shufflevector {wide} {first}, {wide} poison, <{lanes} x i32> zeroinitializer")
         numbers = "<" + ", ".join(f"i64 {lane}" for lane in range(lanes)) + ">"
         return b.value(f"icmp slt {wide} {numbers}, {spread}")
-
-    def store_kind(self, dtype: DType, lanes: int) -> str:
-        return kind(dtype, lanes)
-
-
-def slot_is_number(code: int) -> bool:
-    """Whether an operand is a slot."""
-    return code < 0 and slot_category(code) is not None

@@ -7,7 +7,7 @@ from torturous.codegen.builder import Integer, looping
 from torturous.codegen.expressions import Argument, KernelWriter
 from torturous.codegen.loops import Work
 from torturous.compiler.graph import Node
-from torturous.compiler.sizes import ONE, Size, product, row_major
+from torturous.compiler.sizes import ONE, product, row_major
 from torturous.core import dtypes
 from torturous.core.dtypes import DType
 from torturous.core.errors import UnsupportedError
@@ -117,8 +117,8 @@ def _twist(writer: KernelWriter, state: str) -> None:
 def _scatter(writer: KernelWriter, node: Node) -> Work:
     """base, then x added or written at the index's positions in order; an item per place before the axis."""
     b = writer.builder
-    base, index, x = writer.kernel.operands
-    operand_base, operand_index, operand_x = node.inputs
+    base = writer.kernel.operands[0]
+    _, operand_index, operand_x = node.inputs
     (axis,) = node.attributes
     along = node.op in (indexing.TAKE_ALONG_ADD, indexing.PUT_ALONG)
     out = writer.pointer(node)
@@ -138,7 +138,6 @@ def _scatter(writer: KernelWriter, node: Node) -> Work:
             _combine_along(writer, node, operand_index, operand_x, extent, axis)
         else:
             _combine_slices(writer, node, operand_index, item, extent, axis)
-    del operand_base, index, x
     return Work(before, None, copied + product(operand_x.shape))
 
 
@@ -255,5 +254,3 @@ def _move(writer: KernelWriter, dtype: DType, source: str, target: str) -> None:
     scalar = f"i{8 * dtype.itemsize}"
     b.store(scalar, b.load(scalar, source, dtype.itemsize), target, dtype.itemsize)
 
-
-__all__ = ["Size", "write_special"]

@@ -24,7 +24,7 @@ import numpy as np
 
 from torturous.core import dtypes
 from torturous.core.box_muller import fused_multiply_add32, fused_multiply_add64
-from torturous.core.dtypes import Category, DType
+from torturous.core.dtypes import DType
 from torturous.core.shapes import Shape
 from torturous.ir.op import Attributes, Kind, Op, Type, define
 
@@ -245,5 +245,5 @@ def transposed_convolution(
     return 1 + spatial, x_maps, weight_maps
 
 
-__all__ = ["BLOCK", "CONTRACT", "Category", "Map", "accumulator", "convolution", "linear", "lone", "loop_extents",
+__all__ = ["BLOCK", "CONTRACT", "Map", "accumulator", "convolution", "linear", "lone", "loop_extents",
            "matrix_product", "transposed_convolution"]

@@ -104,7 +104,7 @@ class Bound:
                     assert hosted is not None
                     self.calls.append(HostCall.bound(len(entries), hosted, len(gather), evaluate))
                     pieces = 0
-                entries.append([address, len(gather), pieces, order if pieces == 1 else 0, 0, 0, 0, 0])
+                entries.append([address, len(gather), pieces, 0, 0, 0, 0, 0])
                 for argument in plan_arguments(loaded, level, order):
                     key: Any = (argument.kind, argument.what)
                     if argument.kind == "slot":
