@@ -215,8 +215,6 @@ class Machine:
         number = SCALARS[j % len(SCALARS)]
         if x is not y and self.backend.shares(x, y):  # PyTorch refuses operands that overlap in part.
             b, y = f"{b}.clone()", y.clone()
-        if k % 8 in (2, 3, 4, 5) and any(s == 0 and n > 1 for s, n in zip(x.stride(), x.shape, strict=True)):
-            a, x = f"{a}.clone()", x.clone()  # PyTorch writes through some expanded views; we refuse.
         text, function = (
             (f"{a}.add_({b})", lambda: x.add_(y)),
             (f"{a}.mul_({number})", lambda: x.mul_(number)),

@@ -13,10 +13,11 @@ import numpy as np
 from torturous.core.dtypes import Category
 from torturous.ir import elementwise as ops
 from torturous.ir.op import TYPES, Op
-from torturous.ir.record import number_category, user_place
+from torturous.ir.record import number_category
 from torturous.tensor.base import Number, TensorBase, apply, operator
 from torturous.tensor.movement import as_function
 from torturous.tensor.recording import (
+    begin_write,
     binary,
     cast,
     combine,
@@ -341,12 +342,11 @@ class Arithmetic(TensorBase):
     def copy_(self, src: TensorBase, non_blocking: bool = False) -> Tensor:
         """self becomes src, broadcast and converted. Nothing here is copied in the background."""
         tensor_operand("copy_", "other", 1, src)
-        self._writable()
         if src is self:
+            self._changeable()
             return self  # type: ignore[return-value]
-        source = cast(src, self.dtype)
-        self._came_round(user_place())
-        write_value(self, source.row(), "copy")
+        begin_write(self)
+        write_value(self, cast(src, self.dtype).row(), "copy", replaces=True)
         return self  # type: ignore[return-value]
 
     _divided = modifying(div)

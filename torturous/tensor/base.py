@@ -205,16 +205,26 @@ class TensorBase:
     # Results ---------------------------------------------------------------------------------------------------
     def _writable(self) -> None:
         """Raises PyTorch's errors if this tensor must not be written in place now."""
+        self._changeable()
+        if self.steps and 0 not in self.shape and (
+                self._repeats() or any(step.op in _OVERLAPPING for step in self.steps)):
+            raise RuntimeError(
+                "unsupported operation: more than one element of the written-to tensor refers to a single memory "
+                "location. Please clone() the tensor before performing the operation.")
+
+    def _changeable(self) -> None:
+        """Raises PyTorch's errors if autograd forbids writing this tensor in place now."""
         if context.tracking:
             if self._requires_grad:
                 raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
             if self.base is not None and self.base._requires_grad and not self._detached:
                 raise RuntimeError(
                     "a view of a leaf Variable that requires grad is being used in an in-place operation.")
-        if any(step.op is movement.EXPAND for step in self.steps):
-            raise RuntimeError(
-                "unsupported operation: more than one element of the written-to tensor refers to a single memory "
-                "location. Please clone() the tensor before performing the operation.")
+
+    def _repeats(self) -> bool:
+        """Whether elements share a place in memory, as far as strides show it, which is what PyTorch asks."""
+        return bool(self.steps) and 0 not in self.shape and any(
+            stride == 0 and size > 1 for size, stride in zip(self.shape, self.strides, strict=True))
 
     def _came_round(self, place: Place) -> None:
         """Realizes first if this very line has already written this storage since the last realization."""
@@ -297,6 +307,8 @@ class Size(tuple):
         return f"torch.Size({list(self)})"
 
 
+_OVERLAPPING = (movement.EXPAND, movement.WINDOW)
+"""Steps after which elements may share a place in memory."""
 _new = object.__new__
 _class: type = TensorBase
 
@@ -353,7 +365,7 @@ def _write_through(record: Record, base: int, value: int, steps: Sequence[Step],
             inverse = tuple(sorted(range(len(step.attributes)), key=step.attributes.__getitem__))
             value = record.apply_typed(movement.PERMUTE, inverse, type_index, [value], place, tracking)
         else:
-            raise RuntimeError(f"cannot write through {step.op.name}")
+            value = before  # Repeated places are written only where there are none.
     return value
 
 

@@ -12,6 +12,7 @@ from torturous.ir import elementwise as ops
 from torturous.ir.op import Op
 from torturous.tensor.base import Number, TensorBase, apply
 from torturous.tensor.movement import as_function
+from torturous.tensor.paths import unrepeated
 from torturous.tensor.recording import (
     binary,
     cast,
@@ -219,7 +220,16 @@ class Comparison(TensorBase):
                 f"{len(value.shape)} dimension(s).")
         return apply(ops.WHERE, mask, cast(value, self.dtype), self)
 
-    masked_fill_ = modifying(masked_fill)
+    def masked_fill_(self, mask: TensorBase, value: TensorBase | Number) -> Tensor:
+        """The same in place. Of an expanded tensor, a place in memory is filled that the mask meets anywhere."""
+        if not self._repeats() or not isinstance(mask, TensorBase) or mask.dtype is not dtypes.bool_:
+            return _masked_fill(self, mask, value)
+        narrow = unrepeated(self)
+        repeated = tuple(axis for axis, size in enumerate(self.shape) if narrow.shape[axis] != size)
+        met = mask.expand(tuple(self.shape)).any(repeated, True)  # type: ignore[attr-defined]
+        _masked_fill(narrow, met, value)
+        return self  # type: ignore[return-value]
+
     eq_, ne_, lt_, le_, gt_, ge_ = map(modifying, (eq, ne, lt, le, gt, ge))
     logical_and_, logical_or_, logical_xor_ = (
         modifying(logical_and),
@@ -237,6 +247,9 @@ class Comparison(TensorBase):
     __iand__, __ior__, __ixor__ = bitwise_and_, bitwise_or_, bitwise_xor_
     __ilshift__, __irshift__ = bitwise_left_shift_, bitwise_right_shift_
     greater, greater_equal, less, less_equal, not_equal = gt, ge, lt, le, ne
+
+
+_masked_fill = modifying(Comparison.masked_fill)
 
 
 def where(condition: TensorBase, input: Any = None, other: Any = None) -> Any:

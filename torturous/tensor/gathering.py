@@ -15,6 +15,7 @@ from torturous.ir.op import Op
 from torturous.tensor.base import Number, TensorBase, apply, apply_typed
 from torturous.tensor.indexing import Indexing, checked_index, index_tensor, rewrite
 from torturous.tensor.movement import Movement, as_function
+from torturous.tensor.paths import unrepeated
 from torturous.tensor.values import computed_values
 
 if TYPE_CHECKING:
@@ -227,7 +228,15 @@ class Gathering(Indexing):
         return result if self.shape else result.reshape(())
 
     def index_fill_(self, dim: int, index: TensorBase, value: TensorBase | Number) -> Tensor:
-        return rewrite(self, lambda t: t.index_fill(dim, index, value), "index_fill")
+        """The same in place, of an expanded tensor too."""
+        t: Movement = self
+        if self._repeats():
+            axis, index = _vector(self, dim, index, "index_fill", negatives=True)
+            t = unrepeated(self)
+            if t.shape[axis] != self.shape[axis]:
+                index = apply(elementwise.MUL, index, 0)
+        rewrite(t, lambda t: t.index_fill(dim, index, value), "index_fill")
+        return self  # type: ignore[return-value]
 
     def take(self, index: TensorBase) -> Tensor:
         """Elements at positions of the flat tensor (below 0 from the end), in the index's shape."""

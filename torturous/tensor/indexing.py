@@ -20,11 +20,11 @@ from torturous.core.dtypes import Category
 from torturous.core.shapes import broadcast
 from torturous.ir import creation, elementwise, indexing, movement
 from torturous.ir.op import type_number
-from torturous.ir.record import context, user_place
 from torturous.runtime.storage import Storage
 from torturous.tensor.base import Number, Step, TensorBase, apply, apply_typed
 from torturous.tensor.movement import Movement, look
-from torturous.tensor.recording import cast, write_value
+from torturous.tensor.paths import unrepeated
+from torturous.tensor.recording import begin_write, cast, write_value
 from torturous.tensor.splitting import Splitting
 from torturous.tensor.values import computed_values, of_array
 
@@ -279,6 +279,7 @@ class _Plan:
                 axes.append(axis)
                 positions.append(checked_index(
                     index, self.shape[axis], op_name, negatives=True, axis=axis))
+        self.axes, self.positions = axes, positions
         self.index = self._combined(positions, [self.shape[axis] for axis in axes])
         # Where indexed axes lie next to each other the result keeps their place, else it has them in front.
         self.at = axes[0] if axes == list(range(axes[0], axes[0] + len(axes))) else 0
@@ -358,14 +359,10 @@ def _value_for(t: TensorBase, given: Any) -> Tensor:
     return apply_typed(creation.FULL, (), t.dtype, given)
 
 
-def rewrite(t: Movement, make: Callable[[Any], TensorBase], name: str) -> Tensor:
-    """t becomes make(t), in place."""
-    t._writable()
-    t._came_round(user_place())
-    if t.storage.pending and t.storage.record is context.record:
-        t._enter(writing=True)
-    result = make(t)
-    write_value(t, result.row(), name)
+def rewrite(t: Movement, make: Callable[[Any], TensorBase], name: str, replaces: bool = False) -> Tensor:
+    """t becomes make(t), in place; `replaces` says that this has nothing of what t was before."""
+    begin_write(t)
+    write_value(t, make(t).row(), name, replaces)
     return t  # type: ignore[return-value]
 
 
@@ -394,7 +391,7 @@ class Indexing(Splitting):
             wide: Any = mask
             wide = wide.reshape(*mask.shape, *(1,) * (len(target.shape) - axis - len(mask.shape)))
             filling = _value_for(target, value).reshape(())
-            rewrite(target, lambda t: apply(elementwise.WHERE, wide, filling, t), "setitem")
+            target.masked_fill_(wide, filling)
         else:
             target.index_put_(_by_axis(parsed.indices), value)
 
@@ -412,6 +409,8 @@ class Indexing(Splitting):
                    accumulate: bool = False) -> Tensor:
         """self[indices] = values; with `accumulate`, elements named several times add up."""
         pairs = _axes_of(self, indices)
+        if self._repeats():
+            return _put_repeated(self, pairs, values, accumulate)
 
         def put(t: Movement) -> TensorBase:
             plan = _Plan(t, pairs, "index_put_")
@@ -424,6 +423,26 @@ class Indexing(Splitting):
     def index_put(self, indices: Sequence[TensorBase | None], values: TensorBase | Number,
                   accumulate: bool = False) -> Tensor:
         return self.clone().index_put_(indices, values, accumulate)
+
+
+def _put_repeated(t: Movement, pairs: Sequence[tuple[int, TensorBase]], values: TensorBase | Number,
+                  accumulate: bool) -> Tensor:
+    """`index_put_` into an expanded tensor: what comes last for a place in memory stays, or all add up."""
+    narrow = unrepeated(t)
+    plan = _Plan(t, pairs, "index_put_")
+    written = plan.values(t, values)
+    repeated = [axis for axis, size in enumerate(t.shape) if narrow.shape[axis] != size]
+    rest = [axis for axis in range(len(t.shape)) if axis not in plan.axes]
+    for place, axis in enumerate(rest):
+        if axis in repeated:
+            position = place if place < plan.at else place + len(plan.index.shape)
+            written = (written.sum(position, True) if accumulate
+                       else written.sliced(position, t.shape[axis] - 1, t.shape[axis], 1))
+    indices: list[TensorBase | None] = [None] * len(t.shape)
+    for axis, index in zip(plan.axes, plan.positions, strict=True):
+        indices[axis] = apply(elementwise.MUL, index, 0) if axis in repeated else index
+    narrow.index_put_(indices, written, accumulate)
+    return t  # type: ignore[return-value]
 
 
 def _fills_mask(index: TensorBase, value: Any) -> bool:
@@ -460,17 +479,7 @@ def _assign(target: Movement, value: Any) -> None:
     if shape != tuple(target.shape):
         given = given.expand(tuple(target.shape))
 
-    def replaced(t: Movement) -> TensorBase:
-        if not t._tracked() or not all(step.op in _WHOLE for step in t.steps):
-            return given
-        # Nothing of what was there stays, but t keeps its history, with gradients of zero.
-        return apply_typed(movement.INSERT, tuple(t.shape), t.dtype, t, given, attributes=((), ()))
-
-    rewrite(target, replaced, "setitem")
-
-
-_WHOLE = (movement.RESHAPE, movement.PERMUTE)
-"""Steps that leave out nothing."""
+    rewrite(target, lambda t: given, "setitem", replaces=True)
 
 
 __all__ = ["Indexing", "checked_index", "host_integer", "index_tensor", "rewrite"]

@@ -26,6 +26,7 @@ from torturous.ir import movement
 from torturous.ir.op import TYPES, Attributes, Op, type_number
 from torturous.ir.record import context, user_place
 from torturous.tensor.base import Step, TensorBase, apply_typed, wrap
+from torturous.tensor.paths import extended
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -46,7 +47,7 @@ def look(t: TensorBase, steps: Sequence[Step], strides: Sequence[int], offset: i
         index = record.apply_typed(step.op, step.attributes, step.type_index, operands, place, tracking)
     result = TensorBase._make(t.storage, steps[-1].type_index)
     result.base = t.base if t.base is not None else t
-    result.steps = (*t.steps, *steps)
+    result.steps = extended(t, steps)
     result._strides = tuple(strides)
     result._offset = t._offset + offset
     result._detached = t._detached or (not context.tracking and result.base._requires_grad)
@@ -368,6 +369,8 @@ class Movement(TensorBase):
         rows, columns = self.shape[first], self.shape[second]
         length = max(0, min(rows, columns - offset) if offset >= 0 else min(rows + offset, columns))
         kept = [axis for axis in range(rank) if axis not in (first, second)]
+        if length and 0 in (self.strides[first], self.strides[second]):
+            return self._repeated_diagonal(first, second, max(offset, 0), max(-offset, 0), length)
         flat = self.permute(*kept, first, second)
         lead, strides = [self.shape[a] for a in kept], [self.strides[a] for a in kept]
         # As values, not as memory, the two axes can always be merged; then a diagonal is a slice.
@@ -379,11 +382,22 @@ class Movement(TensorBase):
         return view(flat, movement.SLICE, ((len(kept),), (columns + 1,)), [*lead, length],
                     [*strides, self.strides[first] + self.strides[second]], away, (start,))
 
+    def _repeated_diagonal(self, first: int, second: int, column: int, row: int, length: int) -> Tensor:
+        """A diagonal from (row, column) on where the places of one of its axes, or of both, are all the same."""
+        if self.strides[second]:
+            first, second, row = second, first, column
+        if self.shape[first] > 1 and not self.strides[first]:
+            one = self.selected(max(first, second), 0).selected(min(first, second), 0)
+            return one.unsqueeze(-1).expand(*one.shape, length)
+        left = self.selected(second, 0)
+        axis = first - (second < first)
+        return left.sliced(axis, row, row + length, 1).movedim(axis, -1)
+
     def unfold(self, dimension: int, size: int, step: int) -> Tensor:
         """Windows of `size` places, `step` apart, along one axis; the places of a window become a new last
         axis.
 
-        A view in value, but one that cannot be written: windows may overlap.
+        Windows that overlap can be read only.
         """
         rank = len(self.shape)
         axis = normalize_axis(dimension, rank)
@@ -396,6 +410,15 @@ class Movement(TensorBase):
         if not rank:
             return self.unsqueeze(0).sliced(0, 0, size, 1)
         lead, strides = list(self.shape), list(self.strides)
+        if not stride and extent > 1:
+            return self.sliced(axis, 0, 1, 1).unsqueeze(-1).expand(*lead[:axis], count, *lead[axis + 1:], size)
+        if size == 1:
+            apart = self.sliced(axis, 0, extent, step)
+            return view(apart, movement.RESHAPE, (), [*apart.shape, 1], [*apart.strides, stride])
+        if count * step <= extent and size <= step:
+            # Side by side: the windows are the axis split in two.
+            parts = self.sliced(axis, 0, count * step, 1).unflatten(axis, (count, step)).sliced(axis + 1, 0, size, 1)
+            return parts.movedim(axis + 1, -1)
         wide = view(self, movement.RESHAPE, (), [*lead, 1], [*strides, stride])
         wide = view(wide, movement.EXPAND, (), [*lead, size], [*strides, stride])
         lead[axis], strides[axis] = count, stride * step

@@ -19,10 +19,9 @@ from torturous.core.errors import UnsupportedError
 from torturous.core.shapes import Shape, broadcast, is_contiguous
 from torturous.ir.movement import PERMUTE
 from torturous.ir.noise import BERNOULLI, INTEGERS, UNIFORM
-from torturous.ir.record import user_place
 from torturous.tensor.base import TensorBase, apply, apply_typed
 from torturous.tensor.generator import Generator, chosen
-from torturous.tensor.recording import write_value
+from torturous.tensor.recording import begin_write, write_value
 from torturous.tensor.values import computed_values, of_array
 
 if TYPE_CHECKING:
@@ -76,8 +75,7 @@ def _integers(shape: Shape, dtype: DType, low: int | None, high: int | None,
 # In place ---------------------------------------------------------------------------------------------------
 def _filled(t: TensorBase, name: str, make: Callable[[Shape], Tensor]) -> Tensor:
     """Fills t with what `make` draws for a shape: in the order of memory, whatever the strides."""
-    t._writable()
-    t._came_round(user_place())
+    begin_write(t)
     if 0 in t.shape:
         return t  # type: ignore[return-value]
     rank = len(t.shape)
@@ -85,7 +83,7 @@ def _filled(t: TensorBase, name: str, make: Callable[[Shape], Tensor]) -> Tensor
     value = make(tuple(t.shape[axis] for axis in order))
     if order != list(range(rank)):
         value = apply(PERMUTE, value, attributes=tuple(sorted(range(rank), key=order.__getitem__)))
-    write_value(t, value.row(), name)
+    write_value(t, value.row(), name, replaces=True)
     return t  # type: ignore[return-value]
 
 

@@ -16,6 +16,7 @@ from torturous.ir.op import TYPES, Op, type_number
 from torturous.ir.record import context, user_place
 from torturous.tensor.base import Number, TensorBase, apply, apply_typed, record_binary, wrap
 from torturous.tensor.movement import as_function
+from torturous.tensor.paths import unrepeated
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -81,7 +82,7 @@ def cast(t: TensorBase, dtype: DType) -> Tensor:
 
 
 # Writing in place -------------------------------------------------------------------------------------------
-def _begin_write(t: TensorBase) -> None:
+def begin_write(t: TensorBase) -> None:
     """Checks that t may be written, and enters its present version as what the write reads."""
     t._writable()
     t._came_round(user_place())
@@ -96,7 +97,7 @@ def in_place(op: Op, t: TensorBase, *operands: Any) -> Tensor:
             raise TypeError(
                 f"{op.name}_(): an operand must be Tensor or Number, not {type(operand).__name__}"
             )
-    _begin_write(t)
+    begin_write(t)
     index = t.row()
     rows = [o.row() if isinstance(o, TensorBase) else o for o in operands]
     record = context.record
@@ -117,7 +118,7 @@ def modifying(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @wraps(method)
     def write(self: TensorBase, *arguments: Any, **named: Any) -> Tensor:
-        _begin_write(self)
+        begin_write(self)
         record, before = context.record, len(context.record)
         result = method(self, *arguments, **named)
         value = result.row()
@@ -131,9 +132,9 @@ def modifying(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return write
 
 
-def write_value(t: TensorBase, value: int, name: str) -> None:
+def write_value(t: TensorBase, value: int, name: str, replaces: bool = False) -> None:
     """Writes a recorded value into t, cast and broadcast to what t is; raises as PyTorch does where it
-    cannot."""
+    cannot. `replaces` says that it has nothing of what t was before."""
     record, place = context.record, user_place()
     shape, dtype = TYPES[record.rows[value][2]]
     mine = TYPES[t._type]
@@ -153,30 +154,32 @@ def write_value(t: TensorBase, value: int, name: str) -> None:
         value = record.apply_typed(ops.CAST, (), number, [value], place, context.tracking)
     if shape != mine.shape:
         value = record.apply_typed(movement.EXPAND, (), t._type, [value], place, context.tracking)
-    t._write(value, place)
+    t._write(_with_history(t, value) if replaces else value, place)
 
 
-def _before_last_step(t: TensorBase) -> TensorBase:
-    """What the last step of a view was taken of: the base, or a shorter view of it."""
-    assert t.base is not None
-    if len(t.steps) == 1:
-        return t.base
-    shorter = TensorBase._make(t.storage, t.steps[-2].type_index)
-    shorter.base, shorter.steps, shorter._detached = t.base, t.steps[:-1], t._detached
-    return shorter
+def _with_history(t: TensorBase, value: int) -> int:
+    """A row that replaces t's value, with t's history all the same: its gradients are zero."""
+    if not context.tracking or not t._tracked() or not all(step.op in _WHOLE for step in t.steps):
+        return value
+    return context.record.apply_typed(movement.INSERT, ((), ()), t._type, [t.row(), value], user_place(), True)
+
+
+_WHOLE = (movement.RESHAPE, movement.PERMUTE)
+"""Steps that leave out nothing."""
 
 
 def fill(t: TensorBase, number: Number) -> Tensor:
     """Every element of t becomes a number, converted to t's dtype.
 
-    An expanded tensor may be filled, since all that share a place get the same: then what it repeats is filled.
+    An expanded tensor may be filled, since all that share a place get the same.
     """
-    if t.steps and t.steps[-1].op is movement.EXPAND and t.base is not None:
-        fill(_before_last_step(t), number)
+    if t._repeats():
+        fill(unrepeated(t), number)
         return t  # type: ignore[return-value]
-    _begin_write(t)
+    begin_write(t)
     record, place = context.record, user_place()
-    t._write(record.apply_typed(creation.FULL, (), t._type, [record.slot(number)], place, False), place)
+    value = record.apply_typed(creation.FULL, (), t._type, [record.slot(number)], place, False)
+    t._write(_with_history(t, value), place)
     return t  # type: ignore[return-value]
 
 
@@ -196,6 +199,7 @@ def with_number_first(method: Callable[..., Any], op: Op) -> Callable[..., Any]:
 
 __all__ = [
     "as_function",
+    "begin_write",
     "binary",
     "cast",
     "combine",
