@@ -176,6 +176,48 @@ def cases() -> Iterator[Case]:
             yield Case("nll_gradient", build_gradient, (smooth(*shape), classes, *weights))
 
 
+    yield from normalization_cases()
+
+
+def normalization_cases() -> Iterator[Case]:
+    """NORMALIZE and its gradients, the statistics computed beside them from the same x, or given."""
+    of_channels, of_rows, grouped = ((0, 2), (1,)), ((1, 2), (1, 2)), ((2,), (0, 2))
+    for axes, spanned in (of_channels, of_rows, grouped):
+        for statistics in ("mean and variance", "mean square", "given"):
+            x = smooth(2, 3, 2)
+            extents = tuple(x.shape[axis] for axis in spanned)
+            weight, bias = smooth(*extents, seed=1), smooth(*extents, seed=2)
+            at = (axes, spanned, statistics, False, False)
+
+            def normalizing(name: str, shape: tuple[int, ...], at: tuple, first: bool = False) -> Callable[..., Tensor]:
+                def build(*tensors: Tensor) -> Tensor:
+                    g, (x, *parameters) = tensors[:first], tensors[first:]
+                    kept = tuple(1 if axis in at[0] else size for axis, size in enumerate(x.shape))
+                    if at[2] == "given":
+                        mean, deviation = (from_array(positive(*kept, seed=seed)) for seed in (8, 9))
+                    else:
+                        mean = 0.0 if at[2] == "mean square" else apply_typed(
+                            BY_NAME["statistics_mean"], kept, dtypes.float64, x, attributes=at[:1])
+                        variance = apply_typed(
+                            BY_NAME["statistics_variance"], kept, dtypes.float64, x, mean, attributes=at[:1])
+                        deviation = apply_typed(BY_NAME["reciprocal_deviation"], kept, dtypes.float64, variance, 0.1)
+                    return apply_typed(BY_NAME[name], shape, dtypes.float64, *g, x, mean, deviation, 0.1, *parameters,
+                                       attributes=at)
+
+                return build
+
+            g = smooth(2, 3, 2, seed=3)
+            yield Case("normalize", normalizing("normalize", x.shape, at), (x,))
+            both = (*at[:3], True, True)
+            yield Case("normalize", normalizing("normalize", x.shape, both), (x, weight, bias))
+            yield Case("normalize", normalizing("normalize", x.shape, (*at[:3], False, True)), (x, bias))
+            yield Case("normalize_input", normalizing("normalize_input", x.shape, at, True), (g, x))
+            weighted = (*at[:3], True, False)
+            yield Case("normalize_input", normalizing("normalize_input", x.shape, weighted, True), (g, x, weight))
+            yield Case("normalize_weight", normalizing("normalize_weight", extents, at, True), (g, x))
+        yield typed("normalize_bias", extents, at, g)
+
+
 CASES = list(cases())
 ELSEWHERE = {"replace": "in test_autograd: its rule is what in-place writes under no_grad do"}
 
