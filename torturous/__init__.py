@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from torturous import autograd, nn, optim, utils
+from torturous import accelerator, autograd, backends, cuda, mps, nn, optim, utils, version, xpu
 from torturous.interop import load, save
 from torturous.runtime.workers import get_num_threads, set_num_threads
 from torturous.tensor import *  # noqa: F403
 from torturous.tensor import __all__ as _tensor_names
+from torturous.utils.compiling import compile
+from torturous.version import __version__
 
-__version__ = "0.1.0"
 __all__ = [
-    "__version__", "autograd", "get_num_threads", "load", "nn", "optim", "save", "set_num_threads", "utils",
-    *_tensor_names,
+    "__version__", "accelerator", "autograd", "backends", "compile", "cuda", "get_num_threads", "load", "mps", "nn",
+    "optim", "save", "set_num_threads", "utils", "version", "xpu", *_tensor_names,
 ]

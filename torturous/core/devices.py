@@ -6,11 +6,15 @@ from typing import Any
 
 from torturous.core.errors import UnsupportedError
 
+_TYPES = ("cpu", "cuda", "ipu", "xpu", "mkldnn", "opengl", "opencl", "ideep", "hip", "ve", "fpga", "maia", "xla",
+          "lazy", "vulkan", "mps", "meta", "hpu", "mtia", "privateuseone")
+
 
 class device:
     """A device: `device("cpu")`, `device("cpu:0")`, `device("cpu", 0)`. Hashable and comparable.
 
-    Raises RuntimeError for any device but the CPU: there is no other here.
+    As in PyTorch, any device that it knows can be named, but only the CPU can be used (see `check_device`). Raises
+    RuntimeError for a name that is none, and for an accelerator's number.
     """
 
     __slots__ = ("index", "type")
@@ -27,10 +31,8 @@ class device:
         if not isinstance(type, str):
             raise TypeError(f"device(): argument 'type' must be str, not {type.__class__.__name__}")
         name, _, number = type.partition(":")
-        if name != "cpu":
-            raise RuntimeError(
-                f"device {type!r} does not exist: only 'cpu' does; leave the device out or use 'cpu'"
-            )
+        if name not in _TYPES:
+            raise RuntimeError(f"Expected one of {', '.join(_TYPES)} device type at start of device string: {type}")
         if number:
             if index is not None:
                 raise RuntimeError(
@@ -39,8 +41,8 @@ class device:
             if not number.isdigit():
                 raise RuntimeError(f"Invalid device string: '{type}'")
             index = int(number)
-        if index is not None and index > 0:
-            raise RuntimeError(f"device 'cpu:{index}' does not exist: the only CPU device is 'cpu:0'")
+        if index is not None and index < 0:
+            raise RuntimeError(f"Device index must not be negative, got {index}")
         self.type, self.index = name, index
 
     def __eq__(self, other: object) -> bool:
@@ -69,9 +71,14 @@ CPU = device("cpu")
 
 
 def check_device(where: device | str | int | None) -> None:
-    """Raises RuntimeError for a device that does not exist."""
-    if where is not None and not isinstance(where, device):
-        device(where)
+    """Raises for a device that does not exist: AssertionError for GPUs that PyTorch calls "cuda" and "xpu", else
+    RuntimeError."""
+    if where is None:
+        return
+    wanted = device(where)
+    if wanted.type != "cpu":
+        error = AssertionError if wanted.type in ("cuda", "xpu") else RuntimeError
+        raise error(f"device '{wanted}' does not exist: only 'cpu' does; leave the device out or use 'cpu'")
 
 
 class layout:

@@ -10,6 +10,7 @@ from torturous.tensor import (
     comparison,
     creation,
     functions,
+    modes,
     multi_tensor,
     names,
     printing,
@@ -61,6 +62,7 @@ from torturous.tensor.joining import (
     stack,
     vstack,
 )
+from torturous.tensor.modes import *  # noqa: F403
 from torturous.tensor.movement import (
     broadcast_shapes,
     broadcast_tensors,
@@ -112,6 +114,7 @@ __all__ = [
     *comparison.__all__,
     *creation.__all__,
     *functions.__all__,
+    *modes.__all__,
     *names.__all__,
     *printing.__all__,
     *products.__all__,

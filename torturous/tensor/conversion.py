@@ -113,12 +113,12 @@ class Conversion(TensorBase):
         return self  # type: ignore[return-value]
 
     def cuda(self, device: Any = None, non_blocking: bool = False) -> Tensor:
-        raise RuntimeError(
+        raise AssertionError(
             "cuda(): no accelerator exists here, only the CPU; leave the call out or use .cpu()"
         )
 
     def pin_memory(self) -> Tensor:
-        raise RuntimeError("pin_memory(): pinned memory is for accelerators, and only the CPU exists here")
+        raise AssertionError("pin_memory(): pinned memory is for accelerators, and only the CPU exists here")
 
     def is_pinned(self) -> bool:
         return False

@@ -400,6 +400,10 @@ class Module:
         """Move the module to the CPU."""
         return self._apply(lambda tensor: tensor.cpu())
 
+    def cuda(self: Self, device: Any = None) -> Self:
+        """Raises AssertionError, as PyTorch without CUDA, for a module that has tensors: there is only the CPU."""
+        return self._apply(lambda tensor: tensor.cuda(device))
+
     # Saving and loading ------------------------------------------------------------------------------------
 
     def state_dict(
