@@ -6,6 +6,7 @@ phi nodes for what they carry.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,6 +86,14 @@ class Builder:
 
     def declare(self, result: str, name: str, kinds: Sequence[str]) -> None:
         self.declarations.setdefault(name, f"declare {result} @{name}({', '.join(kinds)})")
+
+    def constants(self, words: Sequence[int]) -> str:
+        """The address of constant data: these i64s."""
+        text = ", ".join(f"i64 {word}" for word in words)
+        kind = f"[{len(words)} x i64]"
+        name = f"words{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        self.declarations.setdefault(name, f"@{name} = internal unnamed_addr constant {kind} [{text}], align 64")
+        return f"@{name}"
 
     # Integers ----------------------------------------------------------------------------------------------------
     def add(self, a: Integer, b: Integer) -> Integer:

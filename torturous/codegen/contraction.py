@@ -12,15 +12,14 @@ finished tile. Nothing of the schedule can change a bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from torturous.codegen.arithmetic import Arithmetic, kind
 from torturous.codegen.builder import Integer, looping
-from torturous.codegen.direct import DirectLanes
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Work
-from torturous.codegen.panels import LanePanels, RowPanels, Side, Tile
-from torturous.compiler.kernel import Convert, Expression, Kernel, Load
+from torturous.codegen.microkernel import MicroKernel, Tile
+from torturous.codegen.operands import loaded, sides, split
+from torturous.codegen.panels import LanePanels, RowPanels, Side
 from torturous.compiler.sizes import Size, product
 from torturous.ir.contraction import BLOCK
 
@@ -34,65 +33,6 @@ ENOUGH_ITEMS = 8
 """Below this many items the rows are divided among items too."""
 Run = Callable[["Sequence[Integer]", Integer, "str | None"], None]
 """`run(loops' values, flat place, mask)`: a stretch of consecutive lanes."""
-
-
-def loaded(expression: Expression) -> Load:
-    """The load below a side's casts."""
-    while isinstance(expression, Convert):
-        expression = expression.operand
-    assert isinstance(expression, Load), "contraction operands are plain loads"
-    return expression
-
-
-@dataclass
-class Sides:
-    """The kept axes by the operand that varies along them."""
-
-    batch: list[int]
-    lane: list[int]
-    row: list[int]
-    lane_first: bool
-    """Whether the left operand is the lane side."""
-
-
-def sides(kernel: Kernel) -> Sides:
-    """Lanes go where they cost least: see `_lane_cost`."""
-    assert kernel.product is not None
-    addresses = [loaded(side).address for side in kernel.product]
-    both: list[int] = []
-    only_left: list[int] = []
-    only_right: list[int] = []
-    for axis in range(len(kernel.axes)):
-        in_left, in_right = (address.factor(axis) != 0 for address in addresses)
-        if in_left == in_right:
-            both.append(axis)
-        else:
-            (only_left if in_left else only_right).append(axis)
-    left_cost = _lane_cost(kernel, 0, only_left, only_right)
-    right_cost = _lane_cost(kernel, 1, only_right, only_left)
-    if left_cost < right_cost:
-        return Sides(both, only_left, only_right, True)
-    return Sides(both, only_right, only_left, False)
-
-
-def _lane_cost(kernel: Kernel, which: int, lanes: list[int], rows: list[int]) -> float:
-    """A rough cost per product of running lanes along these axes: wasted lanes, packing, and how results lie."""
-    assert kernel.product is not None
-    address = loaded(kernel.product[which]).address
-    extent = product(kernel.axes[axis] for axis in lanes).constant
-    other = product(kernel.axes[axis] for axis in rows).constant or 64
-    waste = 1.0 if extent is None else -(-extent // LANES) * LANES / max(extent, 1)
-    innermost = lanes[-1] if lanes else None
-    packing = 8.0
-    if innermost is not None and address.factor(innermost) == 1:
-        run = kernel.axes[innermost].constant
-        aligned = len(lanes) == 1 or run is None or any((v * LANES) % run == 0 or run % (v * LANES) == 0
-                                                        for v in (1, 2, 3))
-        packing = 0.5 if aligned else 8.0
-    elif innermost is not None and address.factor(len(kernel.axes) + len(kernel.reduced) - 1) == 1:
-        packing = 2.0
-    stored = 0.0 if lanes and lanes[-1] == len(kernel.axes) - 1 else 0.2
-    return waste + packing / max(other, 1) * 4 + stored
 
 
 class Contraction:
@@ -121,12 +61,8 @@ class Contraction:
         self.rows_per_item = self._rows_per_item()
         self.products = product(kernel.reduced).constant or 0
         """How many products a sum has, 0 where that is not known when generating."""
-        tables_fit = 0 < self.products <= TABLED_PRODUCTS
-        self.lane_panels = LanePanels(self.lane, self.tile, tables_fit)
-        self.direct: DirectLanes | None = None
-        if tables_fit and DirectLanes.possible(self.lane, self.tile):
-            self.direct = DirectLanes(self.lane, self.tile, self.products)
-        assert not self.row.load.guards and (self.direct or not self.lane.load.guards), "a guarded operand to pack"
+        assert not self.row.load.guards and not self.lane.load.guards, "a guarded operand to pack"
+        self.lane_panels = LanePanels(self.lane, self.tile, 0 < self.products <= TABLED_PRODUCTS)
         self.row_panels = RowPanels(self.row, self.tile)
         blocks = -(-self.products // BLOCK)
         self.packed_ahead = (
@@ -171,9 +107,7 @@ class Contraction:
         row_place = b.offset("%scratch", self._table_bytes())
         lane_place = b.offset(row_place, b.mul(self.block_bytes, self.row_blocks))
         accumulators = b.offset(lane_place, (self.group * BLOCK + LANES) * self.bytes)
-        if self.direct and self.packed_ahead:
-            self.direct.write_tables("%scratch")
-        elif self.lane_panels.tabled:
+        if self.lane_panels.tabled:
             self.lane_panels.write_table("%scratch")
         if self.packed_ahead:
             self._pack_ahead(row_place, total_rows)
@@ -201,8 +135,6 @@ class Contraction:
 
     def _table_bytes(self) -> int:
         """Room for tables over all products, to a multiple of a cache line."""
-        if self.direct and self.packed_ahead:
-            return self.direct.table_bytes
         return -(-8 * self.products // 64) * 64 if self.lane_panels.tabled else 0
 
     def _pack_ahead(self, row_place: str, total_rows: Integer) -> None:
@@ -232,9 +164,6 @@ class Contraction:
         panels = b.ceil_div(b.sub(lanes[1], lanes[0]), tile.lanes)
         tiles = b.ceil_div(b.sub(rows[1], rows[0]), tile.rows)
         single = isinstance(total, int) and total <= BLOCK
-        if self.direct and self.packed_ahead:
-            self._direct_blocks(batch, lanes, panels, tiles, row_place, accumulators)
-            return
         loop = None if single else b.begin_loop(0, b.maximum(total, 1), BLOCK)
         k0: Integer = 0 if loop is None else loop.index
         count = total if loop is None else b.minimum(b.sub(total, k0), BLOCK)
@@ -243,124 +172,19 @@ class Contraction:
         else:
             self.row_panels.pack(batch, rows, k0, count, row_place)
         self.lane_panels.pack(batch, lanes, k0, count, lane_place, panels)
+        kernel = MicroKernel(b, Arithmetic(b, self.dtype, LANES), tile, tile.lanes * self.bytes, self.bytes,
+                             self.row_panels.stride * self.bytes)
+        unroll = 4 if tile.rows * tile.vectors <= 12 else 2
+        fresh = k0 == 0 if isinstance(k0, int) else b.compare("eq", k0, 0)
         with looping(b, 0, panels) as panel:
             lane_panel = b.offset(lane_place, b.mul(panel, tile.lanes * BLOCK * self.bytes))
             with looping(b, 0, tiles) as row_tile:
                 row_panel = b.offset(row_place, b.mul(row_tile, tile.rows * self.row_panels.stride * self.bytes))
                 place = b.mul(b.add(b.mul(panel, tiles), row_tile), tile.rows * tile.lanes)
-                self._micro_kernel(lane_panel, row_panel, b.offset(accumulators, b.mul(place, self.bytes)), count, k0)
+                state = kernel.run(lane_panel, row_panel, count, kernel.zeros(), unroll)
+                kernel.join(state, b.offset(accumulators, b.mul(place, self.bytes)), tile.lanes * self.bytes, fresh)
         if loop is not None:
             b.end_loop(loop)
-
-    def _direct_blocks(self, batch: list[Integer], lanes: tuple[Integer, Integer], panels: Integer, tiles: Integer,
-                       row_place: str, accumulators: str) -> None:
-        """Lanes read where they lie: panel by panel, all blocks of products over all rows."""
-        b, tile, direct = self.b, self.tile, self.direct
-        assert direct is not None
-        origin = self.lane.origin(batch)
-        with looping(b, 0, panels) as panel:
-            flat = b.add(lanes[0], b.mul(panel, tile.lanes))
-            start = b.offset(origin, b.mul(self.lane.place(self.lane.own, flat), self.lane.item))
-            direct.select("%scratch", flat)
-            for block in range(self.row_blocks):
-                block_place = b.offset(row_place, b.mul(self.block_bytes, block))
-                with looping(b, 0, tiles) as row_tile:
-                    stride = tile.rows * self.row_panels.stride * self.bytes
-                    row_panel = b.offset(block_place, b.mul(row_tile, stride))
-                    place = b.mul(b.add(b.mul(panel, tiles), row_tile), tile.rows * tile.lanes)
-                    out = b.offset(accumulators, b.mul(place, self.bytes))
-                    self._direct_kernel(start, row_panel, out, block)
-
-    def _direct_kernel(self, start: str, row_panel: str, out: str, block: int) -> None:
-        """The micro-kernel over the block's products that exist for this panel's lanes."""
-        b, tile, direct = self.b, self.tile, self.direct
-        assert direct is not None
-        e = Arithmetic(b, self.dtype, LANES)
-        first, last = direct.entries("%scratch", block)
-        zero = e.constant(0)
-        names = tile.rows * tile.vectors
-        loop = b.begin_loop(first, last, 1, [(e.kind, zero)] * names)
-        offset, product_place = direct.entry("%scratch", loop.index, block)
-        line = b.offset(start, offset)
-        vectors = [b.load(e.kind, b.offset(line, v * LANES * self.bytes), self.bytes) for v in range(tile.vectors)]
-        factors = b.offset(row_panel, product_place)
-        new = []
-        for row in range(tile.rows):
-            place = b.offset(factors, row * self.row_panels.stride * self.bytes)
-            factor = e.splat(b.load(e.scalar, place, self.bytes))
-            for v in range(tile.vectors):
-                new.append(e.multiply_add(factor, vectors[v], loop.carried[row * tile.vectors + v]))
-        chain = b.end_loop(loop, new)
-        self._join(e, chain, out, 0 if block == 0 else block * BLOCK)
-
-    # The micro-kernel ------------------------------------------------------------------------------------------------
-    def _micro_kernel(self, lane_panel: str, row_panel: str, out: str, count: Integer, k0: Integer) -> None:
-        """acc[row][vector] += Σ_k row[k] · lane[k]; the block's chain starts from zero, then joins the tile."""
-        b, tile = self.b, self.tile
-        e = Arithmetic(b, self.dtype, LANES)
-        names = tile.rows * tile.vectors
-        zero = e.constant(0)
-        unroll = 4 if names <= 12 else 2
-
-        def step(lane_pointer: str, row_pointer: str, offset: int, state: list[str]) -> list[str]:
-            vectors = [
-                b.load(e.kind, b.offset(lane_pointer, (offset * tile.lanes + v * LANES) * self.bytes), self.bytes)
-                for v in range(tile.vectors)
-            ]
-            new = []
-            for row in range(tile.rows):
-                place = b.offset(row_pointer, (row * self.row_panels.stride + offset) * self.bytes)
-                factor = e.splat(b.load(e.scalar, place, self.bytes))
-                for v in range(tile.vectors):
-                    new.append(e.multiply_add(factor, vectors[v], state[row * tile.vectors + v]))
-            return new
-
-        def chain(start: Integer, stop: Integer, steps: int, values: list[str]) -> list[str]:
-            kinds = ["ptr", "ptr", *[e.kind] * names]
-            loop = b.begin_loop(start, stop, steps, list(zip(kinds, values, strict=True)))
-            lane_pointer, row_pointer, *state = loop.carried
-            for offset in range(steps):
-                state = step(lane_pointer, row_pointer, offset, state)
-            return b.end_loop(loop, [
-                b.offset(lane_pointer, steps * tile.lanes * self.bytes),
-                b.offset(row_pointer, steps * self.bytes), *state])
-
-        values = [lane_panel, row_panel, *[zero] * names]
-        full = count - count % unroll if isinstance(count, int) else b.value(f"and i64 {count}, {-unroll}")
-        if full != 0:
-            values = chain(0, full, unroll, values)
-        if full != count:
-            values = chain(full, count, 1, values)
-        self._join(e, values[2:], out, k0)
-
-    def _join(self, e: Arithmetic, values: list[str], out: str, k0: Integer) -> None:
-        """Adds a block's chain to the tile; the first block's is the tile."""
-        b = self.b
-
-        def put(results: list[str]) -> None:
-            for number, value in enumerate(results):
-                b.store(e.kind, value, b.offset(out, number * LANES * self.bytes), self.bytes)
-
-        if isinstance(k0, int):
-            if k0:
-                values = [
-                    e.add(b.load(e.kind, b.offset(out, number * LANES * self.bytes), self.bytes), value)
-                    for number, value in enumerate(values)
-                ]
-            put(values)
-            return
-        fresh, join, done = b.label("fresh"), b.label("join"), b.label("joined")
-        b.emit(f"br i1 {b.compare('eq', k0, 0)}, label %{fresh}, label %{join}")
-        b.start_block(fresh)
-        put(values)
-        b.emit(f"br label %{done}")
-        b.start_block(join)
-        put([
-            e.add(b.load(e.kind, b.offset(out, number * LANES * self.bytes), self.bytes), value)
-            for number, value in enumerate(values)
-        ])
-        b.emit(f"br label %{done}")
-        b.start_block(done)
 
     # The epilogue ----------------------------------------------------------------------------------------------------
     def _epilogue(self, batch: list[Integer], lanes: tuple[Integer, Integer], rows: tuple[Integer, Integer],
@@ -433,20 +257,6 @@ class Contraction:
         length = b.minimum(left, LANES)
         run(place, flat, self.writer.tail_mask(length, LANES))
         b.end_runs(loop, [b.add(flat, length), *advance(self.writer, place, extents, length)])
-
-
-def split(writer: KernelWriter, flat: Integer, extents: list[Integer]) -> list[Integer]:
-    """A flat place as one index per extent, the last varying fastest."""
-    b = writer.builder
-    values: list[Integer] = []
-    for position in range(len(extents) - 1, -1, -1):
-        if position == 0:
-            values.insert(0, flat)
-        else:
-            extent = b.maximum(extents[position], 1)
-            values.insert(0, b.rem(flat, extent))
-            flat = b.div(flat, extent)
-    return values
 
 
 def advance(writer: KernelWriter, place: Sequence[Integer], extents: list[Integer], length: Integer) -> list[Integer]:

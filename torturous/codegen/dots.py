@@ -1,28 +1,44 @@
-"""The contraction whose lanes are products: the gradient of convolution weights.
+"""The contraction whose lanes are products: the gradient of the weights of convolutions with few channels.
 
 Such a sum runs over samples and pixels, long in both operands, while channels and taps are few. Its order (see
-`ir.contraction`, LANEWISE) puts product k into lane k mod LANES, so both operands are packed as rows of products
-and the register tile is rows against rows, with no broadcast and no wasted lane. Lanes are combined at the end.
+`ir.contraction`, LANEWISE) puts product k into lane k mod LANES, so the register tile is rows against rows, with no
+broadcast and no wasted lane. Lanes are combined at the end.
+
+Products come in chunks that both operands have in consecutive memory: where samples lie innermost those are read in
+place, else they are packed. A tile's chains wait in memory from chunk to chunk, so that all tiles of an item share
+what a chunk has brought into the cache.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from itertools import product as combinations
+from math import prod
+
 from torturous.codegen.arithmetic import Arithmetic
 from torturous.codegen.builder import Integer, looping
-from torturous.codegen.contraction import loaded, split
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Work, folded
-from torturous.codegen.panels import RowPanels, Side, Tile
+from torturous.codegen.microkernel import Tile
+from torturous.codegen.operands import loaded, split
+from torturous.codegen.panels import RowPanels, Side
 from torturous.compiler.sizes import Size, product
 from torturous.ir.contraction import BLOCK
 from torturous.ir.reduction import SUM
 
-ITEMS = 8
-"""Into how many items the longer side is divided."""
+CHAIN = BLOCK * LANES
+"""Products per block of the sum."""
+CHUNK = 512
+"""Products read in place before the next tile has its turn."""
+ENOUGH_ITEMS = 20
+"""Items to share out, where tiles are that many."""
+WORD = 8
+Rows = Callable[[int, Integer], list[str]]
+"""`rows(side, number of the tile)`: where the tile's rows have their products of the present chunk."""
 
 
 class Dots:
-    """Writes one kernel: items are groups of rows of the longer side, each against all rows of the other."""
+    """Writes one kernel: items are groups of tiles of the longer side, each against tiles of the other."""
 
     def __init__(self, writer: KernelWriter) -> None:
         self.writer = writer
@@ -51,11 +67,18 @@ class Dots:
             for which, own in zip((long, 1 - long), self.own_axes, strict=True)
         ]
         self.tile = self._tile()
+        tiles = [-(-(count.constant or 64) // rows) for count, rows in zip(self.counts, self.tile, strict=True)]
+        self.group = max(1, tiles[0] // ENOUGH_ITEMS) * self.tile[0]
+        """Rows of the longer side per item."""
+        self.other_group = self.tile[1] if tiles[0] < ENOUGH_ITEMS else tiles[1] * self.tile[1]
+        """Rows of the other side per item."""
+        if not kernel.direct:  # Every item packs: few of them, and the other side whole.
+            self.group, self.other_group = -(-tiles[0] // 8) * self.tile[0], tiles[1] * self.tile[1]
         self.panels = [RowPanels(side, Tile(rows, 1)) for side, rows in zip(self.sides, self.tile, strict=True)]
-        tiles = -(-(self.counts[0].constant or 64) // self.tile[0])
-        self.group = -(-tiles // ITEMS) * self.tile[0]
         self.batch = [writer.size(kernel.axes[axis]) for axis in self.batch_axes]
         self.total = writer.size(product(kernel.reduced))
+        self.blocked = not isinstance(self.total, int) or self.total > CHAIN
+        """Whether there may be several blocks, whose chains are added."""
 
     def _tile(self) -> tuple[int, int]:
         """Rows of each side whose products the registers hold."""
@@ -69,48 +92,140 @@ class Dots:
 
         return rows(self.counts[0]), rows(self.counts[1])
 
-    def scratch(self) -> Size:
-        """Bytes of scratch a worker needs: both sides' panels of a block, and the vectors of accumulators."""
-        other = self.counts[1] + self.tile[1]
-        mine = Size.of(self.group + self.tile[0])
-        return ((mine + other) * RowPanels.stride + mine * other * LANES) * self.bytes
+    # Memory: the chains of an item's tiles, the sums of their blocks, then packed panels ---------------------------
+    def _sums_bytes(self) -> int:
+        return self.group * self.other_group * LANES * self.bytes
 
+    def scratch(self) -> Size:
+        """Bytes of scratch a worker needs."""
+        sums = self._sums_bytes() * (2 if self.blocked else 1)
+        panels = 0 if self.writer.kernel.direct else (self.group + self.other_group) * RowPanels.stride * self.bytes
+        return Size.of(sums + panels)
+
+    # The whole ---------------------------------------------------------------------------------------------------
     def write(self) -> Work:
         b, w = self.b, self.writer
         mine, other = (w.size(count) for count in self.counts)
         groups = b.ceil_div(mine, self.group)
+        other_groups = b.ceil_div(other, self.other_group)
         batch_count: Integer = 1
         for extent in self.batch:
             batch_count = b.mul(batch_count, extent)
-        items = b.mul(batch_count, groups)
+        items = b.mul(b.mul(batch_count, groups), other_groups)
         granule = w.argument(Argument("granule"), "i64")
         first = b.mul("%first_piece", granule)
         last = b.minimum(b.mul("%last_piece", granule), items)
-        other_tiles = b.ceil_div(other, self.tile[1])
-        other_place = b.offset("%scratch", (self.group + self.tile[0]) * RowPanels.stride * self.bytes)
-        other_rows = b.mul(other_tiles, self.tile[1])
-        sums = b.offset(other_place, b.mul(other_rows, RowPanels.stride * self.bytes))
         with looping(b, first, last) as item:
-            batch = split(w, b.div(item, groups), self.batch)
+            rest = b.div(item, groups)
             start = b.mul(b.rem(item, groups), self.group)
-            stop = b.minimum(b.add(start, self.group), mine)
-            tiles = b.ceil_div(b.sub(stop, start), self.tile[0])
-            with looping(b, 0, b.maximum(self.total, 1), BLOCK) as k0:
-                count = b.minimum(b.sub(self.total, k0), BLOCK)
-                self._pack(0, batch, (start, stop), k0, count, "%scratch")
-                self._pack(1, batch, (0, other), k0, count, other_place)
-                with looping(b, 0, tiles) as i, looping(b, 0, other_tiles) as j:
-                    place = b.mul(b.add(b.mul(i, other_tiles), j), self.tile[0] * self.tile[1] * LANES * self.bytes)
-                    self._block(i, j, other_place, b.offset(sums, place), count, k0)
-            self._epilogue(batch, start, stop, other, other_tiles, sums)
+            other_start = b.mul(b.rem(rest, other_groups), self.other_group)
+            batch = split(w, b.div(rest, other_groups), self.batch)
+            ranges = [(start, b.minimum(b.add(start, self.group), mine)),
+                      (other_start, b.minimum(b.add(other_start, self.other_group), other))]
+            if w.kernel.direct:
+                self._read_in_place(batch, ranges)
+            else:
+                self._packed(batch, ranges)
+            self._epilogue(batch, ranges)
         kernel = w.kernel
-        cost = product(kernel.reduced) * self.group * self.counts[1]
+        cost = product(kernel.reduced) * self.group * self.other_group
         batches = product(kernel.axes[axis] for axis in self.batch_axes)
-        return Work(batches, self.counts[0], Size.of(1) + cost)
+        return Work(batches * self._other_groups(), self.counts[0], Size.of(1) + cost * self._groups())
+
+    def _groups(self) -> int:
+        return -(-(self.counts[0].constant or 64) // self.group)
+
+    def _other_groups(self) -> Size:
+        """How many there are, or more: pieces past the last item do nothing."""
+        known = self.counts[1].constant
+        return self.counts[1] if known is None else Size.of(-(-known // self.other_group))
+
+    # Chunks of products ------------------------------------------------------------------------------------------
+    def _read_in_place(self, batch: list[Integer], ranges: Sequence[tuple[Integer, Integer]]) -> None:
+        """Chunks are listed in constant data, and so is where each row begins."""
+        b = self.b
+        chunks = self._chunks()
+        table = b.constants([word for chunk in chunks for word in chunk])
+        offsets = [b.constants(self._row_offsets(which)) for which in (0, 1)]
+        origins = [side.origin(batch) for side in self.sides]
+        with looping(b, 0, len(chunks)) as number:
+            entry = b.offset(table, b.mul(number, 5 * WORD))
+            left, right, count, fresh, ends = (b.load("i64", b.offset(entry, n * WORD), WORD) for n in range(5))
+            bases = [b.offset(origin, place) for origin, place in zip(origins, (left, right), strict=True)]
+
+            def rows(which: int, tile: Integer, bases: list[str] = bases) -> list[str]:
+                first = b.add(ranges[which][0], b.mul(tile, self.tile[which]))
+                line = b.offset(offsets[which], b.mul(first, WORD))
+                return [b.offset(bases[which], b.load("i64", b.offset(line, row * WORD), WORD))
+                        for row in range(self.tile[which])]
+
+            self._tiles(ranges, rows, count, b.compare("ne", fresh, 0), ends)
+
+    def _chunks(self) -> list[tuple[int, int, int, int, int]]:
+        """Stretches consecutive in both operands: place in each, in bytes; products; whether a block begins or ends.
+
+        What ends a block says which: 1 for the first, 2 for those after it.
+        """
+        kernel = self.writer.kernel
+        axes = [axis for axis, size in enumerate(kernel.reduced) if size != 1]
+        sizes = [kernel.reduced[axis].constant or 0 for axis in axes]
+        first = len(kernel.axes)
+        factors = [[side.load.address.factor(first + axis).constant or 0 for axis in axes] for side in self.sides]
+        merged = len(axes) - 1
+        assert all(factor[-1] == 1 for factor in factors), "samples lie innermost"
+        while merged and all(f[merged - 1] == f[merged] * sizes[merged] for f in factors):
+            merged -= 1
+        length = prod(sizes[merged:])
+        chunks = []
+        for number, taps in enumerate(combinations(*map(range, sizes[:merged]))):
+            places = [sum(tap * f for tap, f in zip(taps, factor[:merged], strict=True)) for factor in factors]
+            start, stop = number * length, (number + 1) * length
+            while start < stop:
+                end = min(stop, (start // CHAIN + 1) * CHAIN, start + CHUNK)
+                within = start - number * length
+                closes = end % CHAIN == 0 or end == length * prod(sizes[:merged])
+                chunks.append((
+                    (places[0] + within) * self.bytes, (places[1] + within) * self.bytes, end - start,
+                    int(start % CHAIN == 0), 0 if not closes else 1 if end <= CHAIN else 2))
+                start = end
+        return chunks
+
+    def _row_offsets(self, which: int) -> list[int]:
+        """Where each row of a side begins, in bytes; past the last whole tile the last row again."""
+        kernel = self.writer.kernel
+        axes = self.own_axes[which]
+        address = self.sides[which].load.address
+        steps = [address.factor(axis).constant or 0 for axis in axes]
+        offsets = [
+            sum(index * step for index, step in zip(place, steps, strict=True)) * self.bytes
+            for place in combinations(*[range(kernel.axes[axis].constant or 0) for axis in axes])
+        ]
+        return offsets + offsets[-1:] * (self.group + self.other_group)
+
+    def _packed(self, batch: list[Integer], ranges: Sequence[tuple[Integer, Integer]]) -> None:
+        """Both sides' rows copied, BLOCK products at a time."""
+        b = self.b
+        places = [b.offset("%scratch", self._sums_bytes() * (2 if self.blocked else 1))]
+        line = RowPanels.stride * self.bytes
+        places.append(b.offset(places[0], self.group * line))
+        with looping(b, 0, b.maximum(self.total, 1), BLOCK) as k0:
+            count = b.minimum(b.sub(self.total, k0), BLOCK)
+            for which in (0, 1):
+                self._pack(which, batch, ranges[which], k0, count, places[which])
+
+            def rows(which: int, tile: Integer) -> list[str]:
+                first = b.offset(places[which], b.mul(tile, self.tile[which] * line))
+                return [b.offset(first, row * line) for row in range(self.tile[which])]
+
+            fresh = b.compare("eq", b.rem(k0, CHAIN), 0)
+            after = b.add(k0, BLOCK)
+            closes = b.value(f"or i1 {b.compare('eq', b.rem(after, CHAIN), 0)}, {b.compare('sge', after, self.total)}")
+            ends = b.choose(closes, b.choose(b.compare("sle", after, CHAIN), 1, 2), 0)
+            self._tiles(ranges, rows, count, fresh, ends)
 
     def _pack(self, which: int, batch: list[Integer], rows: tuple[Integer, Integer], k0: Integer, count: Integer,
               place: str) -> None:
-        """A side's rows of a block; lanes past the last product are zero."""
+        """A side's rows of a chunk; lanes past the last product are zero."""
         b = self.b
         e = Arithmetic(b, self.dtype, LANES)
         tail = b.value(f"and i64 {count}, {-LANES}") if not isinstance(count, int) else count - count % LANES
@@ -119,51 +234,75 @@ class Dots:
             b.store(e.kind, e.constant(0), b.offset(line, b.mul(tail, self.bytes)), self.bytes)
         self.panels[which].pack(batch, rows, k0, count, place)
 
-    def _block(self, i: Integer, j: Integer, other_place: str, out: str, count: Integer, k0: Integer) -> None:
-        """acc[a][c] += left[a][k…] · right[c][k…], LANES products at a time, over one block."""
+    # Tiles -------------------------------------------------------------------------------------------------------
+    def _tiles(self, ranges: Sequence[tuple[Integer, Integer]], rows: Rows, count: Integer, fresh: str, ends: Integer
+               ) -> None:
+        """One chunk for every tile of the item."""
+        b = self.b
+        numbers = [b.ceil_div(b.sub(stop, start), size)
+                   for (start, stop), size in zip(ranges, self.tile, strict=True)]
+        with looping(b, 0, numbers[0]) as i:
+            lines = rows(0, i)
+            with looping(b, 0, numbers[1]) as j:
+                place = b.mul(b.add(b.mul(i, self.other_group // self.tile[1]), j), self._tile_bytes())
+                self._chunk(lines, rows(1, j), b.offset("%scratch", place), count, fresh, ends)
+
+    def _tile_bytes(self) -> int:
+        return self.tile[0] * self.tile[1] * LANES * self.bytes
+
+    def _chunk(self, left: list[str], right: list[str], chains: str, count: Integer, fresh: str, ends: Integer) -> None:
+        """chain[a][c] += left[a][k…] · right[c][k…], LANES products at a time; what ends a block joins the sums."""
         b = self.b
         e = Arithmetic(b, self.dtype, LANES)
-        line = RowPanels.stride * self.bytes
-        left = b.offset("%scratch", b.mul(i, self.tile[0] * line))
-        right = b.offset(other_place, b.mul(j, self.tile[1] * line))
-        names = self.tile[0] * self.tile[1]
-        zero = e.constant(0)
-        loop = b.begin_loop(0, count, LANES, [("ptr", left), ("ptr", right), *[(e.kind, zero)] * names])
-        left_at, right_at, *state = loop.carried
-        columns = [b.load(e.kind, b.offset(right_at, c * line), self.bytes) for c in range(self.tile[1])]
-        new = []
-        for row in range(self.tile[0]):
-            value = b.load(e.kind, b.offset(left_at, row * line), self.bytes)
-            for c in range(self.tile[1]):
-                new.append(e.multiply_add(value, columns[c], state[row * self.tile[1] + c]))
-        step = LANES * self.bytes
-        chain = b.end_loop(loop, [b.offset(left_at, step), b.offset(right_at, step), *new])[2:]
-        fresh = b.compare("eq", k0, 0)
-        for number, value in enumerate(chain):
-            place = b.offset(out, number * LANES * self.bytes)
-            old = b.load(e.kind, place, self.bytes)
-            total = b.value(f"select i1 {fresh}, {e.kind} {value}, {e.kind} {e.add(old, value)}")
-            b.store(e.kind, total, place, self.bytes)
+        places = [b.offset(chains, n * LANES * self.bytes) for n in range(len(left) * len(right))]
+        begun = [b.value(f"select i1 {fresh}, {e.kind} {e.constant(0)}, {e.kind} {b.load(e.kind, place, self.bytes)}")
+                 for place in places]
+        loop = b.begin_loop(0, count, LANES, [(e.kind, value) for value in begun])
+        at = b.mul(loop.index, self.bytes)
+        columns = [b.load(e.kind, b.offset(line, at), self.bytes) for line in right]
+        state = []
+        for row, line in enumerate(left):
+            value = b.load(e.kind, b.offset(line, at), self.bytes)
+            for column, other in enumerate(columns):
+                state.append(e.multiply_add(value, other, loop.carried[row * len(right) + column]))
+        state = b.end_loop(loop, state)
+        for place, value in zip(places, state, strict=True):
+            b.store(e.kind, value, place, self.bytes)
+        if self.blocked:
+            b.when(b.compare("ne", ends, 0), lambda: self._join(e, state, chains, b.compare("eq", ends, 1)))
 
-    def _epilogue(self, batch: list[Integer], start: Integer, stop: Integer, other: Integer, other_tiles: Integer,
-                  sums: str) -> None:
+    def _join(self, e: Arithmetic, state: list[str], chains: str, first: str) -> None:
+        b = self.b
+        sums = b.offset(chains, self._sums_bytes())
+        for number, value in enumerate(state):
+            place = b.offset(sums, number * LANES * self.bytes)
+            total = e.add(b.load(e.kind, place, self.bytes), value)
+            b.store(e.kind, b.value(f"select i1 {first}, {e.kind} {value}, {e.kind} {total}"), place, self.bytes)
+
+    # The epilogue ------------------------------------------------------------------------------------------------
+    def _epilogue(self, batch: list[Integer], ranges: Sequence[tuple[Integer, Integer]]) -> None:
         """Combines lanes pairwise and stores each result."""
         b, w = self.b, self.writer
         kernel = w.kernel
         e = Arithmetic(b, self.dtype, LANES)
+        sums = b.offset("%scratch", self._sums_bytes() if self.blocked else 0)
         extents = [[w.size(kernel.axes[axis]) for axis in own] for own in self.own_axes]
-        with looping(b, start, stop) as row, looping(b, 0, other) as column:
+        with looping(b, *ranges[0]) as row, looping(b, *ranges[1]) as column:
             axes: dict[int, Integer] = {axis: 0 for axis in range(len(kernel.axes) + len(kernel.reduced))}
             axes |= dict(zip(self.batch_axes, batch, strict=True))
             axes |= dict(zip(self.own_axes[0], split(w, row, extents[0]), strict=True))
             axes |= dict(zip(self.own_axes[1], split(w, column, extents[1]), strict=True))
-            relative = b.sub(row, start)
-            i, a = b.div(relative, self.tile[0]), b.rem(relative, self.tile[0])
-            j, c = b.div(column, self.tile[1]), b.rem(column, self.tile[1])
-            tile = b.mul(b.add(b.mul(i, other_tiles), j), self.tile[0] * self.tile[1])
-            place = b.add(tile, b.add(b.mul(a, self.tile[1]), c))
-            vector = b.load(e.kind, b.offset(sums, b.mul(place, LANES * self.bytes)), self.bytes)
+            i, a = self._within(row, ranges[0][0], self.tile[0])
+            j, c = self._within(column, ranges[1][0], self.tile[1])
+            tile = b.mul(b.add(b.mul(i, self.other_group // self.tile[1]), j), self._tile_bytes())
+            place = b.add(tile, b.mul(b.add(b.mul(a, self.tile[1]), c), LANES * self.bytes))
+            vector = b.load(e.kind, b.offset(sums, place), self.bytes)
             point = Point(axes, None, 1)
             point.accumulated = [folded(w, SUM, self.dtype, vector)]
             for store in kernel.stores:
                 w.store(w.emit(store.expression, point), store.buffer, store.address, point)
+
+    def _within(self, place: Integer, start: Integer, size: int) -> tuple[Integer, Integer]:
+        """A row as the number of its tile and its place there."""
+        relative = self.b.sub(place, start)
+        return self.b.div(relative, size), self.b.rem(relative, size)

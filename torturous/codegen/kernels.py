@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 from torturous.codegen.contraction import Contraction
+from torturous.codegen.direct import DirectContraction
 from torturous.codegen.dots import Dots
 from torturous.codegen.expressions import Argument, KernelWriter
 from torturous.codegen.loops import CHUNK, Work, write_loops
@@ -44,6 +45,9 @@ def generate(kernel: Kernel, target: Target) -> Generated:
     elif kernel.lanewise:
         dots = Dots(writer)
         work, scratch, chunk = dots.write(), dots.scratch(), dots.group
+    elif kernel.direct:
+        direct = DirectContraction(writer)
+        work, scratch, chunk = direct.write(), direct.scratch(), direct.group
     elif kernel.product is not None:
         contraction = Contraction(writer)
         work, scratch = contraction.write(), contraction.scratch()

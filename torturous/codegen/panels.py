@@ -13,23 +13,12 @@ from dataclasses import dataclass
 from torturous.codegen.arithmetic import Arithmetic, convert, kind
 from torturous.codegen.builder import Integer, looping
 from torturous.codegen.expressions import LANES, KernelWriter
+from torturous.codegen.microkernel import Tile
 from torturous.compiler.kernel import Load
 from torturous.compiler.sizes import Affine, Size, product
 from torturous.core import dtypes
 from torturous.core.dtypes import DType
 from torturous.ir.contraction import BLOCK
-
-
-@dataclass(frozen=True)
-class Tile:
-    """The register tile: `rows` broadcasts against `vectors` vectors of LANES."""
-
-    rows: int
-    vectors: int
-
-    @property
-    def lanes(self) -> int:
-        return self.vectors * LANES
 
 
 @dataclass(frozen=True)

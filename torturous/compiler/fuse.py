@@ -169,17 +169,23 @@ class _Fusion:
             node = node.inputs[0]
         return node
 
+    def order(self, node: Node) -> layout.Order:
+        """How a stored value's axes lie in memory."""
+        return self.orders.get(node) or self.chosen(node)
+
     def _is_row_major(self, node: Node) -> bool:
         return self.order(node) == layout.row_major(len(node.shape))
 
     def run(self) -> Fused:
-        self.order = layout.choose(self.graph, self.stored, set(self.graph.outputs))
+        self.orders: dict[Node, layout.Order] = {}
+        """Of what was relaid for one contraction."""
+        self.chosen = layout.choose(self.graph, self.stored, set(self.graph.outputs))
         for node in self.graph.nodes:
             # A stored reshape is free if its operand is stored, and both lie row-major.
             if node in self.stored and node.op is movement.RESHAPE and self._is_row_major(node):
                 if self._is_row_major(node.inputs[0]):
                     self._store(node.inputs[0])
-        self.relaid: dict[Node, Node] = {}
+        self.relaid: dict[tuple[Node, layout.Order], Node] = {}
         self.kernels: list[Kernel] = []
         self.padded: dict[tuple, Node] = {}
         kernels = self.kernels
@@ -310,26 +316,33 @@ class _Fusion:
                 loop = contraction.Map(*index_map).lone
                 if loop is not None and extents[loop] is None:
                     extents[loop] = size
-        # Loops of the result in the order it lies in memory; the reduced ones, whose order is the sum's, as they are.
-        order = self.order(node)
+        samples = layout.batch(anchor) if layout.wants_batch_innermost(anchor) else None
+        kernel.direct = layout.reads_in_place(anchor)
+        guarded = kernel.direct and not kernel.lanewise
+        # Loops of the result in the order it lies in memory, or samples innermost where those are lanes; the reduced
+        # ones, whose order is the sum's, as they are.
+        order = (*range(1, rank), 0) if guarded else self.order(node)
         kernel.axes, kernel.reduced = [extents[axis] for axis in order], extents[rank:]
         loops = {axis: order.index(axis) for axis in range(rank)} | {n: n for n in range(rank, len(extents))}
         puller = self._puller(kernel)
         dtype = contraction.accumulator(anchor.dtype)
         sides = []
-        for operand, other, its_maps in zip((left, right), (right, left), maps, strict=True):
+        for operand, its_maps in zip((left, right), maps, strict=True):
             all_maps = [
                 contraction.Map(tuple((loops[loop], factor) for loop, factor in terms), offset, divisor)
                 for terms, offset, divisor in its_maps
             ]
-            if layout.wants_batch_innermost(anchor):
-                operand = self._samples_innermost(operand, anchor)
-            direct = layout.reads_samples_directly(anchor, operand, other, all_maps)
-            if direct:
+            if kernel.direct and operand not in self.stored:
+                raise CannotPull(operand)
+            if samples is not None and operand.shape[0] == samples and len(operand.shape) > 2:
+                operand = self._in_order(operand, (*range(1, len(operand.shape)), 0))
+            elif kernel.direct:
+                operand = self._in_order(operand, layout.products_last([contraction.Map(*m) for m in its_maps]))
+            if guarded:
                 value = puller.mapped(operand, all_maps)  # Guards and all: borders are left out, not multiplied.
             else:
                 value = puller.mapped(*self._padded(operand, all_maps, puller))
-            if not _is_plain_load(value, direct):
+            if not _is_plain_load(value, guarded):
                 assert operand not in self.stored, f"{operand} is stored and yet no plain load"
                 raise CannotPull(operand)
             sides.append(puller.convert(value, dtype))
@@ -338,19 +351,18 @@ class _Fusion:
         puller.accumulated[anchor] = (0, dtype)
         self._finish(kernel, node, tuple(Affine.axis(loops[axis]) for axis in range(rank)), puller)
 
-    def _samples_innermost(self, operand: Node, anchor: Node) -> Node:
-        """A copy of a leaf (or whatever else lies row-major) with the batch innermost."""
-        if operand not in self.stored or len(operand.shape) < 3 or operand.shape[0] != layout.batch(anchor):
+    def _in_order(self, operand: Node, order: layout.Order) -> Node:
+        """A copy of a leaf, or whatever else lies row-major, whose axes lie in this order."""
+        if operand not in self.stored or order == layout.row_major(len(order)):
             return operand
         if not self._is_row_major(self.storage_of(operand)):
             return operand
-        copy = self.relaid.get(operand)
+        copy = self.relaid.get((operand, order))
         if copy is None:
             copy = self._new_node(movement.ALIAS, operand.shape, operand)
-            self.relaid[operand] = copy
-            kernel = Kernel([], names=["relay"], places=[operand.place])
-            order = self.order(copy)
-            kernel.axes = [copy.shape[axis] for axis in order]
+            self.relaid[operand, order] = copy
+            self.orders[copy] = order
+            kernel = Kernel([copy.shape[axis] for axis in order], names=["relay"], places=[operand.place])
             positions = tuple(Affine.axis(order.index(axis)) for axis in range(len(order)))
             value = self._puller(kernel).pull(operand, positions)
             kernel.stores.append(Store(copy, flat_address(positions, copy.shape, order), value))

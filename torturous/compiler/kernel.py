@@ -162,6 +162,8 @@ class Kernel:
     product: tuple[Expression, Expression] | None = None
     lanewise: bool = False
     """Whether the contraction's products are dealt out to lanes (see `ir.contraction`)."""
+    direct: bool = False
+    """Whether the contraction reads its operands where they lie: samples innermost, rows of products (see `layout`)."""
     stores: list[Store] = field(default_factory=list)
     derived: list[Derived] = field(default_factory=list)
     special: Node | None = None

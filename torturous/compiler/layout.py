@@ -15,9 +15,6 @@ from torturous.ir import contraction
 from torturous.ir.op import Kind
 
 Order = tuple[int, ...]
-FEW_CHANNELS = 32
-MOST_PRODUCTS = 1 << 13
-"""Elements of a weight that is packed whole."""
 LANES = 16
 
 
@@ -42,7 +39,10 @@ def wants_batch_innermost(node: Node) -> bool:
         return False
     channels = [node.shape[1] if len(node.shape) > 1 else None]
     channels += [operand.shape[1] if len(operand.shape) > 1 else None for operand in node.inputs]
-    return all(size is not None and (size.constant or FEW_CHANNELS + 1) <= FEW_CHANNELS for size in channels)
+    return all(
+        size is not None and size.constant is not None and size.constant <= contraction.FEW_CHANNELS
+        for size in channels
+    )
 
 
 def batch(node: Node) -> Size | None:
@@ -54,23 +54,23 @@ def batch(node: Node) -> Size | None:
     return None
 
 
-def reads_samples_directly(node: Node, operand: Node, other: Node, maps: Sequence[contraction.Map]) -> bool:
-    """Whether a convolution's windowed operand can be read with its borders left out: see `codegen.direct`.
+def reads_in_place(node: Node) -> bool:
+    """Whether a convolution's operands, or those of a gradient of one, are read where they lie: see `codegen.direct`.
 
-    Samples must fill whole panels, every size be known, the products few enough for a table, and the other operand
-    small enough to be packed once.
+    For that every size must be known. A convolution's borders are then left out; elements between those of the
+    operand (a divisor) would have to be, too, and gradients of weights leave nothing out: they want a padded copy.
     """
-    if not wants_batch_innermost(node) or node.attributes[3:] or node.dtype.is_half:
+    if not wants_batch_innermost(node) or node.dtype.is_half:
         return False
-    if not any(len(index_map.terms) > 1 for index_map in maps) or any(m.divisor != 1 for m in maps):
+    if any(size.constant is None for shape in (node.shape, *(x.shape for x in node.inputs)) for size in shape):
         return False
-    if operand.shape[0].constant is None or operand.shape[0].constant % (2 * LANES):
-        return False
-    sizes = [size.constant for shape in (node.shape, *(x.shape for x in node.inputs)) for size in shape]
-    if None in sizes:
-        return False
-    products = product(other.shape).constant or 0
-    return 0 < products < MOST_PRODUCTS
+    _, *maps = node.attributes[:3]
+    return bool(node.attributes[3:]) or all(contraction.Map(*m).divisor == 1 for its_maps in maps for m in its_maps)
+
+
+def products_last(its_maps: Sequence[contraction.Map]) -> Order:
+    """The order in which the axes of an operand without windows are loops: those that the sum runs over last."""
+    return tuple(sorted(range(len(its_maps)), key=lambda axis: (its_maps[axis].lone or 0)))
 
 
 def choose(graph: Graph, stored: set[Node], outputs: set[Node]) -> Callable[[Node], Order]:

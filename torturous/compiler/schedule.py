@@ -117,7 +117,7 @@ def rewrite(kernel: Kernel, axes: dict[int, Affine], extents: list[Size], reduce
         axes=extents, reduced=reduced, outer_runs=min(kernel.outer_runs, max(len(reduced) - 1, 0)),
         accumulators=[Accumulator(a.op, a.dtype, expression(a.expression)) for a in kernel.accumulators],
         product=(expression(kernel.product[0]), expression(kernel.product[1])) if kernel.product else None,
-        lanewise=kernel.lanewise,
+        lanewise=kernel.lanewise, direct=kernel.direct,
         stores=[Store(s.buffer, s.address.renamed(axes), expression(s.expression)) for s in kernel.stores],
         derived=[*map(position, kernel.derived), *derived], names=kernel.names, places=kernel.places,
     )

@@ -9,9 +9,12 @@ that reads as zero where it is not whole or outside the operand. The sum is take
 row-major order, in blocks of BLOCK products: a block is one chain of multiply-adds, each rounded once, from zero;
 block results are added in order. The order thus depends on the reduced extents alone.
 
-A contraction marked LANEWISE (the gradient of a convolution's weights) deals the products of a block out to LANES
-chains, product k to chain k mod LANES; block results are added chain by chain, and the chains are combined pairwise
-at the end (l with l+8, +4, +2, +1).
+A contraction marked LANEWISE (the gradient of the weights of a convolution with few channels) deals its products out
+to LANES chains, product k to chain k mod LANES, in blocks of BLOCK products a chain; block results are added chain by
+chain, and the chains are combined pairwise at the end (l with l+8, +4, +2, +1).
+
+The reduced loops of a convolution run over the window first and the channels last: a window's tap either exists for
+all channels or lies outside, and channels of one tap are a run in memory for whoever stores them last.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ from torturous.ir.op import Attributes, Kind, Op, Type, define
 
 BLOCK = 256
 LANES = 16
+FEW_CHANNELS = 32
+"""Convolutions of at most so many channels run with samples as vector lanes."""
 LANEWISE = "lanewise"
 """A fourth attribute: see the module's text."""
 
@@ -104,7 +109,7 @@ def _meaning(out: Type, at: Attributes, a: np.ndarray, b: np.ndarray) -> np.ndar
         left, right = (np.pad(side, ((0, 0), (0, filled - total_products))) for side in (left, right))
         left, right = (side.reshape(-1, filled // LANES, LANES).transpose(0, 2, 1) for side in (left, right))
         left, right = (side.reshape(prod(out.shape) * LANES, filled // LANES) for side in (left, right))
-        chains = _chained(left, right, BLOCK // LANES).reshape(prod(out.shape), LANES)
+        chains = _chained(left, right, BLOCK).reshape(prod(out.shape), LANES)
         while chains.shape[1] > 1:
             half = chains.shape[1] // 2
             chains = chains[:, :half] + chains[:, half:]
@@ -145,6 +150,12 @@ def _substitute(index_map: Map, loop: int, solution: Map) -> Map:
     raise NotImplementedError("a contraction whose two operands both step through the same loop with a stride")
 
 
+def _has_few_channels(weight: Shape, windows: Sequence[Map]) -> bool:
+    """Whether neither axis of channels of a convolution's weights is long."""
+    spatial = sum(len(index_map.terms) > 1 for index_map in windows)
+    return all(size <= FEW_CHANNELS for size in weight[len(weight) - spatial - 2:len(weight) - spatial])
+
+
 def _gradient_rule(position: int) -> Any:
     """The gradient of one operand: a contraction of the result's gradient with the other operand."""
 
@@ -169,10 +180,12 @@ def _gradient_rule(position: int) -> Any:
             upstream = [_substitute(m, loop, solution) for m in upstream]
             theirs = [_substitute(m, loop, solution) for m in theirs]
         remaining = [loop for loop in range(total) if loop not in eliminated]
+        windowed = {loop for m in [*upstream, *theirs] if len(m.terms) > 1 for loop, _ in m.terms}
         lanewise: tuple[str, ...] = ()
-        if remaining[:1] == [0] and any(len(index_map.terms) > 1 for index_map in theirs):
-            # A convolution's weights: many samples and pixels, few channels. Samples innermost, see compiler.layout.
-            remaining, lanewise = [*remaining[1:], 0], (LANEWISE,)
+        if 0 in remaining and windowed and _has_few_channels(operand.shape, theirs):
+            lanewise = (LANEWISE,)  # A convolution's weights: many samples and pixels, few channels.
+        if 0 not in remaining or lanewise:
+            remaining.sort(key=lambda loop: loop not in windowed)
         numbering = {total + axis: axis for axis in range(len(mine))}
         numbering |= {loop: len(mine) + position for position, loop in enumerate(remaining)}
 
@@ -214,8 +227,8 @@ def convolution(stride: Sequence[int], padding: Sequence[int], dilation: Sequenc
     spatial = len(stride)
     first = 3 if grouped else 2  # The result's loops: n, [g,] o, spatial…
     rank = first + spatial
-    channel = rank
-    kernel = [rank + 1 + axis for axis in range(spatial)]
+    channel = rank + spatial
+    kernel = [rank + axis for axis in range(spatial)]
     windows = tuple(
         Map(tuple(sorted(((first + axis, stride[axis]), (kernel[axis], dilation[axis])))), -padding[axis])
         for axis in range(spatial)
@@ -233,8 +246,8 @@ def transposed_convolution(
     spatial = len(stride)
     first = 3 if grouped else 2
     rank = first + spatial
-    channel = rank
-    kernel = [rank + 1 + axis for axis in range(spatial)]
+    channel = rank + spatial
+    kernel = [rank + axis for axis in range(spatial)]
     windows = tuple(
         Map(tuple(sorted(((first + axis, 1), (kernel[axis], -dilation[axis])))), padding[axis], stride[axis])
         for axis in range(spatial)

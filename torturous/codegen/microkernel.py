@@ -1,0 +1,123 @@
+"""The register-tiled micro-kernel that every contraction runs through: a batch-reduce matrix product.
+
+A tile of accumulators takes in *runs* of products. Along a run both operands step evenly through memory; from run to
+run they may jump anywhere. A packed panel is one long run, a convolution read in place has a run per tap of its
+window. (The single building block of Georganas et al., "High-Performance Deep Learning via a Single Building Block",
+2020.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torturous.codegen.arithmetic import Arithmetic
+from torturous.codegen.builder import Builder, Integer
+from torturous.codegen.expressions import LANES
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The register tile: `rows` broadcasts against `vectors` vectors of LANES."""
+
+    rows: int
+    vectors: int
+
+    @property
+    def lanes(self) -> int:
+        return self.vectors * LANES
+
+
+MOST_UNROLLED = 128
+"""Multiply-adds in the body of the loop along a run, about."""
+
+
+@dataclass(frozen=True)
+class MicroKernel:
+    """How a tile's operands lie, in bytes: steps from product to product, and the stride from row to row."""
+
+    builder: Builder
+    arithmetic: Arithmetic
+    tile: Tile
+    lane_step: Integer
+    row_step: Integer
+    row_stride: Integer
+
+    def zeros(self) -> list[str]:
+        """A tile before its first product."""
+        return [self.arithmetic.constant(0)] * (self.tile.rows * self.tile.vectors)
+
+    def unroll(self, length: int) -> int:
+        """How many products of runs of this length the loop's body takes, leaving none over."""
+        most = max(1, MOST_UNROLLED // (self.tile.rows * self.tile.vectors))
+        return next(count for count in range(min(most, length), 0, -1) if length % count == 0)
+
+    def run(self, lanes: str, rows: str, count: Integer, state: list[str], unroll: int) -> list[str]:
+        """The tile after `count` more products: acc[row][vector] += row[k] · lane[k]."""
+        if isinstance(count, int) and count <= unroll:
+            for k in range(count):
+                state = self._product(lanes, rows, k, state)
+            return state
+        full = count if unroll == 1 else count - count % unroll if isinstance(count, int) else (
+            self.builder.sub(count, self.builder.rem(count, unroll)))
+        lanes, rows, *state = self._loop(0, full, unroll, [lanes, rows, *state])
+        if full != count:
+            state = self._loop(full, count, 1, [lanes, rows, *state])[2:]
+        return state
+
+    def _loop(self, start: Integer, stop: Integer, unroll: int, values: list[str]) -> list[str]:
+        b = self.builder
+        kinds = ["ptr", "ptr", *[self.arithmetic.kind] * (len(values) - 2)]
+        loop = b.begin_loop(start, stop, unroll, list(zip(kinds, values, strict=True)))
+        lanes, rows, *state = loop.carried
+        for k in range(unroll):
+            state = self._product(lanes, rows, k, state)
+        onward = [b.offset(lanes, b.mul(self.lane_step, unroll)), b.offset(rows, b.mul(self.row_step, unroll))]
+        return b.end_loop(loop, [*onward, *state])
+
+    def _product(self, lanes: str, rows: str, k: int, state: list[str]) -> list[str]:
+        b, e, tile = self.builder, self.arithmetic, self.tile
+        size = e.dtype.itemsize
+        line = b.offset(lanes, b.mul(self.lane_step, k))
+        vectors = [b.load(e.kind, b.offset(line, v * LANES * size), size) for v in range(tile.vectors)]
+        result = []
+        for row in range(tile.rows):
+            place = b.offset(rows, b.add(b.mul(self.row_stride, row), b.mul(self.row_step, k)))
+            factor = e.splat(b.load(e.scalar, place, size))
+            for v in range(tile.vectors):
+                result.append(e.multiply_add(factor, vectors[v], state[row * tile.vectors + v]))
+        return result
+
+    # The tile in memory ------------------------------------------------------------------------------------------
+    def join(self, state: list[str], out: str, stride: Integer, fresh: bool | str) -> None:
+        """Adds the chains of a block to the tile in memory, whose rows lie `stride` bytes apart; or begins it.
+
+        `fresh` may be an i1 that is known at run time only.
+        """
+        b = self.builder
+        if isinstance(fresh, bool):
+            self._put(state if fresh else self._sums(state, out, stride), out, stride)
+            return
+        begin, join, done = b.label("fresh"), b.label("join"), b.label("joined")
+        b.emit(f"br i1 {fresh}, label %{begin}, label %{join}")
+        b.start_block(begin)
+        self._put(state, out, stride)
+        b.emit(f"br label %{done}")
+        b.start_block(join)
+        self._put(self._sums(state, out, stride), out, stride)
+        b.emit(f"br label %{done}")
+        b.start_block(done)
+
+    def _places(self, out: str, stride: Integer) -> list[str]:
+        b, size = self.builder, self.arithmetic.dtype.itemsize
+        return [b.offset(out, b.add(b.mul(stride, row), v * LANES * size))
+                for row in range(self.tile.rows) for v in range(self.tile.vectors)]
+
+    def _sums(self, state: list[str], out: str, stride: Integer) -> list[str]:
+        e, size = self.arithmetic, self.arithmetic.dtype.itemsize
+        before = [self.builder.load(e.kind, place, size) for place in self._places(out, stride)]
+        return [e.add(old, value) for old, value in zip(before, state, strict=True)]
+
+    def _put(self, state: list[str], out: str, stride: Integer) -> None:
+        e, size = self.arithmetic, self.arithmetic.dtype.itemsize
+        for place, value in zip(self._places(out, stride), state, strict=True):
+            self.builder.store(e.kind, value, place, size)

@@ -1,0 +1,82 @@
+"""Which operand of a contraction runs along the vector lanes, and which is broadcast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torturous.codegen.builder import Integer
+from torturous.codegen.expressions import LANES, KernelWriter
+from torturous.compiler.kernel import Convert, Expression, Kernel, Load
+from torturous.compiler.sizes import product
+
+
+def loaded(expression: Expression) -> Load:
+    """The load below a side's casts."""
+    while isinstance(expression, Convert):
+        expression = expression.operand
+    assert isinstance(expression, Load), "contraction operands are plain loads"
+    return expression
+
+
+@dataclass
+class Sides:
+    """The kept axes by the operand that varies along them."""
+
+    batch: list[int]
+    lane: list[int]
+    row: list[int]
+    lane_first: bool
+    """Whether the left operand is the lane side."""
+
+
+def sides(kernel: Kernel) -> Sides:
+    """Lanes go where they cost least (see `_lane_cost`), or along the last axis where operands are read in place."""
+    assert kernel.product is not None
+    addresses = [loaded(side).address for side in kernel.product]
+    both: list[int] = []
+    own: list[list[int]] = [[], []]
+    for axis in range(len(kernel.axes)):
+        in_left, in_right = (address.factor(axis) != 0 for address in addresses)
+        if in_left == in_right:
+            both.append(axis)
+        else:
+            own[0 if in_left else 1].append(axis)
+    if kernel.direct:
+        lane = 0 if len(kernel.axes) - 1 in own[0] else 1
+    else:
+        lane = 0 if _lane_cost(kernel, 0, own[0], own[1]) < _lane_cost(kernel, 1, own[1], own[0]) else 1
+    return Sides(both, own[lane], own[1 - lane], lane == 0)
+
+
+def _lane_cost(kernel: Kernel, which: int, lanes: list[int], rows: list[int]) -> float:
+    """A rough cost per product of running lanes along these axes: wasted lanes, packing, and how results lie."""
+    assert kernel.product is not None
+    address = loaded(kernel.product[which]).address
+    extent = product(kernel.axes[axis] for axis in lanes).constant
+    other = product(kernel.axes[axis] for axis in rows).constant or 64
+    waste = 1.0 if extent is None else -(-extent // LANES) * LANES / max(extent, 1)
+    innermost = lanes[-1] if lanes else None
+    packing = 8.0
+    if innermost is not None and address.factor(innermost) == 1:
+        run = kernel.axes[innermost].constant
+        aligned = len(lanes) == 1 or run is None or any((v * LANES) % run == 0 or run % (v * LANES) == 0
+                                                        for v in (1, 2, 3))
+        packing = 0.5 if aligned else 8.0
+    elif innermost is not None and address.factor(len(kernel.axes) + len(kernel.reduced) - 1) == 1:
+        packing = 2.0
+    stored = 0.0 if lanes and lanes[-1] == len(kernel.axes) - 1 else 0.2
+    return waste + packing / max(other, 1) * 4 + stored
+
+
+def split(writer: KernelWriter, flat: Integer, extents: list[Integer]) -> list[Integer]:
+    """A flat place as one index per extent, the last varying fastest."""
+    b = writer.builder
+    values: list[Integer] = []
+    for position in range(len(extents) - 1, -1, -1):
+        if position == 0:
+            values.insert(0, flat)
+        else:
+            extent = b.maximum(extents[position], 1)
+            values.insert(0, b.rem(flat, extent))
+            flat = b.div(flat, extent)
+    return values
