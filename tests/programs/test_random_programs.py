@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from programs.machine import KINDS, Backend, Machine, Run, Step
 
-from torturous.ir.record import Record, context
+from torturous.ir.record import context
 from torturous.runtime.realize import realize
 from torturous.tensor.grad_mode import no_grad
 from torturous.tensor.linear import matmul
@@ -58,7 +58,7 @@ programs = st.lists(step, min_size=4, max_size=14)
 
 
 def run_here(program: list[Step], backend: Backend, **configuration: Any) -> Run:
-    context.record = Record()
+    context.renew()
     context.tracking = True
     with configured(**configuration):
         return Machine(backend).execute(program)

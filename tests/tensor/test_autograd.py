@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import torturous
-from torturous.ir.record import Record, context
+from torturous.ir.record import context
 from torturous.runtime import buffers, realize
 
 Program = Callable[[Any], Any]
@@ -657,7 +657,7 @@ def test_modes_belong_to_threads() -> None:
 
 # Plans, memory, depth ---------------------------------------------------------------------------------------
 def small_net() -> tuple[list[Any], Callable[[int], Any]]:
-    context.record = Record()  # What other tests have left pending would be part of the first plan.
+    context.renew()  # What other tests have left pending would be part of the first plan.
     torturous.manual_seed(0)
     w, v, x = (torturous.tensor(torturous.randn(4, 6).tolist()) for _ in range(3))
     w.requires_grad_()

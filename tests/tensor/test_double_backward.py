@@ -20,7 +20,7 @@ from torturous.core import dtypes, settings
 from torturous.ir.contraction import Map, convolution, lone, matrix_product, transposed_convolution
 from torturous.ir.interpret import interpret
 from torturous.ir.op import BY_NAME, OPS
-from torturous.ir.record import Record, context
+from torturous.ir.record import context
 from torturous.ir.value import Typed, Value
 from torturous.tensor.autograd import run_grad
 from torturous.tensor.base import apply, apply_typed
@@ -231,9 +231,9 @@ def test_every_op_with_a_gradient_has_a_case() -> None:
 def pending() -> Iterator[None]:
     """Nothing is realized: the whole test is one record, which vanishes after it."""
     limit, settings.row_limit.value = settings.row_limit.value, 1 << 30
-    context.record = Record()
+    context.renew()
     yield
-    context.record = Record()
+    context.renew()
     settings.row_limit.value = limit
 
 

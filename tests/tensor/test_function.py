@@ -13,7 +13,6 @@ import torch
 
 import torturous
 from torturous.autograd import check
-from torturous.ir.record import Record
 from torturous.ir.record import context as context_of_thread
 
 LIBRARIES = {"torch": torch, "torturous": torturous}
@@ -281,7 +280,7 @@ def test_as_in_pytorch(program: Callable[[Any], Any]) -> None:
 
 
 def test_a_function_leaves_no_cycle() -> None:
-    context_of_thread.record = Record()  # What other tests have left pending shares a tape with what follows.
+    context_of_thread.renew()  # What other tests have left pending shares a tape with what follows.
     x = torturous.ones(3, requires_grad=True)
     y = squared(torturous)(exponential(torturous)(x) * 2)
     y.tolist()

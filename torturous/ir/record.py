@@ -1,9 +1,11 @@
 """The record: what has been asked for and not yet computed.
 
-A record is a list of flat rows `(op, attributes, type, *operands)` of small integers and structural tuples.
-The list is at once the tape that `backward` walks and the key under which its plan is remembered. An operand
-is a row's index, or, below zero, a *slot*: a Python number whose value stays outside the key (see
-`slot_code`).
+A record is a sequence of flat rows `(op, attributes, type, *operands)` of small integers and structural tuples. It
+is at once the tape that `backward` walks and the key under which its plan is remembered. An operand is a row's
+index, or, below zero, a *slot*: a Python number whose value stays outside the key (see `slot_code`).
+
+Programs repeat themselves, so a record is kept as a path in a tree of all that was recorded before (`ir/prefix.py`):
+what comes again is neither worked out nor built again, and the key of a thousand rows is one object.
 """
 
 from __future__ import annotations
@@ -12,15 +14,15 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
+from torturous.core import settings
 from torturous.core.dtypes import Category
 from torturous.ir.op import OPS, TYPES, Attributes, Kind, Op, Type, define, type_number
-
-Row = tuple
-Place = tuple[CodeType, int] | None
-"""Where in the user's program a row was recorded: code object and instruction offset, never a frame."""
+from torturous.ir.prefix import EMPTY, Prefix, root, tree
+from torturous.ir.prefix import Place as Place
+from torturous.ir.prefix import Row as Row
 
 LEAF = define(Op("leaf", Kind.LEAF, document="a value that exists in memory before the plan runs"))
 
@@ -50,27 +52,26 @@ worked out."""
 
 getframe = sys._getframe
 _package = __name__.partition(".")[0] + "."
-places_of: dict[CodeType, dict[int, Place] | None] = {}
-"""For all code that has been asked about: None if it belongs to this package, else its places so far."""
+_places_of: dict[int, tuple[CodeType, dict[int, Place] | None]] = {}
+"""For all code that has been asked about, by identity (hashing code takes long): itself, which keeps its identity its
+own, and None if it belongs to this package, else its places so far."""
 
 
-def _ask(code: CodeType, module: str) -> dict[int, Place] | None:
+def _ask(code: CodeType, module: str) -> tuple[CodeType, dict[int, Place] | None]:
     ours = module.startswith(_package) and not module.startswith((_package + "datasets", _package + "models"))
-    known: dict[int, Place] | None = None if ours else {}
-    places_of[code] = known
+    known = _places_of[id(code)] = (code, None if ours else {})
     return known
 
 
 def user_place(depth: int = 2) -> Place:
-    """The innermost frame outside this package: the user's line."""
-    frame = getframe(depth)
+    """The innermost frame outside this package: the user's line. One line's place is always the same object."""
+    frame: FrameType | None = getframe(depth)
     while frame is not None:
         code = frame.f_code
-        places = places_of[code] if code in places_of else _ask(code, frame.f_globals.get("__name__", ""))
+        places = (_places_of.get(id(code)) or _ask(code, frame.f_globals.get("__name__", "")))[1]
         if places is not None:
-            return places.get(frame.f_lasti) or places.setdefault(frame.f_lasti, (code, frame.f_lasti))
-        if frame.f_back is None:
-            return None
+            offset = frame.f_lasti
+            return places.get(offset) or places.setdefault(offset, (code, offset))
         frame = frame.f_back
     return None
 
@@ -88,21 +89,41 @@ def describe_place(place: Place) -> str:
     return f"{code.co_filename}:{line} in {code.co_name}"
 
 
-class Record:
-    """Pending rows with what belongs to them, one list each, all of the same length.
+class Thread:
+    """Whose a record is: a thread by its identifier, or none (0)."""
 
-    `owners` holds the object (a Tensor or a Storage) that would want the row's value; a row is alive while
-    somebody besides this list refers to its owner. `tracked` says whether gradients flow through a row.
+    __slots__ = ("identifier",)
+
+    def __init__(self, identifier: int) -> None:
+        self.identifier = identifier
+
+
+NOBODY = Thread(0)
+
+
+class Record:
+    """Pending rows with what belongs to them.
+
+    `owners` holds, per row, the object (a Tensor or a Storage) that would want the row's value; a row is alive while
+    somebody besides this list refers to its owner.
     """
 
-    __slots__ = ("rows", "owners", "places", "tracked", "slots", "leaves", "values", "versions", "sources",
-                 "hooks", "freed", "tape", "cut", "urgent", "__weakref__")
+    __slots__ = ("end", "thread", "tracking", "room", "owners", "moved", "slots", "leaves", "values", "versions",
+                 "sources", "hooks", "freed", "tape", "cut", "urgent", "_rows", "_tracked", "_places", "__weakref__")
 
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
+    def __init__(self, end: Prefix | None = None) -> None:
+        """A record that goes on from `end`; without it, one whose rows have nothing to do with any other's."""
+        self.end = root() if end is None else end
+        """All rows so far."""
+        self.thread = NOBODY
+        """The thread that this is the pending record of."""
+        self.tracking = True
+        """Whether that thread's operations are tracked for gradients."""
+        self.room = 4 * settings.row_limit.value
+        """How many rows may gather before each asks whether it is time to realize; 0 if `urgent`."""
         self.owners: list[Any] = []
-        self.places: list[Place] = []
-        self.tracked = bytearray()
+        self.moved: dict[int, Place] = {}
+        """Places of the rows that were recorded elsewhere than when their prefix was new."""
         self.slots: list[bool | int | float] = []
         self.leaves: dict[Any, int] = {}
         """Rows of leaves already entered, by (storage identity, version) or saved value."""
@@ -123,31 +144,115 @@ class Record:
         self.urgent = False
         """Whether a leaf entered was memory that others can write: realize as soon as its reader is
         recorded."""
+        self._rows: list[Row] = []
+        self._tracked = bytearray()
+        self._places: list[Place] = []
 
+    # Reading ------------------------------------------------------------------------------------------------
+    @property
+    def rows(self) -> list[Row]:
+        """The rows as a list, to be read only."""
+        if len(self._rows) <= self.end.index:
+            self._unfold()
+        return self._rows
+
+    @property
+    def tracked(self) -> bytearray:
+        """Per row, whether gradients flow through it."""
+        if len(self._rows) <= self.end.index:
+            self._unfold()
+        return self._tracked
+
+    @property
+    def places(self) -> list[Place]:
+        """Per row, where it was recorded."""
+        if len(self._rows) <= self.end.index:
+            self._unfold()
+        return self._places
+
+    def _unfold(self) -> None:
+        """Reads the rows added since the last time off the path."""
+        start = len(self._rows)
+        added = self.end.since(start)
+        self._rows += [prefix.row for prefix in added]
+        self._tracked += bytes([prefix.tracked for prefix in added])
+        self._places += [prefix.place for prefix in added]
+        for index, place in self.moved.items():
+            if index >= start:
+                self._places[index] = place
+
+    def type_of(self, operand: int) -> Type:
+        return TYPES[self.rows[operand][2]]
+
+    def until(self, count: int) -> Record:
+        """The first rows as a record of their own, as far as computing them goes."""
+        record = Record(self.end.until(count))
+        record.moved = {index: place for index, place in self.moved.copy().items() if index < count}
+        record.slots = list(self.slots)
+        record.values = self.values
+        return record
+
+    def __len__(self) -> int:
+        return self.end.index + 1
+
+    # Recording ----------------------------------------------------------------------------------------------
     def slot(self, number: bool | int | float) -> int:
         """Appends a Python number; gives the operand that stands for it."""
         slots = self.slots
         slots.append(number)
         return ~((len(slots) - 1) * 4 + number_category(number))
 
+    def _follow(self, following: Prefix, place: Place) -> int:
+        """Goes on to a prefix one row longer; gives the index of the row."""
+        index = following.index
+        if following.place is not place:
+            self.moved[index] = place
+        self.owners.append(None)
+        self.end = following
+        return index
+
     def append(self, row: Row, tracked: int, place: Place, owner: Any = None) -> int:
-        index = len(self.rows)
-        self.rows.append(row)
-        self.tracked.append(tracked)
-        self.places.append(place)
-        self.owners.append(owner)
+        """Adds a row as it is."""
+        key = (row, tracked)
+        following = self.end.next.get(key)
+        if following is None:
+            following = self._extend(key, row, tracked, place)
+        index = self._follow(following, place)
+        if owner is not None:
+            self.owners[index] = owner
         return index
 
     def leaf(self, type_index: int, tracked: bool | int, owner: Any) -> int:
-        return self.append((LEAF.number, (), type_index), tracked, None, owner)
-
-    def type_of(self, operand: int) -> Type:
-        return TYPES[self.rows[operand][2]]
+        return self.append((LEAF.number, (), type_index), 1 if tracked else 0, None, owner)
 
     def apply(
         self, op: Op, attributes: Attributes, operands: Sequence[int], place: Place, tracking: bool
     ) -> int:
         """Records an op whose result type follows from its operands; raises the op's own errors."""
+        # The form without attributes is also what operators look up themselves (`tensor/base.py`).
+        key = (op.number, attributes, *operands) if attributes else (op.number, *operands)
+        following = self.end.next.get(key)
+        if following is None:
+            following = self._first(key, op, attributes, self._result_type(op, attributes, operands), operands, place)
+        if following.tracked and not tracking:
+            return self.append(following.row, 0, place)
+        return self._follow(following, place)
+
+    def apply_typed(
+        self, op: Op, attributes: Attributes, type_index: int, operands: Sequence[int], place: Place,
+        tracking: bool,
+    ) -> int:
+        """Records an op whose result type the caller has worked out."""
+        key = (~op.number, attributes, type_index, *operands)
+        following = self.end.next.get(key)
+        if following is None:
+            following = self._first(key, op, attributes, type_index, operands, place)
+        if following.tracked and not tracking:
+            return self.append(following.row, 0, place)
+        return self._follow(following, place)
+
+    # For the first time -------------------------------------------------------------------------------------
+    def _result_type(self, op: Op, attributes: Attributes, operands: Sequence[int]) -> int:
         rows = self.rows
         key = (op.number, attributes, *[rows[o][2] if o >= 0 else ~(~o & 3) for o in operands])
         type_index = inferred.get(key)
@@ -156,22 +261,23 @@ class Record:
             assert op.infer is not None
             result = op.infer(attributes, kinds)
             type_index = inferred[key] = type_number(result.shape, result.dtype)
-        return self.apply_typed(op, attributes, type_index, operands, place, tracking)
+        return type_index
 
-    def apply_typed(
-        self, op: Op, attributes: Attributes, type_index: int, operands: Sequence[int], place: Place,
-        tracking: bool,
-    ) -> int:
-        """Records an op whose result type the caller has worked out."""
-        flag = 0
-        if tracking and op.gradients and TYPES[type_index].dtype.category is Category.FLOATING:
-            tracked = self.tracked
-            for operand in operands:
-                if operand >= 0 and tracked[operand]:
-                    flag = 1
-                    break
-        return self.append((op.number, attributes, type_index, *operands), flag, place)
+    def _first(
+        self, key: tuple, op: Op, attributes: Attributes, type_index: int, operands: Sequence[int], place: Place
+    ) -> Prefix:
+        """A prefix one row longer, that row tracked if operations are."""
+        tracked = self.tracked
+        differentiable = op.gradients and TYPES[type_index].dtype.category is Category.FLOATING
+        flag = int(bool(differentiable) and any(o >= 0 and tracked[o] for o in operands))
+        return self._extend(key, (op.number, attributes, type_index, *operands), flag, place)
 
+    def _extend(self, key: tuple, row: Row, tracked: int, place: Place) -> Prefix:
+        if self.thread is not NOBODY:
+            tree.size += 1
+        return self.end.extend(key, row, tracked, place)
+
+    # What gradients read ------------------------------------------------------------------------------------
     def reads_of(self, index: int) -> Iterator[int]:
         """Rows whose values the gradient rules of a tracked row would read."""
         row, tracked = self.rows[index], self.tracked
@@ -197,17 +303,16 @@ class Record:
         Tensors remember the pending record that they were entered into; it must not keep a history alive that
         only tensors with gradients should keep.
         """
-        tape = Record()
-        for name in ("rows", "places", "tracked", "slots", "values", "versions", "sources", "hooks", "freed"):
+        tape = Record(self.end)
+        for name in ("moved", "slots", "values", "versions", "sources", "hooks", "freed", "_rows", "_tracked",
+                     "_places"):
             kept, empty = getattr(self, name), getattr(tape, name)
             setattr(tape, name, kept)
             setattr(self, name, empty)
+        self.end, self.thread = EMPTY, NOBODY
         self.owners, self.leaves = [], {}
         self.tape = weakref.ref(tape)
         return tape
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def __str__(self) -> str:
         lines = []
@@ -218,12 +323,47 @@ class Record:
         return "\n".join(lines)
 
 
+class _Farewell:
+    """Dies with a thread, whose pending record is then nobody's: another thread may be given the same identifier."""
+
+    def __init__(self, thread: Thread) -> None:
+        self.thread = thread
+
+    def __del__(self) -> None:
+        self.thread.identifier = 0
+
+
 class Context(threading.local):
-    """What belongs to one thread: its pending record and whether operations are tracked for gradients."""
+    """What belongs to one thread: its pending record, which knows whether operations are tracked for gradients.
+
+    Asking for it takes as long as recording a row. So who has a tensor's record at hand asks whether that is of this
+    thread: `record.thread.identifier == get_ident()`.
+    """
 
     def __init__(self) -> None:
-        self.record = Record()
-        self.tracking = True
+        self.thread = Thread(threading.get_ident())
+        self.farewell = _Farewell(self.thread)
+        self.record = self._begun(True)
+
+    def _begun(self, tracking: bool) -> Record:
+        record = Record(tree.root)
+        record.thread, record.tracking = self.thread, tracking
+        return record
+
+    def renew(self) -> Record:
+        """Gives this thread a new pending record; the one before is no longer anybody's."""
+        before = self.record
+        before.thread = NOBODY
+        record = self.record = self._begun(before.tracking)
+        return record
+
+    @property
+    def tracking(self) -> bool:
+        return self.record.tracking
+
+    @tracking.setter
+    def tracking(self, tracking: bool) -> None:
+        self.record.tracking = tracking
 
 
 context = Context()

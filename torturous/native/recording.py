@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -20,6 +20,7 @@ from torturous.core.errors import UnsupportedError
 from torturous.ir.op import OPS, TYPES, Kind, Type, type_number
 from torturous.ir.record import Record, context, describe_place
 from torturous.runtime.realize import realize
+from torturous.runtime.storage import Storage
 from torturous.tensor.base import TensorBase, wrap
 from torturous.tensor.grad_mode import no_grad
 
@@ -98,8 +99,8 @@ def _trace(
     forward: Callable[..., Any], tensors: Mapping[str, TensorBase], inputs: Sequence[Type], batch: int
 ) -> _Trace:
     realize()
-    record = context.record = Record()
     limit, settings.row_limit.value = settings.row_limit.value, sys.maxsize
+    record = context.renew()
     try:
         with no_grad():
             names: dict[int, str] = {}
@@ -122,10 +123,9 @@ def _trace(
         raise
     finally:
         settings.row_limit.value = limit
-        context.record = Record()
-        for owner in record.owners:
-            if owner is not None and owner.pending and owner.buffer is not None:
-                owner.withdraw(RuntimeError("written while a module was being exported"))
+        context.renew()
+        for _, owner in _written(record):
+            owner.withdraw(RuntimeError("written while a module was being exported"))
     expanded = expand(record, outputs)
     for row, place in zip(expanded.record.rows, expanded.record.places, strict=True):
         if OPS[row[0]].kind in (Kind.RANDOM, Kind.HOST):
@@ -156,13 +156,19 @@ def _refuse_value(error: Exception | None) -> NoReturn:
 
 def _check_writes(record: Record, tensors: Mapping[str, TensorBase]) -> None:
     """Refuses a forward that writes to memory which was there before it."""
+    for row, storage in _written(record):
+        names = [name for name, tensor in tensors.items() if tensor.storage is storage]
+        what = names[0] if names else "a tensor that it did not make"
+        raise UnsupportedError(
+            f"cannot export: forward writes to {what} in place ({_row_name(record, row)}), but weights "
+            "do not change in an exported plan")
+
+
+def _written(record: Record) -> Iterator[tuple[int, Storage]]:
+    """Rows that are pending versions of memory which has a value already."""
     for row, owner in enumerate(record.owners):
-        if owner is not None and owner.pending and owner.buffer is not None:
-            names = [name for name, tensor in tensors.items() if tensor.storage is owner]
-            what = names[0] if names else "a tensor that it did not make"
-            raise UnsupportedError(
-                f"cannot export: forward writes to {what} in place ({_row_name(record, row)}), but weights "
-                "do not change in an exported plan")
+        if isinstance(owner, Storage) and owner.pending and owner.buffer is not None:
+            yield row, owner
 
 
 def _row_name(record: Record, row: int) -> str:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +20,9 @@ from torturous.codegen.kernels import Generated, generate
 from torturous.compiler.expand import Expanded, expand
 from torturous.compiler.graph import Sizes, broadcasts_hold, dimensions, structure, unify
 from torturous.compiler.plan import Plan, make_plan
-from torturous.core import dtypes, settings
+from torturous.core import settings
 from torturous.ir.op import OPS, Kind, Op, define
+from torturous.ir.prefix import tree
 from torturous.ir.record import Record, Row, context, describe_place
 from torturous.runtime import build
 from torturous.runtime.bound import Bound, Loaded, target
@@ -66,10 +68,8 @@ class _Family:
 _families: dict[tuple, _Family] = {}
 _bound: dict[tuple, Bound] = {}
 _realizations: dict[tuple, tuple[list[int], tuple[int, ...], frozenset[int], Bound | None]] = {}
-"""By rows, what is alive and tracked: rows kept for backward passes and stored, ends of spent graphs, the
-plan."""
-
-
+"""By prefix and what is alive: rows kept for backward passes and stored, ends of spent graphs, the plan."""
+tree.tables.append(_realizations)
 
 
 # Finding or making plans
@@ -164,8 +164,8 @@ def _debug(plan: Plan, generated: list[list[Generated]], compiled: int, seconds:
 def _alone() -> int:
     """References to an owner that nobody but its record holds, counted as `_alive` counts them."""
     record = Record()
-    record.owners.append(Storage((), dtypes.float32))
-    return next(sys.getrefcount(owner) for _, owner in enumerate(record.owners))
+    record.owners.append(object())
+    return next(map(sys.getrefcount, record.owners))
 
 
 _ALONE = _alone()
@@ -173,10 +173,16 @@ _ALONE = _alone()
 
 def _alive(record: Record) -> list[int]:
     """Rows that are the present version of a storage that somebody holds."""
-    alone, references = _ALONE, sys.getrefcount
+    alone, owners = _ALONE, record.owners
     return [
-        index for index, owner in enumerate(record.owners) if owner is not None and references(owner) > alone
+        index for index, references in enumerate(map(sys.getrefcount, owners))
+        if references > alone and owners[index] is not None
     ]
+
+
+def _claimed(owner: Any) -> Storage:
+    """The storage that will hold an owner's value: a tensor that was nothing but a row gets one now."""
+    return owner if owner.__class__ is Storage else owner.storage
 
 
 def saved_rows(record: Record, alive: Sequence[int]) -> list[int]:
@@ -218,7 +224,7 @@ def _spent(tape: Record, index: int) -> bool:
 
 def _spent_tape(row: Row) -> Record:
     """A tape of one row, in place of one that nothing can be read from any more."""
-    tape = Record()
+    tape = Record(tree.root)
     tape.append((SPENT.number, (OPS[row[0]].name,), row[2]), 1, None)
     tape.freed.append(1)
     return tape
@@ -227,15 +233,18 @@ def _spent_tape(row: Row) -> Record:
 def realize() -> None:
     """Computes whatever of this thread's pending record somebody still wants."""
     record = context.record
-    if not record.rows:
+    if not len(record):
         return
     with _lock:
-        context.record = Record()
+        tree.forget_if_large()
+        context.renew()
         alive = _alive(record)
+        owners = record.owners
+        storages = [_claimed(owners[index]) for index in alive]
         # Rows after the last one wanted cannot matter, least of all to the key.
         used = alive[-1] + 1 if alive else 0
-        key = (tuple(record.rows[:used]), tuple(alive), bytes(record.tracked[:used]), bytes(record.freed[:used]),
-               tuple(record.sources), settings.fuse.value, settings.target.value)
+        key = (record.end.until(used), tuple(alive), bytes(record.freed[:used]), tuple(record.sources),
+               settings.fuse.value, settings.target.value)
         found = _realizations.get(key)
         if found is None:
             saved = saved_rows(record, alive)
@@ -245,7 +254,6 @@ def realize() -> None:
         else:
             saved, outputs, spent, bound = found
         values = record.values
-        owners = record.owners
         computed: dict[int, Buffer] = {}
         try:
             if outputs:
@@ -256,16 +264,14 @@ def realize() -> None:
                 computed = dict(zip(outputs, buffers, strict=True))
         except BaseException as failure:
             record.close()
-            for storage in owners:
-                if storage is not None:
-                    storage.withdraw(failure)
+            for storage in storages:
+                storage.withdraw(failure)
             raise
         if found is None:
             _realizations[key] = saved, outputs, spent, bound
         tape = record.close()
         tape.values = {row: computed[row] if row in computed else values[row] for row in saved}
-        for index in alive:
-            storage = owners[index]
+        for index, storage in zip(alive, storages, strict=True):
             storage.commit(computed[index])
             if not tape.tracked[index]:
                 storage.record, storage.index = None, -1
@@ -275,7 +281,7 @@ def realize() -> None:
                 storage.record = tape
         for index in saved:
             storage = owners[index]
-            if storage is not None:
+            if isinstance(storage, Storage):
                 tape.versions.setdefault(index, (storage.watch(), storage.version - storage.unseen))
 
 
@@ -292,9 +298,7 @@ def compute(storage: Storage) -> None:
         record, row = storage.record, storage.index
         if not storage.pending or record is None:
             return
-        prefix = Record()
-        prefix.rows, prefix.places = record.rows[:row + 1], record.places[:row + 1]
-        prefix.tracked, prefix.slots = record.tracked[:row + 1], list(record.slots)
+        prefix = record.until(row + 1)
         bound = bind(prefix, (row,))
         (buffer,) = bound.run([record.values[leaf] for leaf in bound.leaves], prefix.slots)
         statistics.runs += 1

@@ -27,33 +27,33 @@ class Storage:
     """Memory of `shape` and `dtype`, row-major. Its present version is pending (a row of `record`) or in
     `buffer`."""
 
-    # Most storages are results that die soon: what is usual stands in the class, and costs nothing to make.
-    type_index: int
-    buffer: Buffer | None = None
-    """The last realized version's memory, None if there has been none."""
-    pending = True
-    record: Record | None = None
-    """Of the present version: where it is pending, or the tape that leads to it."""
-    index = -1
-    version = 0
-    unseen = 0
-    """Writes among the versions that autograd was not to see (through `.data`)."""
-    tracked: bool | int = False
-    """Whether the present version has a history that gradients flow back through."""
-    written: Place = None
-    """Where the pending write was recorded, if the present version is one."""
-    failure: BaseException | None = None
-    """Why the value could not be computed, if it was pending when its plan failed."""
-    foreign: Buffer | None = None
-    """Memory that must stay this storage's own because someone outside sees it."""
+    __slots__ = ("type_index", "buffer", "pending", "record", "index", "version", "unseen", "tracked", "written",
+                 "failure", "foreign", "__weakref__")
 
-    def __init__(self, shape: Shape, dtype: DType, buffer: Buffer | None = None) -> None:
-        self.type_index = type_number(shape, dtype)
-        self.record = None
+    def __init__(self, type_index: int, buffer: Buffer | None = None) -> None:
+        self.type_index = type_index
+        self.buffer = buffer
+        """The last realized version's memory, None if there has been none."""
+        self.pending = buffer is None
+        self.record: Record | None = None
+        """Of the present version: where it is pending, or the tape that leads to it."""
         self.index = -1
-        if buffer is not None:
-            self.buffer = buffer
-            self.pending = False
+        self.version = 0
+        self.unseen = 0
+        """Writes among the versions that autograd was not to see (through `.data`)."""
+        self.tracked: bool | int = False
+        """Whether the present version has a history that gradients flow back through."""
+        self.written: Place = None
+        """Where the pending write was recorded, if the present version is one."""
+        self.failure: BaseException | None = None
+        """Why the value could not be computed, if it was pending when its plan failed."""
+        self.foreign: Buffer | None = None
+        """Memory that must stay this storage's own because someone outside sees it."""
+
+    @staticmethod
+    def of(shape: Shape, dtype: DType, buffer: Buffer) -> Storage:
+        """A storage of memory that has values."""
+        return Storage(type_number(shape, dtype), buffer)
 
     @property
     def shape(self) -> Shape:
@@ -65,10 +65,8 @@ class Storage:
 
     @staticmethod
     def pending_row(record: Record, index: int) -> Storage:
-        """The storage of a newly recorded row."""
-        type_index = record.rows[index][2]
-        storage = _new(Storage)
-        storage.type_index = type_index
+        """The storage of a pending row that nobody else looks at."""
+        storage = Storage(record.rows[index][2])
         storage.record = record
         storage.index = index
         storage.tracked = record.tracked[index]
@@ -119,6 +117,3 @@ class Storage:
 
     def watch(self) -> weakref.ref[Storage]:
         return weakref.ref(self)
-
-
-_new = object.__new__

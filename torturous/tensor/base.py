@@ -6,6 +6,8 @@ Mixins in this package add the operations by family; `tensor.py` puts them toget
 from __future__ import annotations
 
 import functools
+import threading
+from _thread import get_ident
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +16,7 @@ from torturous.core.dtypes import Category, DType
 from torturous.core.shapes import Shape, contiguous_strides
 from torturous.ir import movement
 from torturous.ir.op import TYPES, Attributes, Op, type_number
-from torturous.ir.record import (
-    LEAF,
-    Place,
-    Record,
-    context,
-    describe_place,
-    getframe,
-    inferred,
-    places_of,
-    user_place,
-)
+from torturous.ir.record import LEAF, Place, Record, context, describe_place, getframe, user_place
 from torturous.runtime.realize import compute, realize
 from torturous.runtime.storage import SNAPSHOT_BYTES, Storage
 
@@ -50,20 +42,24 @@ class Step:
 class TensorBase:
     """The part of a tensor that floors below can see. Not for users: see `Tensor`."""
 
-    # What is usual stands in the class: making a tensor sets only what differs.
-    storage: Storage
+    # What every operation reads has a slot; of the rest, what is usual stands in the class.
+    __slots__ = ("_record", "_index", "_type", "_storage", "_seen", "__dict__", "__weakref__")
+
+    _record: Record | None
+    """The pending record that this tensor was last entered into: there its value is row `_index`, if the storage is
+    still at `_seen`."""
+    _index: int
+    _type: int
+    _storage: Storage | None
+    """None for a result that is nothing but its row so far: it gets a storage when somebody asks for that."""
+    _seen: int
+    """Meaningless without a storage."""
     base: TensorBase | None = None
     """The tensor this is a view of, whose history it shares."""
     steps: tuple[Step, ...] = ()
     """The way from the base, for a view."""
-    _type: int
     _strides: Shape | None = None
     _offset = 0
-    _record: Record | None = None
-    """The pending record that this tensor was last entered into: there its value is row `_index`, if the storage is
-    still at `_seen`."""
-    _index = -1
-    _seen = 0
     _requires_grad = False
     _detached = False
     _unseen = False
@@ -75,9 +71,41 @@ class TensorBase:
     @staticmethod
     def _make(storage: Storage, type_index: int) -> Tensor:
         t: Any = _new(_class)
-        t.storage = storage
+        t._storage = storage
         t._type = type_index
+        t._record = None
+        t._index = -1
+        t._seen = 0
         return t
+
+    @staticmethod
+    def _of_row(record: Record, index: int) -> Tensor:
+        """A tensor for a pending row that has no owner."""
+        t: Any = _new(_class)
+        t._record = record
+        t._index = index
+        last = record.end
+        t._type = last.type_index if last.index == index else record.rows[index][2]
+        t._storage = None
+        record.owners[index] = t
+        return t
+
+    @property
+    def storage(self) -> Storage:
+        """The memory this tensor looks at."""
+        storage = self._storage
+        if storage is None:
+            assert self._record is not None
+            with _claiming:  # Another thread may ask at the same time.
+                if self._storage is None:
+                    self._seen = 0
+                    self._storage = Storage.pending_row(self._record, self._index)
+                storage = self._storage
+        return storage
+
+    @storage.setter
+    def storage(self, storage: Storage) -> None:
+        self._storage = storage
 
     # Shape and type --------------------------------------------------------------------------------------------
     @property
@@ -98,9 +126,17 @@ class TensorBase:
     # Rows ------------------------------------------------------------------------------------------------------
     def row(self) -> int:
         """The row of this tensor's present value in this thread's pending record, entered if need be."""
-        if self._record is context.record and self._seen == self.storage.version:
+        record, storage = self._record, self._storage
+        if record is not None and record.thread.identifier == get_ident() and (
+                storage is None or self._seen == storage.version):
             return self._index
         return self._enter()
+
+    def _leave_row(self) -> None:
+        """Has the next operation enter this tensor anew: it stands for its memory, no longer for the row it was."""
+        if self._storage is None:
+            self._storage = self.storage
+        self._record, self._index, self._seen = None, -1, -1
 
     def _enter(self, writing: bool = False) -> int:
         storage = self.storage
@@ -136,6 +172,8 @@ class TensorBase:
 
         So it does if a loop came round (what is read now was written at its end), or if another thread recorded it.
         """
+        if self._storage is None and self._record.thread.identifier == get_ident():  # type: ignore[union-attr]
+            return
         storage = self.storage
         if storage.pending and (self._record is not context.record or self._seen != storage.version):
             if storage.record is not context.record:
@@ -188,7 +226,7 @@ class TensorBase:
             if buffer.nbytes <= SNAPSHOT_BYTES:
                 buffer = storage.snapshot()
             else:
-                record.urgent = True
+                record.urgent, record.room = True, 0
         elif (known := record.leaves.get(key)) is not None:
             return known
         index = record.leaf(storage.type_index, tracked, None)
@@ -263,7 +301,7 @@ class TensorBase:
         storage.written = place
         storage.tracked = bool(record.tracked[value])
         record.versions[value] = (storage.watch(), storage.version - storage.unseen)
-        self._record, self._index, self._seen = None, -1, -1
+        self._leave_row()
         if settle and (record.urgent or storage.shared()):
             realize()
 
@@ -309,6 +347,7 @@ class Size(tuple):
 
 _OVERLAPPING = (movement.EXPAND, movement.WINDOW)
 """Steps after which elements may share a place in memory."""
+_claiming = threading.Lock()
 _new = object.__new__
 _class: type = TensorBase
 
@@ -371,15 +410,12 @@ def _write_through(record: Record, base: int, value: int, steps: Sequence[Step],
 
 def wrap(record: Record, index: int) -> Tensor:
     """A tensor for a newly recorded row."""
-    storage = Storage.pending_row(record, index)
-    t = TensorBase._make(storage, storage.type_index)
-    t._record, t._index = record, index
-    if record.urgent or index >> 2 >= _row_limit.value:
+    t = TensorBase._of_row(record, index)
+    if index >= record.room:
         _limit(record, index)
     return t
 
 
-_row_limit = settings.row_limit
 FLOATING, INTEGRAL = int(Category.FLOATING), int(Category.INTEGRAL)
 
 
@@ -393,52 +429,49 @@ def operator(op: Op, otherwise: Callable[..., Any]) -> Callable[..., Any]:
     """The method behind a Python operator: the path that small programs spend their time on.
 
     What `row`, `Record.apply` and `wrap` do is written out here, for calls cost as much as the work. It serves a
-    tensor with a tensor or a Python number where nothing has to be entered or worked out first; all else is
-    left to `otherwise(op, a, b)`.
+    tensor with a tensor or a Python number where nothing has to be entered or worked out first: where record and
+    place lead on to a prefix that was recorded before. All else is left to `otherwise(op, a, b)`.
     """
-    number, differentiable = op.number, bool(op.gradients)
+    number = op.number
 
     def operate(self: TensorBase, other: Any) -> Any:
-        record = context.record
-        if self._record is not record or self._seen != self.storage.version:
+        record = self._record
+        if record is None or record.thread.identifier != get_ident():
+            return otherwise(op, self, other)
+        storage = self._storage
+        if storage is not None and self._seen != storage.version:
             return otherwise(op, self, other)
         kind = other.__class__
-        if kind is float or kind is int:
-            code = FLOATING if kind is float else INTEGRAL
-            operand = ~(len(record.slots) * 4 + code)
-            type_index = inferred.get((number, (), self._type, ~code))
-        elif isinstance(other, TensorBase) and other._record is record and other._seen == other.storage.version:
-            operand = other._index
-            type_index = inferred.get((number, (), self._type, other._type))
+        if kind is float:
+            following = record.end.next.get((number, self._index, ~(len(record.slots) * 4 + FLOATING)))
+        elif kind is int:
+            following = record.end.next.get((number, self._index, ~(len(record.slots) * 4 + INTEGRAL)))
+        elif isinstance(other, TensorBase) and other._record is record:
+            storage = other._storage
+            if storage is not None and other._seen != storage.version:
+                return otherwise(op, self, other)
+            following = record.end.next.get((number, self._index, other._index))
+            kind = None
         else:
             return otherwise(op, self, other)
-        if type_index is None:
+        if following is None or (following.tracked and not record.tracking):
             return otherwise(op, self, other)
-        if operand < 0:
+        place, frame = following.place, getframe(1)
+        index = following.index
+        if place is None or place[1] != frame.f_lasti or place[0] is not frame.f_code:
+            user = user_place()
+            if user is not place:
+                record.moved[index] = user
+        if kind is not None:
             record.slots.append(other)
-        rows, tracked, first = record.rows, record.tracked, self._index
-        flag = 0
-        if differentiable and (tracked[first] or (operand >= 0 and tracked[operand])) and context.tracking:
-            flag = int(TYPES[type_index][1].category is Category.FLOATING)
-        index = len(rows)
-        rows.append((number, (), type_index, first, operand))
-        tracked.append(flag)
-        frame = getframe(1)
-        places = places_of.get(frame.f_code)
-        record.places.append((places and places.get(frame.f_lasti)) or user_place())
-        storage = _new(Storage)
-        storage.type_index = type_index
-        storage.record = record
-        storage.index = index
-        if flag:
-            storage.tracked = True
-        record.owners.append(storage)
         t: Any = _new(_class)
-        t.storage = storage
-        t._type = type_index
         t._record = record
         t._index = index
-        if index >> 2 >= _row_limit.value or record.urgent:
+        t._type = following.type_index
+        t._storage = None
+        record.owners.append(t)
+        record.end = following
+        if index >= record.room:
             _limit(record, index)
         return t
 
@@ -453,8 +486,10 @@ def _limit(record: Record, index: int) -> None:
     if record.urgent:
         realize()
         return
+    if index < 4 * settings.row_limit.value:
+        return
     place = record.places[index]
-    if record.cut is None or len(record.rows) > 16 * settings.row_limit.value:
+    if record.cut is None or len(record) > 16 * settings.row_limit.value:
         record.cut = place  # Here, if the program comes round to it.
     elif record.cut == place:
         realize()
@@ -464,7 +499,7 @@ def _limit(record: Record, index: int) -> None:
 def cut_here(caller: object = None) -> None:
     """Called where a program comes round (a module's call, a loader's next batch): realizes past the soft limit."""
     record = context.record
-    if len(record.rows) > settings.row_limit.value:
+    if len(record) > settings.row_limit.value:
         realize()
 
 

@@ -58,6 +58,8 @@ class Conversion(TensorBase):
 
     def _become(self, other: TensorBase) -> None:
         """Makes a new object everything that another tensor is."""
+        self._storage, self._type = other.storage, other._type
+        self._record, self._index, self._seen = other._record, other._index, other._seen
         self.__dict__.update(other.__dict__)
 
     @staticmethod

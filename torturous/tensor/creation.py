@@ -83,7 +83,7 @@ def finished(
 
 def from_buffer(buffer: Buffer, shape: Shape, dtype: DType) -> Tensor:
     """A tensor over memory that already holds its elements, row-major."""
-    storage = Storage(tuple(shape), dtype, buffer)
+    storage = Storage.of(tuple(shape), dtype, buffer)
     return TensorBase._make(storage, storage.type_index)
 
 

@@ -105,7 +105,7 @@ class Differentiable(TensorBase):
                     "var.detach().")
         elif self._requires_grad != requires_grad:
             self._requires_grad = requires_grad
-            self._record = None
+            self._leave_row()
         return self  # type: ignore[return-value]
 
     @property
@@ -201,7 +201,7 @@ class Differentiable(TensorBase):
                 "(DDP) for training, and gradient_as_bucket_view is set as True, gradients are views of DDP "
                 "buckets.")
         self._detached, self._requires_grad, self._retains = True, False, False
-        self._record = None
+        self._leave_row()
         return self  # type: ignore[return-value]
 
     # Hooks

@@ -54,7 +54,7 @@ def shared_view(array: np.ndarray, dtype: DType) -> Tensor:
             "box of row-major memory; use array.copy()"
         )
     memory = np.asarray(_Around(array, back, prod(extents))).reshape(extents)
-    storage = Storage(tuple(extents), dtype, Buffer.wrap(memory))
+    storage = Storage.of(tuple(extents), dtype, Buffer.wrap(memory))
     storage.foreign = storage.buffer
     t: Any = TensorBase._make(storage, storage.type_index)
     for axis, (source, start) in enumerate(zip(order, starts, strict=True)):

@@ -12,7 +12,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from torturous.ir.record import LEAF, Record, Row, context
+from torturous.ir.prefix import Prefix, tree
+from torturous.ir.record import Record, context
 from torturous.tensor.tape import AGAIN, check_version, enter_saved
 
 if TYPE_CHECKING:
@@ -24,9 +25,10 @@ ROWS_KEPT = 1 << 15
 Pairs = list[tuple[int, int]]
 
 _known: OrderedDict[tuple, Stretch] = OrderedDict()
-_seen: set[int] = set()
+_seen: dict[int, None] = {}
 """Hashes of stretches walked once: only what comes again is worth remembering."""
 _rows_kept = 0
+tree.tables += [_known, _seen]
 
 
 class Stretch:
@@ -37,10 +39,12 @@ class Stretch:
         self.keep = keep
         self.known = False
         pending = context.record
-        self.first_row = len(pending.rows)
+        self.first_row = len(pending)
         self.first_slot = len(pending.slots)
-        self.rows: list[Row] = []
-        self.tracked = b""
+        self.end: Prefix = pending.end
+        """All rows of the pending record once those of the stretch are appended."""
+        self.moved = False
+        """Whether rows were appended for other places than those that their prefixes know."""
         self.slots: list[bool | int | float] = []
         self.origins: list[int] = []
         """Per appended row, the tape's row it was appended for."""
@@ -58,7 +62,7 @@ class Stretch:
     # ----------------------------------------------------------------------------------------------
     def note(self, index: int) -> None:
         """All rows appended since the last call belong to this row of the tape."""
-        self.origins += [index] * (len(context.record.rows) - self.first_row - len(self.origins))
+        self.origins += [index] * (len(context.record) - self.first_row - len(self.origins))
 
     def copied(self, operand: int, ordinal: int) -> None:
         self.copies.append(((~operand >> 2) - self.first_slot, ordinal))
@@ -75,17 +79,19 @@ class Stretch:
         global _rows_kept
         if not self.keep:
             return
-        self.rows = pending.rows[self.first_row:]
-        self.tracked = bytes(pending.tracked[self.first_row:])
+        self.end = pending.end
+        self.moved = any(row >= self.first_row for row in pending.moved)
         self.slots = pending.slots[self.first_slot:]
         self.visited, self.outgoing, self.captured = visited, list(outgoing), captured
         self.reads = list(dict.fromkeys(self.reads))
         self.known = True
+        if not _known:
+            _rows_kept = 0
         _known[self.key] = self
-        _rows_kept += len(self.rows)
+        _rows_kept += len(self.origins)
         while _rows_kept > ROWS_KEPT:
             _, forgotten = _known.popitem(last=False)
-            _rows_kept -= len(forgotten.rows)
+            _rows_kept -= len(forgotten.origins)
 
     # Again
     # -----------------------------------------------------------------------------------------------------
@@ -100,16 +106,23 @@ class Stretch:
         if tape.versions:
             for index, name in self.reads:
                 check_version(tape, index, name)
-        pending.rows += self.rows
-        pending.tracked += self.tracked
-        pending.places += map(tape.places.__getitem__, self.origins)
-        pending.owners += [None] * len(self.rows)
+        if self.moved or tape.moved:
+            self._place(pending, tape)
+        pending.end = self.end
+        pending.owners += [None] * len(self.origins)
         pending.slots += self.slots
         for position, ordinal in self.copies:
             pending.slots[self.first_slot + position] = tape.slots[ordinal]
         for row, index in self.entries:
             enter_saved(tape, index, run.create_graph, row)
         return self.visited, list(self.outgoing), self.captured
+
+    def _place(self, pending: Record, tape: Record) -> None:
+        """Says which rows belong to other places than their prefixes know."""
+        places = tape.places
+        for prefix, origin in zip(self.end.since(self.first_row), self.origins, strict=True):
+            if prefix.place is not places[origin]:
+                pending.moved[prefix.index] = places[origin]
 
 
 def remembered(
@@ -118,12 +131,9 @@ def remembered(
 ) -> Stretch:
     """The stretch for a walk over the rows 0 … high of a tape: a known one, or a new one to write down."""
     pending = context.record
-    rows = tape.rows[:high + 1]
     key = (
-        tuple(rows), bytes(tape.tracked[:high + 1]),
-        tuple(index for index in tape.sources if index <= high and rows[index][0] != LEAF.number),
-        tuple(sorted(adjoints.items())), bytes(pending.tracked[row] for row in adjoints.values()),
-        tape is pending, len(pending.rows), len(pending.slots), create_graph,
+        tape.end.until(high + 1), tuple(index for index in tape.sources if index <= high),
+        tuple(sorted(adjoints.items())), tape is pending, pending.end, len(pending.slots), create_graph,
         None if nodes is None else tuple((index, tuple(positions)) for index, positions in nodes.items()),
         None if useful is None else bytes(useful),
     )
@@ -136,5 +146,5 @@ def remembered(
     if not keep:
         if len(_seen) > ROWS_KEPT:
             _seen.clear()
-        _seen.add(mark)
+        _seen[mark] = None
     return Stretch(key, keep)

@@ -12,7 +12,6 @@ from torturous.ir.movement import ALIAS
 from torturous.ir.op import TYPES
 from torturous.ir.record import LEAF, Record, context, describe_place
 from torturous.ir.value import Value
-from torturous.runtime.storage import Storage
 from torturous.tensor.base import TensorBase
 
 if TYPE_CHECKING:
@@ -121,10 +120,7 @@ def own(record: Record, row: int) -> Tensor:
     if record.owners[row] is not None or record.rows[row][0] == LEAF.number:
         row = record.append(
             (ALIAS.number, (), record.rows[row][2], row), record.tracked[row], record.places[row])
-    storage = Storage.pending_row(record, row)
-    t = TensorBase._make(storage, storage.type_index)
-    t._record, t._index, t._seen = record, row, 0
-    return t
+    return TensorBase._of_row(record, row)
 
 
 def add_to_grad(t: TensorBase, row: int, create_graph: bool) -> bool:

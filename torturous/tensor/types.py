@@ -11,6 +11,7 @@ from torturous.core import dtypes
 from torturous.core.dtypes import DType
 from torturous.ir import elementwise, record
 from torturous.ir.op import TYPES
+from torturous.ir.prefix import tree
 from torturous.ir.record import number_category
 from torturous.runtime import realize
 from torturous.tensor.base import Number, TensorBase
@@ -75,6 +76,8 @@ def set_default_dtype(d: DType) -> None:
     realize.realize()
     dtypes.set_default_float(d)
     record.inferred.clear()
+    tree.forget()
+    record.context.renew()
     realize.forget_plans()
 
 

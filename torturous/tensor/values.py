@@ -22,7 +22,7 @@ def of_array(array: NDArray[Any], dtype: DType) -> Tensor:
     """A new tensor with a copy of an array's elements, in row-major order."""
     buffer = allocate(array.size * dtype.itemsize)
     buffer.array(dtype.numpy, array.shape)[...] = array
-    storage = Storage(array.shape, dtype, buffer)
+    storage = Storage.of(array.shape, dtype, buffer)
     return TensorBase._make(storage, storage.type_index)
 
 

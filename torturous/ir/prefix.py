@@ -1,0 +1,95 @@
+"""Prefixes: what records have in common.
+
+Programs repeat themselves, and a record mostly begins like one before it. All records of all threads are paths in
+one tree: from each prefix, edges lead to those one row longer. An edge's name says what was recorded (an op's number
+and its operands, say); where it leads, the row with its type and flag is ready made. Following an edge is thus all
+the work there is for a row recorded before, and a prefix stands for all rows up to it: as a key it costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from types import CodeType
+from typing import Any
+
+Row = tuple
+"""`(op, attributes, type, *operands)`"""
+Place = tuple[CodeType, int] | None
+"""Where in the user's program a row was recorded: code object and instruction offset, never a frame."""
+
+MOST = 1 << 17
+"""Prefixes remembered, some 80 MB: with more than these the program does not repeat itself, and all are forgotten."""
+
+
+class Prefix:
+    """The rows of a record up to number `index`. Only what follows it is ever changed."""
+
+    __slots__ = ("parent", "index", "row", "type_index", "tracked", "place", "next")
+
+    def __init__(self, parent: Prefix | None, row: Row, tracked: int, place: Place) -> None:
+        self.parent = parent
+        self.index: int = -1 if parent is None else parent.index + 1
+        self.row = row
+        """The last row."""
+        self.type_index: int = row[2] if row else -1
+        self.tracked = tracked
+        """Whether gradients flow through it."""
+        self.place = place
+        """Where it was recorded first."""
+        self.next: dict[tuple, Prefix] = {}
+        """What may be recorded next, and the prefix that this leads to."""
+
+    def extend(self, key: tuple, row: Row, tracked: int, place: Place) -> Prefix:
+        """The prefix that is longer by a row, and from now on is found under `key`."""
+        # Another thread may have come here at the same time: one prefix stays.
+        return self.next.setdefault(key, Prefix(self, row, tracked, place))
+
+    def until(self, count: int) -> Prefix:
+        """The first `count` rows of this prefix."""
+        prefix = self
+        while prefix.index >= count:
+            assert prefix.parent is not None
+            prefix = prefix.parent
+        return prefix
+
+    def since(self, start: int) -> list[Prefix]:
+        """The prefixes that end with the rows from number `start` on, in their order."""
+        prefix, found = self, []
+        while prefix.index >= start:
+            found.append(prefix)
+            assert prefix.parent is not None
+            prefix = prefix.parent
+        found.reverse()
+        return found
+
+
+def root() -> Prefix:
+    """No rows, followed by nothing so far."""
+    return Prefix(None, (), 0, None)
+
+
+EMPTY = root()
+"""The end of records that nothing will be added to."""
+
+
+class Tree:
+    """All prefixes of pending records, and the tables that they are keys of."""
+
+    def __init__(self) -> None:
+        self.root = root()
+        self.size = 0
+        self.tables: list[MutableMapping[Any, Any]] = []
+
+    def forget(self) -> None:
+        """Forgets all prefixes but those of records in use."""
+        self.root = root()
+        self.size = 0
+        for table in self.tables:
+            table.clear()
+
+    def forget_if_large(self) -> None:
+        if self.size > MOST:
+            self.forget()
+
+
+tree = Tree()
