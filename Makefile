@@ -24,8 +24,7 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/installed-benchmark
-	$(RUN) -m benchmarks.mnist
-	$(RUN) -m benchmarks.dispatch
+	$(RUN) -m benchmarks $(ARGUMENTS)
 	$(RUN) -m benchmarks.footprint
 
 clean:

@@ -11,7 +11,7 @@ import numpy as np
 import torch as reference
 
 import torturous
-from benchmarks.net import make_net
+from benchmarks.models.net import make_net
 from torturous.datasets import MNIST
 
 BATCH = 64

@@ -1,55 +1,48 @@
 """What an operation costs when there is almost nothing to compute: 1,000 chained ops on 4×4 tensors.
 
-    python -m benchmarks.dispatch
+    python -m benchmarks.dispatch     (the same as python -m benchmarks dispatch)
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
+from functools import partial
 
 import numpy as np
-import torch as reference
 
-import torturous
-from benchmarks.timing import interleaved, report
-
-COUNT = 1000
+from benchmarks.suite.sides import Side
+from benchmarks.suite.workload import Case, Program
 
 
-def chain(torch, x, w):
+def chain(x, w, count):
     y = x
-    for number in range(COUNT):
+    for number in range(count):
         y = y * w if number & 1 else y + w
     return y
 
 
-def contestant(torch, gradients: bool, wrap=lambda function: function):
-    random = np.random.default_rng(0)
-    x = torch.tensor(random.standard_normal((4, 4)).astype(np.float32), requires_grad=gradients)
-    w = torch.tensor(np.full((4, 4), 0.999, np.float32))
-    call = wrap(lambda x, w: chain(torch, x, w))
-
-    def forward():
-        return call(x, w).numpy()
+def dispatch(side: Side, count: int, gradients: bool, compiled: bool) -> Program:
+    """`compiled`: under either framework's `compile`; else as written, torch.compile's own side excepted."""
+    x = side.tensor(np.random.default_rng(0).standard_normal((4, 4)), requires_grad=gradients)
+    w = side.tensor(np.full((4, 4), 0.999))
+    call = (side.compile_in_both if compiled else side.compile)(lambda x, w: chain(x, w, count))
 
     def both():
         x.grad = None
         call(x, w).sum().backward()
-        return x.grad.numpy()
+        return x.grad
 
-    return both if gradients else forward
+    return Program(both if gradients else lambda: call(x, w))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20)
-    args = parser.parse_args()
-    reference.set_num_threads(torturous.get_num_threads())
-    for gradients in (False, True):
-        entries = {"torturous": contestant(torturous, gradients), "PyTorch eager": contestant(reference, gradients)}
-        title = f"{COUNT} chained ops {'with' if gradients else 'without'} gradients"
-        report(title, interleaved(entries, args.rounds))
+def cases(tiny: bool) -> list[Case]:
+    count = 10 if tiny else 1000
+    return [Case(f"{count} chained ops{', with gradients' * gradients}{', under compile' * compiled}",
+                 partial(dispatch, count=count, gradients=gradients, compiled=compiled))
+            for compiled in (False, True) for gradients in (False, True)]
 
 
 if __name__ == "__main__":
-    main()
+    from benchmarks.suite.command import main
+
+    main(["dispatch", *sys.argv[1:]])

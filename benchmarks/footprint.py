@@ -9,23 +9,17 @@ import importlib.metadata
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-OURS = ("torturous", "numpy", "llvmlite", "ml-dtypes", "safetensors", "tqdm")
+from benchmarks.suite.process import Process
+from benchmarks.suite.sides import EAGER, OURS
+from benchmarks.suite.workload import workload
+from torturous import get_num_threads
+
+PACKAGES = ("torturous", "numpy", "llvmlite", "ml-dtypes", "safetensors", "tqdm")
 TIMED_IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
-TRAINING = """
-import resource, sys
-import numpy as np
-import {library} as library
-sys.argv = ["benchmark"]
-from benchmarks.net import contestant
-random = np.random.default_rng(0)
-images = random.standard_normal((64, 1, 28, 28), dtype=np.float32)
-_, step, _ = contestant(library, images, random.integers(0, 10, 64))
-for _ in range(100):
-    step()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-"""
+STEPS = 100
 
 
 def run(code: str) -> float:
@@ -46,6 +40,19 @@ def installed(names: tuple[str, ...]) -> float:
     return total / 1e6
 
 
+def training_memory(side: str) -> float:
+    """Peak megabytes of a process that trains the MNIST net at batch 64."""
+    [number] = [number for number, case in enumerate(workload("mnist").cases) if case.name == "training step, batch 64"]
+    with tempfile.TemporaryDirectory() as cache:
+        process = Process(side, "mnist", False, get_num_threads(), cache)
+        process.ask("prepare")
+        process.ask("begin", number=number, checked=1, model=None)
+        process.ask("measure", calls=STEPS)
+        peak: float = process.ask("memory")["peak_memory"]
+        process.close()
+    return peak
+
+
 def main() -> None:
     times: dict[str, list[float]] = {"torturous": [], "torch": []}
     for _ in range(7):
@@ -53,11 +60,11 @@ def main() -> None:
             values.append(run(TIMED_IMPORT.format(library)))
     for library, values in times.items():
         print(f"import {library}: median {statistics.median(values):.2f} s, min {min(values):.2f} s")
-    print(f"installed: torturous with dependencies {installed(OURS):.0f} MB")
+    print(f"installed: torturous with dependencies {installed(PACKAGES):.0f} MB")
     print(f"installed: torch without its dependencies {installed(('torch',)):.0f} MB")
-    for library in ("torturous", "torch"):
-        peak = run(TRAINING.format(library=library))
-        print(f"peak memory, 100 training steps of the MNIST net at batch 64: {library} {peak:.0f} MB")
+    for side, library in ((OURS, "torturous"), (EAGER, "torch")):
+        peak = training_memory(side)
+        print(f"peak memory, {STEPS} training steps of the MNIST net at batch 64: {library} {peak:.0f} MB")
 
 
 if __name__ == "__main__":

@@ -1,45 +1,57 @@
-"""The MNIST net: one training step and inference, beside PyTorch eager and torch.compile.
+"""The MNIST net: training steps and inference at three batch sizes.
 
-    python -m benchmarks.mnist [--batch 64] [--no-compile]
+    python -m benchmarks.mnist        (the same as python -m benchmarks mnist)
 """
 
 from __future__ import annotations
 
-import argparse
-import time
+import sys
+from functools import partial
 
 import numpy as np
-import torch as reference
 
-import torturous
-from benchmarks.net import contestant
-from benchmarks.timing import interleaved, report
+from benchmarks.models.net import make_net
+from benchmarks.suite.sides import Side, training_step
+from benchmarks.suite.workload import Case, Program
+
+BATCHES = (1, 64, 512)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    args = parser.parse_args()
-    reference.set_num_threads(torturous.get_num_threads())
+def images(side: Side, batch: int):
     random = np.random.default_rng(0)
-    images = random.standard_normal((args.batch, 1, 28, 28), dtype=np.float32)
-    labels = random.integers(0, 10, args.batch)
-    entries = {name: contestant(library, images, labels)
-               for name, library in (("torturous", torturous), ("PyTorch eager", reference))}
-    if not args.no_compile:
-        entries["torch.compile"] = contestant(reference, images, labels, reference.compile)
-    print(f"{torturous.get_num_threads()} threads, batch {args.batch}")
-    for name, (_, step, _) in entries.items():
-        started = time.perf_counter()
-        step()
-        print(f"  first step, {name}: {time.perf_counter() - started:.2f} s")
-    report("training step", interleaved({name: step for name, (_, step, _) in entries.items()}, args.rounds))
-    for model, _, _ in entries.values():
-        model.eval()
-    report("inference", interleaved({name: infer for name, (_, _, infer) in entries.items()}, args.rounds))
+    return (side.tensor(random.standard_normal((batch, 1, 28, 28))),
+            side.torch.tensor(random.integers(0, 10, batch)))
+
+
+def training(side: Side, batch: int) -> Program:
+    net = make_net(side.torch)
+    optimizer = side.optimizer("SGD", net.parameters(), lr=0.01, momentum=0.5)
+    nll_loss = side.torch.nn.functional.nll_loss
+    return Program(training_step(side, net, optimizer, lambda x, y: nll_loss(net(x), y), images(side, batch)))
+
+
+def inference(side: Side, batch: int) -> Program:
+    net = make_net(side.torch).eval()
+    x, _ = images(side, batch)
+    call = side.compile(net)
+
+    def infer():
+        with side.torch.no_grad():
+            return call(x)
+
+    return Program(infer, net, (x,))
+
+
+def cases(tiny: bool) -> list[Case]:
+    batches = (2,) if tiny else BATCHES
+    return [
+        *[Case(f"training step, batch {batch}", partial(training, batch=batch), training=True, random=True,
+               tolerance=1e-4) for batch in batches],
+        *[Case(f"inference, batch {batch}", partial(inference, batch=batch), inference=True) for batch in batches],
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    from benchmarks.suite.command import main
+
+    main(["mnist", *sys.argv[1:]])

@@ -11,7 +11,7 @@ import torch as reference
 import torturous as torch
 import torturous.nn as nn
 import torturous.nn.functional as F
-from benchmarks.net import make_net
+from benchmarks.models.net import make_net
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import torturous as torch
 import torturous.nn as nn
 import torturous.nn.functional as F
-from benchmarks.net import make_net
+from benchmarks.models.net import make_net
 from torturous.ir.record import context
 from torturous.runtime import build, realize
 from torturous.runtime.buffers import statistics as memory

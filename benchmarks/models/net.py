@@ -1,10 +1,9 @@
-"""The MNIST net and its training step, written once for either framework."""
+"""The classic small convolutional net for MNIST."""
 
 from __future__ import annotations
 
 
 def make_net(torch, seed=0):
-    """The classic net, written once for either framework."""
     nn, F = torch.nn, torch.nn.functional
 
     class Net(nn.Module):
@@ -26,24 +25,3 @@ def make_net(torch, seed=0):
 
     torch.manual_seed(seed)
     return Net()
-
-
-def contestant(torch, images, labels, wrap=lambda model: model):
-    """A training step and an inference call."""
-    model = make_net(torch)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.5)
-    call = wrap(model)
-    x, y = torch.tensor(images), torch.tensor(labels)
-
-    def step():
-        optimizer.zero_grad()
-        loss = torch.nn.functional.nll_loss(call(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    def infer():
-        with torch.no_grad():
-            return call(x).numpy()
-
-    return model, step, infer

@@ -1,0 +1,1 @@
+"""How workloads are measured: contestants in processes of their own, of which one at a time runs."""
