@@ -177,6 +177,12 @@ def cases() -> Iterator[Case]:
 
 
     yield from normalization_cases()
+    scores, g = smooth(2, 3, 4), smooth(2, 3, 4, seed=1)
+    yield typed("attention_weights", (2, 3, 4), (True, "", True), scores, numbers=(0.7,))
+    yield Case("attention_weights", lambda x, mask: apply_typed(
+        BY_NAME["attention_weights"], (2, 3, 4), dtypes.float64, x, 0.7, mask,
+        attributes=(False, "float", True)), (scores, smooth(3, 4, seed=2)))
+    yield typed("attention_scores", (2, 3, 4), (), g, np.exp(scores) / 9, numbers=(0.7,))
 
 
 def normalization_cases() -> Iterator[Case]:

@@ -101,7 +101,25 @@ def _dropped(name: str, input: TensorBase, p: float, training: bool, inplace: bo
 
 
 def _noise(input: TensorBase, p: float, mask: Shape) -> Tensor:
-    return apply_typed(NOISE, mask, input.dtype, default_generator.raw(2 * prod(mask)), 1.0 - p)
+    """Factors for a mask's shape; drawn in the order of memory where the mask is for every element, as PyTorch does."""
+    order = memory_order(input) if mask == tuple(input.shape) else tuple(range(len(mask)))
+    drawn = tuple(mask[axis] for axis in order)
+    noise = apply_typed(NOISE, drawn, input.dtype, default_generator.raw(2 * prod(mask)), 1.0 - p)
+    if order == tuple(range(len(mask))):
+        return noise
+    return noise.permute(tuple(map(order.index, range(len(order)))))
+
+
+def memory_order(t: TensorBase) -> tuple[int, ...]:
+    """Axes from the one with the longest steps in memory to the one with the shortest; as they are if any repeats."""
+    axes = tuple(range(len(t.shape)))
+    if t.steps == ():
+        return axes
+    wide = [axis for axis in axes if t.shape[axis] > 1]
+    if any(t.strides[axis] == 0 for axis in wide):
+        return axes
+    ranked = iter(sorted(wide, key=lambda axis: -t.strides[axis]))
+    return tuple(next(ranked) if axis in wide else axis for axis in axes)
 
 
 def _alpha_dropped(name: str, input: TensorBase, p: float, training: bool, inplace: bool,

@@ -25,6 +25,9 @@ from torturous.nn.modules.activation import (
     Tanhshrink,
     Threshold,
 )
+from torturous.nn.modules.attention import (
+    MultiheadAttention,
+)
 from torturous.nn.modules.batchnorm import (
     BatchNorm1d,
     BatchNorm2d,
@@ -59,6 +62,7 @@ from torturous.nn.modules.flatten import (
 from torturous.nn.modules.linear import (
     Identity,
     Linear,
+    NonDynamicallyQuantizableLinear,
 )
 from torturous.nn.modules.loss import (
     BCELoss,
@@ -94,6 +98,13 @@ from torturous.nn.modules.pooling import (
 )
 from torturous.nn.modules.sparse import (
     Embedding,
+)
+from torturous.nn.modules.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
 )
 
 __all__ = [
@@ -145,7 +156,9 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "MultiheadAttention",
     "NLLLoss",
+    "NonDynamicallyQuantizableLinear",
     "PReLU",
     "ParameterDict",
     "ParameterList",
@@ -163,5 +176,10 @@ __all__ = [
     "Tanh",
     "Tanhshrink",
     "Threshold",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "Unflatten",
 ]

@@ -54,6 +54,10 @@ class Linear(Module):
         )
 
 
+class NonDynamicallyQuantizableLinear(Linear):
+    """`Linear` under the name that PyTorch prints for the last layer of its attention."""
+
+
 def init_weight_and_bias(weight: Tensor, bias: Tensor | None) -> None:
     """PyTorch's default for linear and convolution layers: both uniform on ±1/sqrt(fan_in)."""
     init.kaiming_uniform_(weight, a=math.sqrt(5))
