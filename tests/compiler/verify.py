@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import combinations
 
 from torturous.compiler.graph import Node
-from torturous.compiler.memory import PADDING, read_by, written_by
+from torturous.compiler.kernel import Moving, Turning
+from torturous.compiler.memory import PADDING, Repeated, read_by, written_by
 from torturous.compiler.plan import Plan
 from torturous.compiler.schedule import loads, roots, walk
 from torturous.compiler.sizes import product
@@ -19,8 +20,13 @@ def verify(plan: Plan) -> None:
     """Raises InvalidPlan if a value is read before it is written, written twice or lost while alive."""
     written = dict.fromkeys(plan.leaves, -1)
     last_read: dict[Node, int] = {}
+    inside = {level: each for each in plan.memory.repeated for level in range(each.first, each.past)}
     for level, kernels in enumerate(plan.memory.levels):
         made: dict[Node, int] = {}
+        loop = inside.get(level)
+        if loop is not None:
+            _verify_loop(plan, loop, level, written, last_read)
+            continue
         for kernel in kernels:
             for node in read_by(kernel):
                 if written.get(node, level) >= level:
@@ -43,6 +49,39 @@ def verify(plan: Plan) -> None:
         if node not in held and node not in plan.memory.slot_of:
             raise InvalidPlan(f"{node} is written but lies nowhere")
     _verify_memory(plan, written, last_read)
+
+
+def _verify_loop(
+    plan: Plan, loop: Repeated, level: int, written: dict[Node, int], last_read: dict[Node, int]
+) -> None:
+    """A step reads what was there before the loop, carried values, and what earlier levels of the step have made.
+
+    What lies outside is alive throughout the loop.
+    """
+    what = loop.repetition
+    if level == loop.first:
+        outside = {place.buffer for place in what.places.values() if isinstance(place, Moving)}
+        outside |= {place.initial for place in what.places.values() if isinstance(place, Turning) and place.initial}
+        for node in outside - set(what.items):
+            if written.get(node, level) >= level:
+                raise InvalidPlan(f"{node} is read by a loop on level {level}, before it is written")
+        for node in outside:
+            last_read[node] = loop.past - 1
+        for node in (*what.items, *what.spares):
+            written[node] = min(written.get(node, level), level)  # A history has its beginning already.
+            last_read[node] = loop.past - 1
+    made = {node for node in what.places if node not in what.outputs}
+    for earlier in plan.memory.levels[loop.first:level]:
+        made |= {node for kernel in earlier for node in written_by(kernel)}
+    for kernel in plan.memory.levels[level]:
+        if read_by(kernel) - made:
+            raise InvalidPlan(f"{read_by(kernel) - made} are read in a step before they are made:\n{kernel}")
+        for node in written_by(kernel):
+            if node not in what.places:
+                written[node] = level
+        for node in read_by(kernel) - what.places.keys():
+            last_read[node] = level
+        _verify_axes(kernel)
 
 
 def _verify_axes(kernel) -> None:  # type: ignore[no-untyped-def]

@@ -105,6 +105,7 @@ def cases() -> Iterator[Case]:
     yield typed("pad", (4, 6), ((0, 1), (1, 2)), smooth(2, 3), numbers=(0.5, 1, 0))
     yield typed("insert", (4, 6), ((0, 1), (1, 2)), smooth(4, 6), smooth(2, 3, seed=1), numbers=(1, 0))
     yield inferred("flip", (1,), smooth(2, 3))
+    yield inferred("part", (1, 2, 3), smooth(2, 6))
     yield inferred("concatenate", (1,), smooth(2, 3), smooth(2, 1, seed=1), smooth(2, 2, seed=2))
     yield typed("join", (2, 6), (1,), smooth(2, 3), smooth(2, 1, seed=1), smooth(2, 2, seed=2))
     yield typed("join", (2, 3, 2), (1,), smooth(2, 2), smooth(2, 2, seed=1), smooth(2, 2, seed=2))

@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torturous.ir import movement
-from torturous.ir.op import OPS, TYPES, Kind
-from torturous.ir.record import Record, Row
+from torturous.ir.body import BODIES, Body
+from torturous.ir.loop import INPUT, REPEAT
+from torturous.ir.macros import ITEM
+from torturous.ir.op import OPS, TYPES, Attributes, Kind, type_number
+from torturous.ir.record import LEAF, Place, Record, Row, slot_category, slot_code, slot_ordinal
 from torturous.ir.value import Value
 
 
@@ -31,15 +34,18 @@ def wanted_rows(record: Record, outputs: Sequence[int]) -> list[int]:
         wanted[output] = 1
     for index in range(len(record.rows) - 1, -1, -1):
         if wanted[index]:
-            for operand in _read(record.rows[index]):
+            for operand in _read(record.rows[index], index):
                 if operand >= 0:
                     wanted[operand] = 1
     return [index for index, flag in enumerate(wanted) if flag]
 
 
-def _read(row: Row) -> Row:
-    """The operands whose values a row needs: of some it only has the history."""
-    value = STANDS_FOR.get(OPS[row[0]])
+def _read(row: Row, index: int) -> Sequence[int]:
+    """The rows whose values row `index` needs: of some operands it only has the history."""
+    op = OPS[row[0]]
+    if op is REPEAT:
+        return (*row[3:], *range(index - row[1][0], index))
+    value = STANDS_FOR.get(op)
     return row[3:] if value is None else row[3 + value:4 + value]
 
 
@@ -52,9 +58,10 @@ def expand(record: Record, outputs: Sequence[int]) -> Expanded:
     result = Record()
     result.slots.extend(record.slots)
     new: dict[int, int] = {}
-    several: dict[int, list[Value]] = {}
+    several: dict[int, dict[int, Value]] = {}
     leaves = []
-    for index in wanted_rows(record, outputs):
+    wanted = wanted_rows(record, outputs)
+    for index in wanted:
         number, attributes, type_index, *operands = record.rows[index]
         op = OPS[number]
         place = record.places[index]
@@ -63,16 +70,20 @@ def expand(record: Record, outputs: Sequence[int]) -> Expanded:
         if op in STANDS_FOR:
             new[index] = new[operands[STANDS_FOR[op]]]
             continue
-        if op.kind is Kind.ITEM:
+        if op.kind is Kind.ITEM and operands[0] in several:
             new[index] = several[operands[0]][attributes[0]].index
             continue
         mapped = [new.get(operand, operand) if operand >= 0 else operand for operand in operands]
-        if op.kind is Kind.MACRO:
+        if op.kind is Kind.LOOP:
+            asked = {record.rows[row][1][0] for row in wanted
+                     if OPS[record.rows[row][0]].kind is Kind.ITEM and record.rows[row][3] == index}
+            several[index] = _expand_loop(result, attributes, type_index, mapped, place, asked)
+        elif op.kind is Kind.MACRO:
             values = [Value(result, operand, place, False) for operand in mapped]
             assert op.expand is not None
             made = op.expand(TYPES[type_index], attributes, *values)
             if isinstance(made, list):
-                several[index] = made
+                several[index] = dict(enumerate(made))
             else:
                 new[index] = made.index
         else:
@@ -90,3 +101,94 @@ def expand(record: Record, outputs: Sequence[int]) -> Expanded:
 def _position(record: Record, row: int) -> int:
     """How many leaves come before this leaf row."""
     return sum(1 for other in record.rows[:row] if OPS[other[0]].kind is Kind.LEAF)
+
+
+# Loops --------------------------------------------------------------------------------------------------------
+def _expand_loop(
+    result: Record, attributes: Attributes, type_index: int, operands: Sequence[int], place: Place, asked: set[int]
+) -> dict[int, Value]:
+    """Appends the rows of a loop's body and the row that repeats them; gives the loop's values that are asked for.
+
+    Of a carried value that is also stacked, before the steps or after them, all values are kept where the steps
+    themselves read and write them, one more than there are steps; what is asked for are slices of that.
+    """
+    number, reverse = attributes
+    (steps,) = TYPES[type_index].shape
+    body = BODIES[number]
+    carried, stacked = _needed(body, asked)
+    following = {body.results[k]: k for k in carried}
+    of_history = {
+        j: row if row < body.carried else following[row]
+        for j, row in ((j, body.results[j]) for j in stacked) if row < body.carried or row in following
+    }
+    plain = [j for j in stacked if j not in of_history]
+    inner = _inner(result, body, operands[body.leaves:])
+    made = expand(inner, [body.results[position] for position in (*carried, *plain)])
+    result.slots = made.record.slots
+    start = len(result.rows)
+    for (op, row_attributes, kind, *codes), origin in zip(made.record.rows, made.record.places, strict=True):
+        shifted = [code + start if code >= 0 else code for code in codes]
+        result.append((INPUT.number if op == LEAF.number else op, row_attributes, kind, *shifted), 0, origin or place)
+    length = len(made.record.rows)
+    inputs = [row for row, (op, *_) in enumerate(made.record.rows) if op == LEAF.number]
+    at = dict(zip(made.leaves, inputs, strict=True))
+    slices = [leaf for leaf in range(body.carried, body.carried + body.stacked) if leaf in at]
+    fixed = [leaf for leaf in range(body.carried + body.stacked, body.leaves) if leaf in at]
+    kept = set(of_history.values())
+    repeat = result.append(
+        (REPEAT.number,
+         (length, reverse, tuple((at.get(k, -1), made.outputs[n], k in kept) for n, k in enumerate(carried)),
+          tuple(at[leaf] for leaf in slices), tuple(at[leaf] for leaf in fixed), made.outputs[len(carried):]),
+         type_index, *(operands[leaf] for leaf in (*carried, *slices, *fixed))),
+        0, place)
+
+    def item(which: int, shape: tuple[int, ...], row: int) -> Value:
+        kind = type_number(shape, body.type_of(row).dtype)
+        return Value(result, result.append((ITEM.number, (which,), kind, repeat), 0, place), place, False)
+
+    values: dict[int, Value] = {}
+    histories: dict[int, Value] = {}
+    for n, k in enumerate(carried):
+        shape = body.type_of(k).shape
+        if k in kept:
+            histories[k] = item(n, (steps + 1, *shape), k)
+            if k in asked:
+                last = histories[k].slice((1, *shape), (0,), (1,), (0 if reverse else steps,))
+                values[k] = last.reshape(shape)
+        else:
+            values[k] = item(n, shape, k)
+    for n, j in enumerate(plain):
+        values[j] = item(len(carried) + n, (steps, *body.type_of(body.results[j]).shape), body.results[j])
+    for j, k in of_history.items():
+        after = body.results[j] >= body.carried
+        values[j] = histories[k].slice((steps, *body.type_of(k).shape), (0,), (1,), (int(after != reverse),))
+    return values
+
+
+def _needed(body: Body, asked: set[int]) -> tuple[list[int], list[int]]:
+    """Carried values without which what is asked for cannot be computed, and the stacked results asked for."""
+    stacked = sorted(position for position in asked if position >= body.carried)
+    carried = {position for position in asked if position < body.carried}
+    while True:
+        needed = bytearray(len(body.rows))
+        for position in (*carried, *stacked):
+            needed[body.results[position]] = 1
+        for index in range(len(body.rows) - 1, -1, -1):
+            if needed[index]:
+                for operand in body.rows[index][3:]:
+                    if operand >= 0:
+                        needed[operand] = 1
+        more = {k for k in range(body.carried) if needed[k]} - carried
+        if not more:
+            return sorted(carried), stacked
+        carried |= more
+
+
+def _inner(result: Record, body: Body, slots: Sequence[int]) -> Record:
+    """A loop's body as a record of its own, which shares the numbers of the record that it is a part of."""
+    inner = Record()
+    inner.slots = result.slots
+    for number, attributes, kind, *operands in body.rows:
+        codes = [o if o >= 0 else slot_code(slot_ordinal(slots[slot_ordinal(o)]), slot_category(o)) for o in operands]
+        inner.append((number, attributes, kind, *codes), 0, None)
+    return inner

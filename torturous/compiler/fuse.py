@@ -13,13 +13,17 @@ from torturous.compiler import layout
 from torturous.compiler.graph import Graph, Node
 from torturous.compiler.kernel import Accumulator, Convert, Expression, Kernel, Load, Store
 from torturous.compiler.lower import CannotPull, Positions, Puller, flat_address
+from torturous.compiler.repeat import repeat
 from torturous.compiler.sizes import ONE, Affine, Size
 from torturous.ir import contraction, movement, reduction
 from torturous.ir.op import Kind, Op
 
 ANCHORS = frozenset({Kind.REDUCE, Kind.CONTRACT})
-SPECIAL = frozenset({Kind.RANDOM, Kind.SCATTER, Kind.HOST})
-INDEX_MAPS = frozenset({movement.RESHAPE, movement.PERMUTE, movement.EXPAND, movement.SLICE, movement.FLIP})
+SPECIAL = frozenset({Kind.RANDOM, Kind.SCATTER, Kind.HOST, Kind.REPEAT, Kind.ITEM})
+WRITTEN = frozenset({Kind.LEAF, Kind.ITEM})
+"""Stored values without a kernel of their own: leaves, and what a repeat node's kernels write."""
+INDEX_MAPS = frozenset({movement.RESHAPE, movement.PERMUTE, movement.EXPAND, movement.SLICE, movement.PART,
+                        movement.FLIP})
 """Movement that is an address and nothing else."""
 RECOMPUTED_COST = 3
 """An elementwise value of at most this cost is computed again in every kernel that uses it."""
@@ -52,6 +56,7 @@ def fuse(graph: Graph, enabled: bool = True) -> Fused:
 class _Fusion:
     def __init__(self, graph: Graph, enabled: bool) -> None:
         self.graph = graph
+        self.enabled = enabled
         self.anchor: dict[Node, Node] = {}
         """Per stored node, the reduction or contraction that its kernel is built around."""
         self.stored: set[Node] = {
@@ -190,7 +195,7 @@ class _Fusion:
         self.padded: dict[tuple, Node] = {}
         kernels = self.kernels
         for node in self.graph.nodes:
-            if node in self.stored and node.op.kind is not Kind.LEAF and self.storage_of(node) is node:
+            if node in self.stored and node.op.kind not in WRITTEN and self.storage_of(node) is node:
                 kernel = self._kernel(node)  # May first append kernels of its own needs.
                 kernels.append(kernel)
         outputs, holders = [], set(self.graph.leaves)
@@ -228,6 +233,8 @@ class _Fusion:
         if node.op.kind in SPECIAL:
             kernel.special = node
             kernel.operands = tuple(self.storage_of(operand) for operand in node.inputs)
+            if node.op.kind is Kind.REPEAT:
+                kernel.repetition = repeat(node, kernel.operands, self.kernels, fuse, self.enabled)
             return kernel
         anchor = self.anchor.get(node)
         if anchor is None and node.op.kind in ANCHORS:

@@ -14,8 +14,9 @@ from torturous.compiler.expand import Expanded
 from torturous.compiler.sizes import Size
 from torturous.core.dtypes import DType
 from torturous.ir import movement
+from torturous.ir.loop import INPUT, REPEAT
 from torturous.ir.op import OPS, TYPES, Attributes, Kind, Op
-from torturous.ir.record import Place
+from torturous.ir.record import LEAF, Place
 
 Shape = tuple[Size, ...]
 
@@ -32,6 +33,8 @@ class Node:
     operands: tuple[Node | int, ...]
     place: Place
     users: list[Node] = field(default_factory=list)
+    loop: Loop | None = None
+    """What a repeat node does at each step."""
 
     @property
     def inputs(self) -> list[Node]:
@@ -39,6 +42,22 @@ class Node:
 
     def __repr__(self) -> str:
         return f"%{self.number}:{self.op.name}{list(self.shape)}"
+
+
+@dataclass(eq=False, slots=True)
+class Loop:
+    """The body of a repeat node: a graph whose leaves are what a step is given, and whose outputs are the carried
+    values after it, then what is stacked.
+    """
+
+    graph: Graph
+    reverse: bool
+    carried: list[Node | None]
+    """The leaf that a carried value is before a step; None if no step reads it."""
+    kept: list[bool]
+    """Per carried value, whether all it ever was is kept."""
+    stacked: list[Node]
+    fixed: list[Node]
 
 
 @dataclass(eq=False)
@@ -138,7 +157,11 @@ def build(expanded: Expanded, sizes: Sizes, hints: tuple[int, ...]) -> Graph:
     nodes: list[Node] = []
     of_row: list[Node] = []
     position = 0
-    for row, place in zip(record.rows, record.places, strict=True):
+    ends = {index - row[1][0]: index for index, row in enumerate(record.rows) if row[0] == REPEAT.number}
+    outside = nodes
+    for index, (row, place) in enumerate(zip(record.rows, record.places, strict=True)):
+        if index in ends:
+            nodes = []  # A body's rows come right before the row that repeats them.
         number, attributes, type_index, *operands = row
         op, (concrete, dtype) = OPS[number], TYPES[type_index]
         shape = tuple(
@@ -151,7 +174,11 @@ def build(expanded: Expanded, sizes: Sizes, hints: tuple[int, ...]) -> Graph:
         if stands_for is not None:
             of_row.append(stands_for)
             continue
-        node = Node(len(nodes), op, attributes, shape, dtype, mapped, place)
+        loop = None
+        if op is REPEAT:
+            loop = _loop(nodes, attributes, of_row[index - attributes[0]:], hints)
+            nodes = outside
+        node = Node(len(nodes), LEAF if op is INPUT else op, attributes, shape, dtype, mapped, place, loop=loop)
         for operand in mapped:
             if isinstance(operand, Node):
                 operand.users.append(node)
@@ -159,6 +186,16 @@ def build(expanded: Expanded, sizes: Sizes, hints: tuple[int, ...]) -> Graph:
         of_row.append(node)
     leaves = [node for node in nodes if node.op.kind is Kind.LEAF]
     return Graph(nodes, [of_row[output] for output in expanded.outputs], leaves, hints)
+
+
+def _loop(nodes: list[Node], attributes: Attributes, of_row: Sequence[Node], hints: tuple[int, ...]) -> Loop:
+    """What a repeat row repeats: the nodes of its body, `of_row` by its rows."""
+    _, reverse, carried, stacked, fixed, results = attributes
+    outputs = [of_row[at] for at in (*(following for _, following, _ in carried), *results)]
+    graph = Graph(nodes, outputs, [node for node in nodes if node.op.kind is Kind.LEAF], hints)
+    return Loop(
+        graph, reverse, [of_row[at] if at >= 0 else None for at, *_ in carried], [kept for *_, kept in carried],
+        [of_row[at] for at in stacked], [of_row[at] for at in fixed])
 
 
 def _stands_for(op: Op, shape: Shape, dtype: DType, operands: tuple[Node | int, ...]) -> Node | None:

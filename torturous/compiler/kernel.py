@@ -146,6 +146,39 @@ class Store:
     expression: Expression
 
 
+@dataclass(frozen=True)
+class Moving:
+    """Where a buffer of a loop's body lies: `start` + step · `stride` bytes into a buffer outside."""
+
+    buffer: Node
+    start: Size
+    stride: Size
+
+
+@dataclass(frozen=True)
+class Turning:
+    """Where a carried value lies that is not kept: by turns in two buffers, such that the last step writes `end`."""
+
+    end: Node
+    spare: Node
+    initial: Node | None
+    """For the value before a step: where it is at the first one. None for the value after a step."""
+
+
+@dataclass(eq=False)
+class Repetition:
+    """What a repeat node becomes: kernels that run once a step, and where their buffers lie then."""
+
+    steps: Size
+    kernels: list[Kernel]
+    outputs: list[Node]
+    """The body's, whose buffers lie outside."""
+    places: dict[Node, Moving | Turning]
+    items: list[Node]
+    """The repeat node's values: what is written."""
+    spares: list[Node]
+
+
 @dataclass(eq=False)
 class Kernel:
     """Loops over `axes` (outermost first); inside them `reduced` loops feed the accumulators; then the stores.
@@ -170,6 +203,8 @@ class Kernel:
     """A node with a kernel of its own kind: raw random words, scatter."""
     operands: tuple[Node, ...] = ()
     """Buffers that a special kernel reads."""
+    repetition: Repetition | None = None
+    """For a repeat node: the kernels of its steps."""
     lane_axis: int = -1
     """The loop the vector lanes run along, chosen by the schedule."""
     names: list[str] = field(default_factory=list)

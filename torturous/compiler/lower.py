@@ -155,6 +155,10 @@ class Puller:
             for axis, step, start in zip(*at, node.operands[1:], strict=True):
                 taken[axis] = positions[axis] * step + Size.variable(("slot", start))
             return self.pull(x, tuple(taken), guards)
+        if op is movement.PART:
+            axis, which, _ = at
+            moved_up = positions[axis] + node.shape[axis] * which
+            return self.pull(x, (*positions[:axis], moved_up, *positions[axis + 1:]), guards)
         if op is movement.FLIP:
             turned = list(positions)
             for axis in at:

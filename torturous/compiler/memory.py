@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torturous.compiler.graph import Node
-from torturous.compiler.kernel import Kernel
+from torturous.compiler.kernel import Kernel, Repetition
 from torturous.compiler.schedule import loads
 from torturous.compiler.sizes import Size, product
 from torturous.ir.op import Kind
@@ -30,6 +30,15 @@ class Slot:
     """The last level at which its present value is read."""
 
 
+@dataclass(frozen=True, eq=False)
+class Repeated:
+    """Levels `first` … `past` − 1 run once for each of a loop's steps."""
+
+    first: int
+    past: int
+    repetition: Repetition
+
+
 @dataclass(eq=False)
 class Memory:
     """Levels of kernels, and slots of the values that are not outputs."""
@@ -37,6 +46,8 @@ class Memory:
     levels: list[list[Kernel]]
     slots: list[Slot]
     slot_of: dict[Node, int]
+    repeated: list[Repeated] = field(default_factory=list)
+    """In order; they do not overlap."""
 
     def offsets(self, evaluate: Callable[[Size], int]) -> tuple[list[int], int]:
         """Each slot's offset in bytes, and the arena's length."""
@@ -50,12 +61,16 @@ class Memory:
 
 def read_by(kernel: Kernel) -> set[Node]:
     """Buffers that a kernel reads."""
+    if kernel.repetition is not None:  # Histories have their beginning already.
+        return {*kernel.operands, *kernel.repetition.items}
     if kernel.special is not None:
         return set(kernel.operands)
     return {load.buffer for load in loads(kernel)}
 
 
 def written_by(kernel: Kernel) -> set[Node]:
+    if kernel.repetition is not None:
+        return {*kernel.repetition.items, *kernel.repetition.spares}
     if kernel.special is not None:
         return {kernel.special}
     return {store.buffer for store in kernel.stores}
@@ -78,18 +93,40 @@ def place(kernels: list[Kernel], outputs: list[Node], hint: Callable[[Size], int
             last_read[node] = max(last_read.get(node, -1), level)
     held = set(outputs)
     slots: list[Slot] = []
-    slot_of: dict[Node, int] = {}
+    memory = Memory([], slots, {})
     for level, group in enumerate(levels):
+        memory.levels.append([kernel for kernel in group if kernel.repetition is None])
         for kernel in group:
             for node in written_by(kernel):
-                if node in held or node.op.kind is Kind.LEAF:
+                if node in held or node.op.kind is Kind.LEAF or node in memory.slot_of:
                     continue
                 bytes_ = product(node.shape) * node.dtype.itemsize
                 index = _best(slots, level, bytes_, hint)
                 slots[index].sizes.add(bytes_)
                 slots[index].free_after = last_read.get(node, level)
-                slot_of[node] = index
-    return Memory(levels, slots, slot_of)
+                memory.slot_of[node] = index
+            if kernel.repetition is not None:
+                _place_body(memory, kernel.repetition, level, hint)
+        if not memory.levels[-1]:
+            memory.levels.pop()
+        for kernel in group:
+            if kernel.repetition is not None:
+                first = len(memory.levels)
+                memory.levels += place(kernel.repetition.kernels, kernel.repetition.outputs, hint).levels
+                memory.repeated.append(Repeated(first, len(memory.levels), kernel.repetition))
+    return memory
+
+
+def _place_body(memory: Memory, repetition: Repetition, level: int, hint: Callable[[Size], int]) -> None:
+    """Slots for what is temporary within a step; they are taken for as long as the loop runs."""
+    inner = place(repetition.kernels, repetition.outputs, hint)
+    outside = []
+    for slot in inner.slots:
+        index = _best(memory.slots, level, max(slot.sizes, key=hint), hint)
+        memory.slots[index].sizes |= slot.sizes
+        memory.slots[index].free_after = level
+        outside.append(index)
+    memory.slot_of.update({node: outside[index] for node, index in inner.slot_of.items()})
 
 
 def _best(slots: list[Slot], level: int, size: Size, hint: Callable[[Size], int]) -> int:

@@ -33,6 +33,9 @@ def make_plan(expanded: Expanded, sizes: Sizes, hints: tuple[int, ...], fused: b
     """simplify (while building the graph) → fuse → schedule → memory."""
     graph = build(expanded, sizes, hints)
     groups = fuse(graph, fused)
+    for kernel in groups.kernels:
+        if kernel.repetition is not None:
+            kernel.repetition.kernels = [schedule(each, graph.hint) for each in kernel.repetition.kernels]
     kernels = [schedule(kernel, graph.hint) for kernel in groups.kernels]
     placed = memory.place(kernels, groups.outputs, graph.hint)
     return Plan(graph, sizes, placed, graph.leaves, groups.outputs)

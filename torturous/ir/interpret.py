@@ -7,7 +7,7 @@ its own dtype.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ import numpy as np
 from torturous.core import dtypes
 from torturous.core.dtypes import Category, DType
 from torturous.ir import creation, elementwise, movement
-from torturous.ir.op import OPS, TYPES, Kind, Op, Type
+from torturous.ir.loop import REPEAT
+from torturous.ir.op import OPS, TYPES, Attributes, Kind, Op, Type
 from torturous.ir.record import Record, slot_category, slot_ordinal
 
 FUNCTIONS = frozenset({
@@ -31,10 +32,26 @@ def interpret(record: Record, leaves: Mapping[int, np.ndarray], outputs: Sequenc
 
     Raises ValueError for a record that still has macros in it, and IndexError for an index out of range.
     """
-    values: dict[int, np.ndarray] = dict(leaves)
-    for index, (number, attributes, type_index, *operands) in enumerate(record.rows):
+    values: dict[int, Any] = dict(leaves)
+    bodies = {
+        row for index, (number, attributes, *_) in enumerate(record.rows) if OPS[number] is REPEAT
+        for row in range(index - attributes[0], index)
+    }
+    _evaluate(record, [row for row in range(len(record.rows)) if row not in bodies], values)
+    return [values[output] for output in outputs]
+
+
+def _evaluate(record: Record, rows: Iterable[int], values: dict[int, Any]) -> None:
+    for index in rows:
+        number, attributes, type_index, *operands = record.rows[index]
         op, out = OPS[number], TYPES[type_index]
-        if op.kind is Kind.LEAF:
+        if op.kind in (Kind.LEAF, Kind.INPUT):
+            continue
+        if op is REPEAT:
+            values[index] = _repeated(record, index, attributes, out.shape[0], [values[o] for o in operands])
+            continue
+        if op.kind is Kind.ITEM:
+            values[index] = values[operands[0]][attributes[0]]
             continue
         if op.meaning is None:
             raise ValueError(f"row {index} ({op.name}) has no meaning of its own: expand the record first")
@@ -47,7 +64,33 @@ def interpret(record: Record, leaves: Mapping[int, np.ndarray], outputs: Sequenc
         else:
             result = op.meaning(out, attributes, *_placed(op, out, arguments))
         values[index] = np.asarray(result, out.dtype.numpy).reshape(out.shape)
-    return [values[output] for output in outputs]
+
+
+def _repeated(record: Record, index: int, attributes: Attributes, steps: int, operands: Sequence[Any]) -> list[Any]:
+    """All values of a repeat row, its body evaluated step by step."""
+    length, reverse, carried, stacked, fixed, results = attributes
+    start = index - length
+    now = list(operands[:len(carried)])
+    slices, others = operands[len(carried):len(operands) - len(fixed)], operands[len(operands) - len(fixed):]
+    values: dict[int, Any] = {start + at: value for at, value in zip(fixed, others, strict=True)}
+    ever = [[value] for value in now]
+    made: list[list[Any]] = [[] for _ in results]
+    for step in range(steps):
+        place = steps - 1 - step if reverse else step
+        values |= {start + at: value for (at, *_), value in zip(carried, now, strict=True) if at >= 0}
+        values |= {start + at: value[place] for at, value in zip(stacked, slices, strict=True)}
+        _evaluate(record, range(start, index), values)
+        now = [values[start + following] for _, following, _ in carried]
+        for history, value in zip(ever, now, strict=True):
+            history.append(value)
+        for stack, at in zip(made, results, strict=True):
+            stack.append(values[start + at])
+    order = slice(None, None, -1 if reverse else 1)
+    ends = [
+        np.stack(history[order]) if kept else history[-1]
+        for (_, _, kept), history in zip(carried, ever, strict=True)
+    ]
+    return [*ends, *(np.stack(stack[order]) for stack in made)]
 
 
 def _elementwise(op: Op, out: Type, kinds: Sequence[Type | Category], arguments: Sequence[Any]) -> np.ndarray:

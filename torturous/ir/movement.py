@@ -30,6 +30,13 @@ def _starts(rank: int, axes: Sequence[int], steps: Sequence[int], starts: Sequen
     return tuple(index)
 
 
+def _part_shape(at: Attributes, shape: Shape) -> Shape:
+    axis, _, count = at
+    if shape[axis] % count:
+        raise RuntimeError(f"an axis of {shape[axis]} elements has no {count} equal parts")
+    return shape[:axis] + (shape[axis] // count,) + shape[axis + 1:]
+
+
 def _expand_meaning(out: Type, at: Attributes, x: np.ndarray) -> np.ndarray:
     return np.broadcast_to(x.reshape((1,) * (len(out.shape) - x.ndim) + x.shape), out.shape)
 
@@ -73,6 +80,12 @@ INSERT = define(Op(
     (lambda g, out, at, base, x, *starts: g.insert(x.zeros(), at[0], at[1], starts),
      lambda g, out, at, base, x, *starts: g.slice(x.shape, at[0], at[1], starts)) + (None,) * 32,
     document="base with x written over a strided box: attributes axes, steps; operands base, x, starts"))
+PART = define(Op(
+    "part", Kind.MOVEMENT, lambda at, operands: Type(_part_shape(at, operands[0].shape), operands[0].dtype),
+    lambda out, at, x: np.split(x, at[2], at[0])[at[1]],
+    (lambda g, out, at, x: g.pad(x.shape, 0, at[:1], (1,), (at[1] * g.shape[at[0]],)),),
+    document="one of equal parts of an axis, which is structure as starts of slices are not: attributes axis, which "
+             "part, of how many"))
 FLIP = define(Op(
     "flip", Kind.MOVEMENT, lambda at, operands: operands[0], lambda out, at, x: np.flip(x, at),
     (lambda g, out, at, x: g.flip(at),), document="attributes: the axes run backwards"))

@@ -35,7 +35,13 @@ class Kind(Enum):
     HOST = auto()
     MACRO = auto()
     ITEM = auto()
-    """One of the values of a macro that has several."""
+    """One of the values of a macro or loop that has several."""
+    LOOP = auto()
+    """A body of rows that is repeated, as it is recorded (see `ir.loop`)."""
+    REPEAT = auto()
+    """The same once it is expanded: the rows before it are its body."""
+    INPUT = auto()
+    """What a repeated body is given at each step."""
 
 
 class Type(NamedTuple):
@@ -92,6 +98,13 @@ class Op:
     """Elementwise: machine operations per element, roughly; decides whether recomputing is cheaper than
     storing."""
     document: str = ""
+    reads: Callable[..., Any] | None = None
+    """`reads(record, index)`: the rows that the gradient of row `index` reads, where `saves` cannot say so: for an
+    op with several values."""
+    whole_rule: Callable[..., Any] | None = None
+    """The gradients of all operands at once, for an op with several values, whose ITEM rows come right behind it:
+    `whole_rule(gradients by the value's number, attributes, type, which operands need one, operand, value)` gives
+    a list of `Value`s and Nones; `operand(position)` and `value(number)` read what the forward pass had."""
     number: int = field(default=-1)
 
     def __repr__(self) -> str:

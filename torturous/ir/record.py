@@ -281,7 +281,10 @@ class Record:
     def reads_of(self, index: int) -> Iterator[int]:
         """Rows whose values the gradient rules of a tracked row would read."""
         row, tracked = self.rows[index], self.tracked
-        saves = OPS[row[0]].saves
+        reads, saves = OPS[row[0]].reads, OPS[row[0]].saves
+        if reads is not None:
+            yield from reads(self, index)
+            return
         if not any(saves):
             return
         operands = row[3:]

@@ -127,6 +127,13 @@ class Value:
         at = (tuple(axes), tuple(steps))
         return self.apply_typed(movement.SLICE, shape, self.dtype, *starts, attributes=at)
 
+    def part(self, axis: int, which: int, count: int) -> Value:
+        """One of `count` equal parts along an axis."""
+        return self.apply(movement.PART, attributes=(axis, which, count))
+
+    def concatenate(self, axis: int, *others: Value) -> Value:
+        return self.apply(movement.CONCATENATE, *others, attributes=(axis,))
+
     def pad(
         self, shape: Shape, fill: Value | Number, axes: Sequence[int], steps: Sequence[int],
         starts: Sequence[Value | Number],

@@ -20,10 +20,12 @@ from torturous.compiler.plan import Plan
 from torturous.compiler.sizes import Size
 from torturous.core import settings
 from torturous.core.dtypes import DType
+from torturous.core.errors import UnsupportedError
 from torturous.ir.record import describe_place, slot_ordinal
 from torturous.runtime.buffers import Buffer, allocate
 from torturous.runtime.hosting import HostCall
 from torturous.runtime.slots import converter, pack_format
+from torturous.runtime.stretches import Stretches
 from torturous.runtime.workers import Workers, build_workers
 
 GRAIN = 1 << 15
@@ -89,39 +91,46 @@ class Bound:
         granules: list[tuple[Any, int]] = []
         slots: list[Argument] = []
         checks: list[Any] = []
-        gather: list[int] = []
-        entries: list[list[int]] = []
+        stretches = Stretches(evaluate, position)
         self.calls: list[HostCall] = []
         self.cost = 0
         scratch = 0
+        repeated = {level: each for each in plan.memory.repeated for level in range(each.first, each.past)}
         for level, (group, addresses) in enumerate(zip(loaded.generated, loaded.addresses, strict=True)):
+            loop = repeated.get(level)
+            times = stretches.enter(loop.repetition if loop is not None else None)
             for order, (kernel, address) in enumerate(zip(group, addresses, strict=True)):
                 granule, pieces, cost = _pieces(kernel, evaluate)
-                self.cost += cost
+                self.cost += cost * times
                 scratch = max(scratch, evaluate(kernel.scratch))
                 if not kernel.symbol:
                     hosted = plan.memory.levels[level][order].special
                     assert hosted is not None
-                    self.calls.append(HostCall.bound(len(entries), hosted, len(gather), evaluate))
+                    if loop is not None:
+                        raise UnsupportedError(f"{hosted.op.name} cannot run within a loop: it is a host operation")
+                    self.calls.append(HostCall.bound(stretches.entry_count, hosted, stretches.word_count, evaluate))
                     pieces = 0
-                entries.append([address, len(gather), pieces, 0, 0, 0, 0, 0])
+                stretches.kernel(address, pieces, (level, order))
                 for argument in plan_arguments(loaded, level, order):
                     key: Any = (argument.kind, argument.what)
                     if argument.kind == "slot":
                         key = argument
                     elif argument.kind == "granule":
                         key = ("granule", level, order)
+                    elif argument.kind == "buffer" and stretches.moves(argument.what):
+                        stretches.moving(argument.what)
+                        continue
                     if key not in position:
                         position[key] = len(position)
                         if argument.kind == "slot":
                             slots.append(argument)
                         elif argument.kind == "errors":
                             checks.append(argument.what)
-                    gather.append(position[key])
+                    stretches.argument(position[key])
                     if argument.kind == "granule":
                         granules.append((key, granule))
-            if entries:
-                entries[-1][4] = 1
+            stretches.barrier()
+        entries, gather, offsets_ = stretches.finish()
         self.checks = checks
         self.errors = np.zeros(max(len(checks), 1), np.int64)
         self.values = np.zeros(max(len(position), 1), np.int64)
@@ -135,9 +144,12 @@ class Bound:
                 self.values[place] = self.errors.ctypes.data + 8 * checks.index(what)
         for key, value in granules:
             self.values[position[key]] = value
-        self.gather = np.array(gather, np.intp)
+        self.gather = gather
+        self.offsets = offsets_
+        """In bytes, of what moves from step to step of a loop; None where nothing does."""
         self.table = np.zeros(max(len(gather), 1), np.int64)
-        self.entries = np.array(entries, np.int64).reshape(-1, ENTRY_BYTES // 8)
+        self.entries = entries
+        self.kernel_of = stretches.kernel_of
         self.entries[:, 1] = self.table.ctypes.data + 8 * self.entries[:, 1]
         self.entry_address = self.entries.ctypes.data
         self.serial = self.cost <= SERIAL_COST
@@ -169,6 +181,8 @@ class Bound:
             self._fill_slots(numbers)
         if len(self.entries):
             values.take(self.gather, out=self.table[:len(self.gather)], mode="clip")
+            if self.offsets is not None:
+                np.add(self.table[:len(self.gather)], self.offsets, out=self.table[:len(self.gather)])
             crew = workers()
             if self.scratch:
                 crew.reserve(self.scratch)
@@ -196,7 +210,8 @@ class Bound:
 
     def _run_timed(self, run: Callable[[int, int], None]) -> None:
         """Runs kernel by kernel and prints what each took (`TORTUROUS_DEBUG=2`)."""
-        kernels = [kernel for level in self.loaded.plan.memory.levels for kernel in level]
+        levels = self.loaded.plan.memory.levels
+        kernels = [levels[level][order] for level, order in self.kernel_of]
         started = time.perf_counter()
         lines = []
         for number, kernel in enumerate(kernels):

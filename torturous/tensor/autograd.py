@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from torturous.ir.op import OPS, TYPES, Op
+from torturous.ir.op import OPS, TYPES, Kind, Op
 from torturous.ir.record import Place, Record, context
 from torturous.ir.value import Typed, Value
 from torturous.runtime.realize import realize
@@ -193,6 +193,16 @@ class Backward:
         number, attributes, _, *operands = tape.rows[index]
         op, place, tracked = OPS[number], tape.places[index], tape.tracked
         useful = self.useful.get(record)
+        if op.kind is Kind.ITEM:
+            # What has several values is walked when all of theirs are complete: it comes before them.
+            if useful is None or useful[operands[0]]:
+                adjoints[~index] = adjoints[operands[0]] = row
+            self._passed(index)
+            return
+        if op.whole_rule is not None:
+            self._step_whole(tape, record, index, adjoints)
+            self._passed(index)
+            return
         rules = op.gradients
         for position, operand in enumerate(operands):
             if operand < 0 or not tracked[operand] or (useful is not None and not useful[operand]):
@@ -211,9 +221,39 @@ class Backward:
             result = rule(gradient, out, attributes, *values).sum_to(shape).to(dtype).index
             before = adjoints.get(operand)
             adjoints[operand] = result if before is None else self._sum(before, result)
+        self._passed(index)
+
+    def _passed(self, index: int) -> None:
         self._visited.append(index)
         if self._stretch is not None:
             self._stretch.note(index)
+
+    def _step_whole(self, tape: Record, record: Record, index: int, adjoints: Adjoints) -> None:
+        """Carries the gradients of a row's values, kept below zero, on to its operands."""
+        number, attributes, type_index, *operands = tape.rows[index]
+        op, place, pending = OPS[number], tape.places[index], context.record
+        useful = self.useful.get(record)
+        gradients: dict[int, Value] = {}
+        item = index + 1
+        while item < len(tape.rows) and OPS[tape.rows[item][0]].kind is Kind.ITEM and tape.rows[item][3] == index:
+            row = adjoints.pop(~item, None)
+            if row is not None:
+                gradients[tape.rows[item][1][0]] = Value(pending, row, place, self.create_graph)
+            item += 1
+        if index < len(tape.freed) and tape.freed[index] and any(True for _ in tape.reads_of(index)):
+            raise RuntimeError(AGAIN)
+        needs = [o >= 0 and bool(tape.tracked[o]) and (useful is None or bool(useful[o])) for o in operands]
+        assert op.whole_rule is not None
+        results = op.whole_rule(
+            gradients, attributes, TYPES[type_index], needs,
+            lambda position: self._operand(tape, operands[position], True, op, place),
+            lambda position: self._operand(tape, index + 1 + position, True, op, place))
+        for operand, result in zip(operands, results, strict=False):
+            if result is not None:
+                shape, dtype = TYPES[tape.rows[operand][2]]
+                after = result.sum_to(shape).to(dtype).index
+                before = adjoints.get(operand)
+                adjoints[operand] = after if before is None else self._sum(before, after)
 
     def _operand(self, tape: Record, operand: int, saved: bool, op: Op, place: Place) -> Any:
         """What a rule sees of an operand: its value if the op saves it, else only its type."""
