@@ -42,7 +42,7 @@ def cell(carried: Values, slices: Values, fixed: Values) -> tuple[Values, Values
 
 def crossing(carried: Values, slices: Values, fixed: Values) -> tuple[Values, Values]:
     """Carried values that change places, one that nobody reads, and a leaf that is stacked as it is."""
-    (a, b, unread), (x, y), (scale,) = carried, slices, fixed
+    (a, b, _), (x, y), (scale,) = carried, slices, fixed
     return [b, a * scale + x, x.exp()], [a, y, scale, b * y]
 
 

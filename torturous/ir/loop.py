@@ -105,7 +105,8 @@ def _rule(
     number, reverse = at
     (steps,) = out.shape
     body = BODIES[number]
-    found = reversal(number, tuple(needs[:body.leaves]), tuple(which in gradients for which in range(len(body.results))))
+    given = tuple(which in gradients for which in range(len(body.results)))
+    found = reversal(number, tuple(needs[:body.leaves]), given)
     some = next(iter(gradients.values()))
 
     def source(source: Source) -> Value:
