@@ -1,10 +1,13 @@
 """Exported libraries, linked into C programs: the same bits as in Python, an error code for what is wrong."""
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from torturous import native
-from torturous.codegen.objectfile import ALLOWED, defined_symbols, undefined_symbols
-from torturous.core import dtypes, settings
+from torturous import native, nn
+from torturous.codegen.objectfile import ALLOWED, code_bytes, defined_symbols, undefined_symbols
+from torturous.codegen.target import X86_LEVELS, host_target
+from torturous.core import dtypes
 from torturous.core.errors import UnsupportedError
 from torturous.ir import elementwise, indexing, reduction
 from torturous.ir.macros import LOG_SOFTMAX, MAX_POOL
@@ -30,6 +34,17 @@ COMPILER = shutil.which("cc")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler named cc")
 HARNESS = Path(__file__).with_name("harness.c")
 BATCHES = (1, 7, 64)
+
+
+def tool(*names: str) -> str:
+    """The path of the first of these programs that is there; the test is skipped, with the name, if none is."""
+    for name in names:
+        path = shutil.which(name)
+        if path is not None:
+            return path
+    if os.environ.get("TORTUROUS_ALL_TOOLS"):
+        pytest.fail(f"needs {' or '.join(names)}, and TORTUROUS_ALL_TOOLS says that every tool is there")
+    pytest.skip(f"needs {' or '.join(names)}")
 
 
 class Model:
@@ -71,7 +86,7 @@ def pool(x: Tensor) -> Tensor:
 
 
 # Models -----------------------------------------------------------------------------------------------------
-def mnist() -> tuple[Model, list[Any]]:
+def mnist(seed: int = 0) -> tuple[Model, list[Any]]:
     """The classic net, of recorded operations."""
 
     def forward(x: Tensor, conv1_weight: Tensor, conv1_bias: Tensor, conv2_weight: Tensor, conv2_bias: Tensor,
@@ -84,7 +99,7 @@ def mnist() -> tuple[Model, list[Any]]:
     shapes = {"conv1.weight": (10, 1, 5, 5), "conv1.bias": (10,), "conv2.weight": (20, 10, 5, 5),
               "conv2.bias": (20,), "fc1.weight": (50, 320), "fc1.bias": (50,), "fc2.weight": (10, 50),
               "fc2.bias": (10,)}
-    return Model(forward, shapes), [((1, 28, 28), dtypes.float32)]
+    return Model(forward, shapes, seed=seed), [((1, 28, 28), dtypes.float32)]
 
 
 def perceptron(seed: int, dtype: dtypes.DType) -> tuple[Model, list[Any]]:
@@ -189,9 +204,9 @@ def build(bundle: native.Bundle, count: int, source: Path = HARNESS, *options: s
     program = folder / "program"
     pointers = ", ".join(f"p[{index}]" for index in range(count))
     subprocess.run(
-        [COMPILER, "-O1", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", f"-DNAME={name}",
-         f'-DHEADER="{name}.h"', f"-DPOINTERS={pointers}", f"-I{folder}", source, folder / f"lib{name}.a",
-         "-o", program, *options],
+        [COMPILER, "-O1", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-pthread", f"-DNAME={name}",
+         f"-DUPPER={name.upper()}", f'-DHEADER="{name}.h"', f"-DPOINTERS={pointers}", f"-I{folder}", source,
+         folder / f"lib{name}.a", "-o", program, *options],
         check=True)
     return program
 
@@ -205,7 +220,7 @@ def run(program: Path, bundle: native.Bundle, batch: int, inputs: Sequence[np.nd
         file.write_bytes(array.tobytes())
     lengths = [str(array.nbytes) for array in like]
     ran = subprocess.run(
-        [program, folder / f"{bundle.name}.weights", str(workspace_bytes(bundle, batch)), str(batch),
+        [program, folder / f"{bundle.name}.safetensors", str(workspace_bytes(bundle, batch)), str(batch),
          *lengths, "--", *files, "--", *written], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr or ran.returncode
     return [
@@ -228,14 +243,12 @@ def export(model: Any, kinds: Sequence[Any], folder: Path, batch: int = 7, **opt
 @pytest.mark.parametrize("name", MODELS)
 def test_same_bits_at_every_batch(name: str, tmp_path: Path) -> None:
     model, kinds = MODELS[name]()
+    bundle = export(model, kinds, tmp_path, batch=7, max_batch=64)
     program = None
     for batch in BATCHES:
         inputs = make_inputs(kinds, batch, seed=batch)
         expected = results(model, inputs)
-        # The example's batch tunes the plan, no more; it is also a batch whose workspace the JSON states.
-        bundle = export(model, kinds, tmp_path, batch=batch, max_batch=64)
-        if program is None:
-            program = build(bundle, len(inputs) + len(expected))
+        program = program or build(bundle, len(inputs) + len(expected))
         got = run(program, bundle, batch, inputs, expected)
         for index, (mine, theirs) in enumerate(zip(got, expected, strict=True)):
             assert mine.tobytes() == theirs.tobytes(), f"output {index} at batch {batch}"
@@ -243,26 +256,64 @@ def test_same_bits_at_every_batch(name: str, tmp_path: Path) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("level", ["sse2", "avx2", "avx512"])
-def test_every_instruction_set(level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings.target, "value", level)
+def test_one_instruction_set(level: str, tmp_path: Path) -> None:
+    """The same bits on each; one that this machine lacks is refused when weights are prepared."""
     model, kinds = mnist()
-    try:
-        bundle = export(model, kinds, tmp_path, max_batch=7)
-    except ValueError as error:
-        pytest.skip(str(error))
-    assert bundle.target == level
+    bundle = export(model, kinds, tmp_path, max_batch=7, target=level)
+    assert bundle.targets == (level,)
     inputs = make_inputs(kinds, 7)
     program = build(bundle, 2)
-    monkeypatch.undo()
-    # What another instruction set computes may differ; only this process's own can be compared with.
     expected = results(model, inputs)
+    if level not in levels_here():
+        with pytest.raises(AssertionError, match="lacks the instructions"):
+            run(program, bundle, 7, inputs, expected)
+        return
     (got,) = run(program, bundle, 7, inputs, expected)
-    np.testing.assert_allclose(got, expected[0], rtol=1e-4, atol=1e-5)
+    assert got.tobytes() == expected[0].tobytes()
+
+
+def levels_here() -> list[str]:
+    """The levels that this machine has."""
+    found = []
+    for level in X86_LEVELS:
+        try:
+            found.append(host_target(level).name)
+        except ValueError:
+            pass
+    return found
+
+
+@needs_compiler
+def test_a_library_for_every_processor_chooses_when_it_prepares(tmp_path: Path) -> None:
+    """On an emulated processor without AVX2 it takes SSE2, and computes the same."""
+    model, kinds = mnist()
+    bundle = export(model, kinds, tmp_path, max_batch=7)
+    assert bundle.targets == ("avx512", "avx2", "sse2")
+    source = tmp_path / "which.c"
+    source.write_text("""
+        #include "net.h"
+        #include <stdio.h>
+        static _Alignas(64) unsigned char prepared[NET_PREPARED_BYTES], file[1 << 20];
+        int main(int count, char **arguments) {
+            FILE *stream = fopen(arguments[count - 1], "rb");
+            size_t bytes = fread(file, 1, sizeof file, stream);
+            int code = net_prepare(file, bytes, prepared, sizeof prepared);
+            printf("%d %d", code, (int)*(int64_t *)(void *)(prepared + 40));
+            return 0;
+        }""")
+    program = tmp_path / "which"
+    subprocess.run([COMPILER, "-static", source, tmp_path / "libnet.a", "-o", program], check=True)
+    ran = subprocess.run([program, tmp_path / "net.safetensors"], capture_output=True, text=True, check=True)
+    assert ran.stdout == f"0 {list(bundle.targets).index(levels_here()[0])}"
+    emulator = tool("qemu-x86_64")
+    for model_name, chosen in (("qemu64", 2), ("Haswell-noTSX", 1)):
+        ran = subprocess.run([emulator, "-cpu", model_name, program, tmp_path / "net.safetensors"],
+                             capture_output=True, text=True, check=True)
+        assert ran.stdout == f"0 {chosen}", model_name
 
 
 @needs_compiler
 def test_the_mnist_net_as_users_write_it(tmp_path: Path) -> None:
-    nn = pytest.importorskip("torturous.nn", exc_type=ImportError)
     F = pytest.importorskip("torturous.nn.functional", exc_type=ImportError)
 
     class Net(nn.Module):
@@ -306,74 +357,126 @@ static int failures = 0;
 #define EXPECT(call, code) do { int found = (call); if (found != (code)) { failures++; \\
     printf("%s gave %d (%s)\\n", #call, found, net_strerror(found)); } } while (0)
 
+static void all(void *pool, int64_t pieces, void (*body)(void *, int64_t, int64_t), void *context) {
+    (void)pool;
+    for (int64_t piece = 0; piece < pieces; piece++) body(context, piece, 0);
+}
+static void but_one(void *pool, int64_t pieces, void (*body)(void *, int64_t, int64_t), void *context) {
+    all(pool, pieces - 1, body, context);
+}
+static void once_more(void *pool, int64_t pieces, void (*body)(void *, int64_t, int64_t), void *context) {
+    all(pool, pieces + 1, body, context);
+}
+static void stranger(void *pool, int64_t pieces, void (*body)(void *, int64_t, int64_t), void *context) {
+    (void)pool;
+    for (int64_t piece = 0; piece < pieces; piece++) body(context, piece, piece ? 0 : 2);
+}
+
 int main(int count, char **arguments) {
-    static _Alignas(64) unsigned char file[NET_WEIGHTS_BYTES + 1], weights[NET_PREPARED_BYTES + 64];
+    static _Alignas(64) unsigned char file[1 << 16], prepared[NET_PREPARED_BYTES + 64];
     static _Alignas(64) int64_t index[4 * NET_MAX_BATCH];
     static float best[4 * NET_MAX_BATCH];
     static int64_t where[4 * NET_MAX_BATCH];
     static uint8_t above[24 * NET_MAX_BATCH];
+    static _Alignas(64) char space[NET_WORKSPACE_BYTES(NET_MAX_BATCH, 2) + 64];
     FILE *stream = fopen(arguments[count - 1], "rb");
-    if (stream == NULL || fread(file, 1, sizeof file, stream) != NET_WEIGHTS_BYTES) return 2;
-    size_t need = net_workspace_bytes(NET_MAX_BATCH);
-    char *workspace = aligned_alloc(64, need + 64);
-    EXPECT(net_workspace_bytes(0) != 0, 0);
-    EXPECT(net_workspace_bytes(-1) != 0, 0);
-    EXPECT(net_workspace_bytes(NET_MAX_BATCH + 1) != 0, 0);
-    EXPECT(net_prepare(NULL, NET_WEIGHTS_BYTES, weights, sizeof weights), NET_ENULL);
-    EXPECT(net_prepare(file, NET_WEIGHTS_BYTES, NULL, sizeof weights), NET_ENULL);
-    EXPECT(net_prepare(file, NET_WEIGHTS_BYTES, weights + 8, sizeof weights), NET_EALIGN);
-    EXPECT(net_prepare(file, NET_WEIGHTS_BYTES - 1, weights, sizeof weights), NET_EWEIGHTS);
-    EXPECT(net_prepare(file, NET_WEIGHTS_BYTES, weights, NET_PREPARED_BYTES - 1), NET_ESIZE);
-    for (size_t byte = 0; byte < NET_WEIGHTS_BYTES; byte++) {
+    if (stream == NULL) return 2;
+    size_t bytes = fread(file, 1, sizeof file, stream);
+    size_t need = net_workspace_bytes(NET_MAX_BATCH, 1);
+    EXPECT(need != NET_WORKSPACE_BYTES(NET_MAX_BATCH, 1), 0);
+    for (int64_t bad = -1; bad < 2; bad++) {
+        EXPECT(net_workspace_bytes(bad == 1 ? NET_MAX_BATCH + 1 : bad, 1) != 0, 0);
+        EXPECT(net_workspace_bytes(1, bad == 1 ? NET_MAX_WORKERS + 1 : bad) != 0, 0);
+    }
+    EXPECT(net_prepare(NULL, bytes, prepared, sizeof prepared), NET_ENULL);
+    EXPECT(net_prepare(file, bytes, NULL, sizeof prepared), NET_ENULL);
+    EXPECT(net_prepare(file, bytes, prepared + 8, sizeof prepared), NET_EALIGN);
+    EXPECT(net_prepare(file, bytes, prepared, NET_PREPARED_BYTES - 1), NET_ESIZE);
+    for (size_t length = 0; length < bytes; length++)
+        EXPECT(net_prepare(file, length, prepared, sizeof prepared), NET_EWEIGHTS);
+    EXPECT(net_prepare(file, bytes, prepared, sizeof prepared), NET_OK);
+    size_t header;
+    memcpy(&header, file, 8);
+    for (size_t byte = 8 + header; byte < bytes; byte++) {
         file[byte] ^= 1 << byte % 8;
-        EXPECT(net_prepare(file, NET_WEIGHTS_BYTES, weights, sizeof weights), NET_EWEIGHTS);
+        EXPECT(net_prepare(file, bytes, prepared, sizeof prepared), NET_EWEIGHTS);
         file[byte] ^= 1 << byte % 8;
     }
-    memmove(file + 1, file, NET_WEIGHTS_BYTES);  /* The file may lie anywhere. */
-    EXPECT(net_prepare(file + 1, NET_WEIGHTS_BYTES, weights, NET_PREPARED_BYTES), NET_OK);
+    memmove(file + 1, file, bytes);  /* The file may lie anywhere. */
+    EXPECT(net_prepare(file + 1, bytes, prepared, NET_PREPARED_BYTES), NET_OK);
+    unsigned char *workspace = (unsigned char *)space;
 #define RUN(w, i, b, o, n, s, z) \\
     net_run(w, (const int64_t *)(const void *)(i), (float *)(void *)(b), o, above, n, s, z)
-    EXPECT(RUN(weights, index, best, where, NET_MAX_BATCH, workspace, need), NET_OK);
+#define SHARE(workers, size, run) \\
+    net_run_parallel(prepared, index, best, where, above, NET_MAX_BATCH, workers, space, size, run, NULL)
+    EXPECT(RUN(prepared, index, best, where, NET_MAX_BATCH, workspace, need), NET_OK);
     EXPECT(RUN(NULL, index, best, where, 1, workspace, need), NET_ENULL);
-    EXPECT(RUN(weights, NULL, best, where, 1, workspace, need), NET_ENULL);
-    EXPECT(RUN(weights, index, NULL, where, 1, workspace, need), NET_ENULL);
-    EXPECT(RUN(weights, index, best, NULL, 1, workspace, need), NET_ENULL);
-    EXPECT(RUN(weights, index, best, where, 1, NULL, need), NET_ENULL);
-    EXPECT(RUN(weights + 32, index, best, where, 1, workspace, need), NET_EALIGN);
-    EXPECT(RUN(weights, (char *)index + 4, best, where, 1, workspace, need), NET_EALIGN);
-    EXPECT(RUN(weights, index, (char *)best + 2, where, 1, workspace, need), NET_EALIGN);
-    EXPECT(RUN(weights, index, best, where, 1, workspace + 8, need), NET_EALIGN);
-    EXPECT(RUN(weights, (char *)index + 8, (char *)best + 4, where, 1, workspace, need), NET_OK);
-    EXPECT(RUN(weights, index, best, where, 0, workspace, need), NET_EBATCH);
-    EXPECT(RUN(weights, index, best, where, INT64_MIN, workspace, need), NET_EBATCH);
-    EXPECT(RUN(weights, index, best, where, NET_MAX_BATCH + 1, workspace, need), NET_EBATCH);
-    EXPECT(RUN(weights, index, best, where, NET_MAX_BATCH, workspace, need - 1), NET_ESIZE);
+    EXPECT(RUN(prepared, NULL, best, where, 1, workspace, need), NET_ENULL);
+    EXPECT(RUN(prepared, index, NULL, where, 1, workspace, need), NET_ENULL);
+    EXPECT(RUN(prepared, index, best, NULL, 1, workspace, need), NET_ENULL);
+    EXPECT(RUN(prepared, index, best, where, 1, NULL, need), NET_ENULL);
+    EXPECT(RUN(prepared + 32, index, best, where, 1, workspace, need), NET_EALIGN);
+    EXPECT(RUN(prepared, (char *)index + 4, best, where, 1, workspace, need), NET_EALIGN);
+    EXPECT(RUN(prepared, index, (char *)best + 2, where, 1, workspace, need), NET_EALIGN);
+    EXPECT(RUN(prepared, index, best, where, 1, workspace + 8, need), NET_EALIGN);
+    EXPECT(RUN(prepared, (char *)index + 8, (char *)best + 4, where, 1, workspace, need), NET_OK);
+    EXPECT(RUN(prepared, index, best, where, 0, workspace, need), NET_EBATCH);
+    EXPECT(RUN(prepared, index, best, where, INT64_MIN, workspace, need), NET_EBATCH);
+    EXPECT(RUN(prepared, index, best, where, NET_MAX_BATCH + 1, workspace, need), NET_EBATCH);
+    EXPECT(RUN(prepared, index, best, where, NET_MAX_BATCH, workspace, need - 1), NET_ESIZE);
+    EXPECT(SHARE(2, sizeof space, all), NET_OK);
+    EXPECT(SHARE(2, sizeof space, NULL), NET_ENULL);
+    EXPECT(SHARE(0, sizeof space, all), NET_EWORKERS);
+    EXPECT(SHARE(NET_MAX_WORKERS + 1, sizeof space, all), NET_EWORKERS);
+    EXPECT(SHARE(NET_MAX_WORKERS, sizeof space, all), NET_WORKSPACE_BYTES(NET_MAX_BATCH, NET_MAX_WORKERS) >
+           (int64_t)sizeof space ? NET_ESIZE : NET_OK);
+    EXPECT(SHARE(1, sizeof space, all), NET_OK);
+#ifdef SHARES
+    EXPECT(SHARE(2, sizeof space, but_one), NET_EPOOL);
+    EXPECT(SHARE(2, sizeof space, once_more), NET_EPOOL);
+    EXPECT(SHARE(2, sizeof space, stranger), NET_EPOOL);
+#else
+    (void)but_one, (void)once_more, (void)stranger;
+#endif
     for (int bad = 0; bad < 3; bad++) {
         index[5] = (int64_t[]){9, -1, INT64_MAX}[bad];
-        EXPECT(RUN(weights, index, best, where, 2, workspace, need), NET_EINDEX);
-        EXPECT(RUN(weights, index, best, where, 1, workspace, need), NET_OK);
+        EXPECT(RUN(prepared, index, best, where, 2, workspace, need), NET_EINDEX);
+        EXPECT(RUN(prepared, index, best, where, 1, workspace, need), NET_OK);
+        EXPECT(SHARE(2, sizeof space, all), NET_EINDEX);
     }
     index[5] = 8;
-    EXPECT(RUN(weights, index, best, where, 2, workspace, need), NET_OK);
+    EXPECT(RUN(prepared, index, best, where, 2, workspace, need), NET_OK);
     for (size_t byte = 0; byte < 48; byte++) {
-        weights[byte] ^= 4;
-        EXPECT(RUN(weights, index, best, where, 1, workspace, need), NET_EWEIGHTS);
-        weights[byte] ^= 4;
+        prepared[byte] ^= 4;
+        EXPECT(RUN(prepared, index, best, where, 1, workspace, need), NET_EWEIGHTS);
+        prepared[byte] ^= 4;
     }
-    for (int code = -1; code < 9; code++) EXPECT(strlen(net_strerror(code)) < 5, 0);
+    for (int code = -1; code < 11; code++) EXPECT(strlen(net_strerror(code)) < 5, 0);
     EXPECT(strcmp(net_strerror(-1), net_strerror(1000)), 0);
+    const net_info *info = net_describe();
+    EXPECT(info->abi == NET_ABI && info->max_batch == NET_MAX_BATCH && info->block_bytes == NET_PREPARED_BYTES, 1);
+    EXPECT(info->inputs == 1 && info->outputs == 3, 1);
+    EXPECT(strcmp(info->name, "net") == 0 && strcmp(info->targets, NET_TARGETS) == 0, 1);
+    EXPECT(strlen(info->weights_sha256) == 64, 1);
+    const net_value *input = info->input, *output = info->output;
+    EXPECT(strcmp(input->dtype, "int64") == 0 && input->rank == 2 && input->shape[0] == -1 && input->shape[1] == 4, 1);
+    EXPECT(strcmp(output->name, "output0") == 0 && strcmp(output[2].dtype, "bool") == 0, 1);
+    EXPECT(strcmp(output[2].text, "[batch, 4, 6]") == 0, 1);
     return failures != 0;
 }
 """
 
 
 @needs_compiler
-def test_whatever_is_wrong_gives_an_error_code(tmp_path: Path) -> None:
-    bundle = export(*lookup(), tmp_path, max_batch=5)
+@pytest.mark.parametrize("max_batch", [5, 5000])
+def test_whatever_is_wrong_gives_an_error_code(max_batch: int, tmp_path: Path) -> None:
+    """At the larger batch there are pieces to share out, so that a pool can do it wrong."""
+    bundle = export(*lookup(), tmp_path, max_batch=max_batch)
     source = tmp_path / "calls.c"
     source.write_text(CALLS)
-    program = build(bundle, 0, source, "-fsanitize=undefined", "-fno-sanitize-recover=all")
-    ran = subprocess.run([program, tmp_path / "net.weights"], capture_output=True, text=True)
+    program = build(bundle, 0, source, "-fsanitize=undefined", "-fno-sanitize-recover=all",
+                    *(["-DSHARES"] if max_batch > 1000 else []))
+    ran = subprocess.run([program, tmp_path / "net.safetensors"], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
@@ -417,7 +520,8 @@ def test_only_the_interface_is_seen(tmp_path: Path) -> None:
          "-Wl,-z,text", "-Wl,--fatal-warnings", "-o", library], check=True)
     listed = subprocess.check_output(["nm", "-D", "--defined-only", library], text=True)
     names = {line.split()[-1] for line in listed.splitlines()}
-    assert names == {"net_run", "net_prepare", "net_strerror", "net_workspace_bytes"}
+    assert names == {f"net_{function}" for function in (
+        "run", "run_parallel", "prepare", "strerror", "workspace_bytes", "describe")}
     assert bundle.kernels > 0
 
 
@@ -433,35 +537,167 @@ def members(library: Path) -> list[bytes]:
 
 
 def test_symbols_and_size(tmp_path: Path) -> None:
-    export(*mnist(), tmp_path)
+    bundle = export(*mnist(), tmp_path, target="avx512")
     objects = members(tmp_path / "libnet.a")
     defined = set().union(*map(defined_symbols, objects))
     undefined = set().union(*map(undefined_symbols, objects))
     assert undefined - defined <= ALLOWED
     assert all(name.startswith("net_") for name in defined)
-    assert (tmp_path / "libnet.a").stat().st_size <= 60_000
+    assert sum(map(code_bytes, objects)) == bundle.code_bytes <= 60_000
+    with pytest.raises(native.SizeBudgetError, match=f"takes {bundle.code_bytes} bytes"):
+        export(*mnist(), tmp_path / "none", target="avx512", size_budget=bundle.code_bytes - 1)
+    assert not (tmp_path / "none").exists()
+
+
+def test_nothing_can_change_but_what_is_passed(tmp_path: Path) -> None:
+    """No object has a section that can be written at run time, or thread-local storage."""
+    export(*mnist(), tmp_path, target="avx2")
+    readelf = tool("readelf")
+    for number, data in enumerate(members(tmp_path / "libnet.a")):
+        (tmp_path / f"{number}.o").write_bytes(data)
+        listed = subprocess.check_output([readelf, "-SW", tmp_path / f"{number}.o"], text=True)
+        for line in listed.splitlines():
+            fields = line.split("]")[-1].split()
+            if len(fields) > 7 and "W" in fields[6] and int(fields[4], 16):
+                assert fields[0].startswith(".data.rel.ro"), line
+            assert "T" not in fields[6:7], line
 
 
 def test_files(tmp_path: Path) -> None:
     """What the bundle says is so, and two exports are equal."""
     model, kinds = mnist()
-    bundle = export(model, kinds, tmp_path / "a")
-    export(model, kinds, tmp_path / "b")
+    bundle = export(model, kinds, tmp_path / "a", shared=False)
+    export(model, kinds, tmp_path / "b", shared=False)
     assert {path.name for path in bundle.files} == {
-        "libnet.a", "net.h", "net.weights", "net.safetensors", "net.json"}
+        "libnet.a", "net.h", "net.safetensors", "net.json", "net_selftest.c", "net.pc", "netConfig.cmake", "build.rs",
+        "net.rs", "net.go", "net.py"}
     for path in bundle.files:
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
     described = json.loads((tmp_path / "a" / "net.json").read_text())
-    block = (tmp_path / "a" / "net.weights").read_bytes()
     logical = load_file(tmp_path / "a" / "net.safetensors")
     assert set(logical) == set(model.tensors) == {weight["name"] for weight in described["weights"]}
     for weight in described["weights"]:
         tensor = model.tensors[weight["name"]].numpy()
         assert weight["offset"] % 64 == 0
-        assert block[weight["offset"]:weight["offset"] + weight["bytes"]] == tensor.tobytes()
         assert logical[weight["name"]].tobytes() == tensor.tobytes()
+    for file, digest in described["sha256"].items():
+        assert hashlib.sha256((tmp_path / "a" / file).read_bytes()).hexdigest() == digest
     assert described["inputs"] == [{"name": "input0", "dtype": "float32", "shape": ["batch", 1, 28, 28]}]
     assert described["outputs"] == [{"name": "output", "dtype": "float32", "shape": ["batch", 10]}]
+
+
+@needs_compiler
+@pytest.mark.parametrize("options", [
+    {}, {"target": "avx2", "embed_weights": True}, {"max_batch": None}, {"batches": (3, 16)},
+    {"max_batch": None, "target": "sse2", "embed_weights": True}], ids=str)
+@pytest.mark.parametrize("name", ["mnist", "across the batch", "lookup"])
+def test_the_self_test(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    model, kinds = MODELS[name]()
+    bundle = export(model, kinds, tmp_path, batch=3, **options)
+    program = tmp_path / "selftest"
+    subprocess.run([COMPILER, "-Wall", "-Wextra", "-Werror", tmp_path / "net_selftest.c", tmp_path / "libnet.a", "-o",
+                    program], check=True)
+    files = [] if options.get("embed_weights") else [tmp_path / "net.safetensors"]
+    ran = subprocess.run([program, *files], capture_output=True, text=True)
+    if not set(bundle.targets) & set(levels_here()):
+        assert "lacks the instructions" in ran.stdout
+        return
+    assert (ran.returncode, ran.stdout) == (0, "net: as in Python\n")
+
+
+@needs_compiler
+def test_plans_for_single_batches_give_the_same_bits(tmp_path: Path) -> None:
+    model, kinds = mnist()
+    program = None
+    for batch in (1, 16, 17):
+        inputs = make_inputs(kinds, batch, seed=batch)
+        bundle = export(model, kinds, tmp_path, batch=batch, batches=(1, 16), max_batch=20)
+        program = program or build(bundle, 2)
+        expected = results(model, inputs)
+        (got,) = run(program, bundle, batch, inputs, expected)
+        assert got.tobytes() == expected[0].tobytes()
+
+
+def test_the_python_wrapper(tmp_path: Path) -> None:
+    """It needs a linker when it is exported, and NumPy alone when it is used."""
+    tool("ld", "ld.lld")
+    model, kinds = across_the_batch()
+    export(model, kinds, tmp_path, shared=True)
+    inputs = make_inputs(kinds, 5)
+    for position, array_ in enumerate(inputs):
+        np.save(tmp_path / f"in{position}.npy", array_)
+    script = ("import sys, numpy, net; assert 'torturous' not in sys.modules\n"
+              "model = net.Model()\n"
+              "for n, x in enumerate(model(numpy.load('in0.npy'), numpy.load('in1.npy'))): numpy.save(f'out{n}', x)\n"
+              "try: model(numpy.zeros((2, 3)), numpy.zeros((2, 3)))\n"
+              "except ValueError as error: print(error)")
+    ran = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True,
+                         env={**os.environ, "PYTHONPATH": ""})
+    assert ran.returncode == 0, ran.stderr
+    assert "must have shape (2, 12), got (2, 3)" in ran.stdout
+    for position, expected in enumerate(results(model, inputs)):
+        got = np.load(tmp_path / f"out{position}.npy")
+        assert got.tobytes() == expected.tobytes()
+
+
+@needs_compiler
+def test_other_weights_of_the_same_shapes(tmp_path: Path) -> None:
+    """A file that another tool has written, with its own order, metadata and more tensors, is as good as ours."""
+    kinds = mnist()[1]
+    bundle = export(mnist()[0], kinds, tmp_path, max_batch=7)
+    other = mnist(seed=5)[0]
+    program = build(bundle, 2)
+    arrays = {name: tensor.numpy() for name, tensor in other.tensors.items()}
+    (tmp_path / "net.safetensors").write_bytes(safe_file(arrays | {"more": np.arange(3, dtype=np.int8)}))
+    inputs = make_inputs(kinds, 7)
+    expected = results(other, inputs)
+    (got,) = run(program, bundle, 7, inputs, expected)
+    assert got.tobytes() == expected[0].tobytes()
+    for broken in (
+        {name: array_ for name, array_ in arrays.items() if name != "fc1.bias"},
+        arrays | {"fc1.bias": np.zeros(51, np.float32)},
+        arrays | {"fc1.bias": np.zeros((50, 1), np.float32)},
+        arrays | {"fc1.bias": np.zeros(50, np.int32)},
+    ):
+        (tmp_path / "net.safetensors").write_bytes(safe_file(broken))
+        with pytest.raises(AssertionError, match="damaged or belongs to another model"):
+            run(program, bundle, 7, inputs, expected)
+
+
+def safe_file(arrays: dict[str, np.ndarray]) -> bytes:
+    """A safetensors file as one might write it by hand, with spaces, and tensors in no order."""
+    kinds = {"f4": "F32", "i4": "I32", "i1": "I8"}
+    header: dict[str, Any] = {"__metadata__": {"format": 'by "hand" \\', "other": ""}}
+    content = b""
+    for name in reversed(list(arrays)):
+        data = arrays[name].tobytes()
+        header[name] = {"data_offsets": [len(content), len(content) + len(data)], "shape": list(arrays[name].shape),
+                        "dtype": kinds[arrays[name].dtype.str[1:]]}
+        content += data
+    text = json.dumps(header, indent=1).encode()
+    return len(text).to_bytes(8, "little") + text + content
+
+
+@needs_compiler
+def test_tied_weights_are_one_tensor(tmp_path: Path) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6)
+            self.second.weight = self.first.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(self.first(x))
+
+    model = Tied().eval()
+    bundle = export(model, [((6,), dtypes.float32)], tmp_path)
+    described = json.loads((tmp_path / "net.json").read_text())
+    assert [weight["name"] for weight in described["weights"]] == ["first.weight", "first.bias", "second.bias"]
+    assert set(load_file(tmp_path / "net.safetensors")) == set(model.state_dict())
+    inputs = make_inputs([((6,), dtypes.float32)], 7)
+    expected = [model(from_array(inputs[0])).detach().numpy()]
+    (got,) = run(build(bundle, 2), bundle, 7, inputs, expected)
+    assert got.tobytes() == expected[0].tobytes()
 
 
 # Refusals ---------------------------------------------------------------------------------------------------
@@ -497,7 +733,7 @@ def test_refuses_bad_arguments(tmp_path: Path) -> None:
     for name in ("", "3d", "a-b", "int", "größe"):
         with pytest.raises(ValueError, match="identifier"):
             native.export(relu, (x,), tmp_path, name=name)
-    for batch in (0, -1, 1 << 31, 2.0, True):
+    for batch in (0, -1, 1 << 31, 2.0, True, "3"):
         with pytest.raises(ValueError, match="max_batch"):
             native.export(relu, (x,), tmp_path, max_batch=batch)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="tuple of tensors"):

@@ -16,6 +16,8 @@ _MAGIC = b"\x7fELF"
 _LITTLE_ENDIAN = 1
 _RELOCATABLE = 1
 _SYMBOL_TABLE = 2
+_NOTE = 7
+_ALLOCATED = 2
 _UNDEFINED_SECTION = 0
 _LOCAL_BINDING = 0
 
@@ -28,7 +30,7 @@ class _Layout(NamedTuple):
     """Where a class of ELF keeps what we read: formats, and positions in the unpacked tuples."""
 
     header: struct.Struct  # section table offset, section entry size, section count
-    section: struct.Struct  # type, offset, size, linked section, entry size
+    section: struct.Struct  # type, flags, offset, size, linked section, entry size
     symbol: struct.Struct
     name: int
     info: int
@@ -38,7 +40,7 @@ class _Layout(NamedTuple):
 _LAYOUTS = {
     1: _Layout(
         header=struct.Struct("<32xI10xHH2x"),
-        section=struct.Struct("<4xI8xIII8xI"),
+        section=struct.Struct("<4xII4xIII8xI"),
         symbol=struct.Struct("<IIIBBH"),
         name=0,
         info=3,
@@ -46,7 +48,7 @@ _LAYOUTS = {
     ),
     2: _Layout(
         header=struct.Struct("<40xQ10xHH2x"),
-        section=struct.Struct("<4xI16xQQI12xQ"),
+        section=struct.Struct("<4xIQ8xQQI12xQ"),
         symbol=struct.Struct("<IBBHQQ"),
         name=0,
         info=1,
@@ -69,13 +71,22 @@ def defined_symbols(data: bytes) -> set[str]:
     }
 
 
-def check(data: bytes, description: str) -> None:
-    """Raises ObjectFileError if the object made for `description` needs a symbol that is not in `ALLOWED`.
+def code_bytes(data: bytes) -> int:
+    """Bytes of instructions and constants: what a program grows by that links the object."""
+    layout = _layout(data)
+    table, entry_size, count = layout.header.unpack_from(data)
+    sections = [layout.section.unpack_from(data, table + i * entry_size) for i in range(count)]
+    return sum(size for kind, flags, _, size, _, _ in sections if flags & _ALLOCATED and kind != _NOTE)
+
+
+def check(data: bytes, description: str, others: frozenset[str] = frozenset()) -> None:
+    """Raises ObjectFileError if the object made for `description` needs a symbol that is not in `ALLOWED`, nor one
+    of `others`.
 
     LLVM turns what a machine lacks into calls of library functions, silently; here they are noticed.
     """
     try:
-        missing = sorted(undefined_symbols(data) - ALLOWED)
+        missing = sorted(undefined_symbols(data) - ALLOWED - others)
     except ObjectFileError as error:
         raise ObjectFileError(f"{description}: {error}") from None
     if missing:
@@ -91,10 +102,10 @@ def _symbols(data: bytes) -> Iterator[tuple[str, int, int]]:
     try:
         table, entry_size, count = layout.header.unpack_from(data)
         sections = [layout.section.unpack_from(data, table + i * entry_size) for i in range(count)]
-        for kind, offset, size, strings, step in sections:
+        for kind, _, offset, size, strings, step in sections:
             if kind != _SYMBOL_TABLE:
                 continue
-            _, names_start, names_size, _, _ = sections[strings]
+            _, _, names_start, names_size, _, _ = sections[strings]
             names = data[names_start : names_start + names_size]
             for position in range(offset, offset + size, step):
                 symbol = layout.symbol.unpack_from(data, position)

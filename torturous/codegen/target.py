@@ -44,6 +44,8 @@ class Target:
     has_f16c: bool
     #: floor, ceil, trunc and round-half-to-even of vectors.
     has_rounding: bool
+    #: Width of an address.
+    pointer_bits: int = 64
     has_avx512: bool = False
     #: Beyond the level's features: the machine has them, but a function must ask for them in `attributes`.
     has_avx512_bf16: bool = False
@@ -54,6 +56,11 @@ class Target:
     def vector_bits(self) -> int:
         """Width of the widest vector register in bits."""
         return self.lanes * 32
+
+    @property
+    def architecture(self) -> str:
+        """The first part of the triple."""
+        return self.triple.partition("-")[0]
 
     def attributes(self, extra: tuple[str, ...] = ()) -> str:
         """The text between the braces of `attributes #0 = { ... }` for every function made for this target.
@@ -138,6 +145,26 @@ def host_target(name: str = "native") -> Target:
         raise ValueError(f"target {name!r} is unknown or not supported here; choose one of {choices}")
     level = levels[0] if name == "native" else name
     return neon_target(_host_triple()) if level == "neon" else x86_target(level, _host_triple(), features)
+
+
+def export_targets(name: str | None) -> tuple[Target, ...]:
+    """What a library is made for: None for every level of this machine's architecture, widest first, of which the
+    library chooses at run time; else one target, which need not be this machine's.
+
+    Raises ValueError for a name that is unknown.
+    """
+    triple = _host_triple()
+    x86 = triple if triple.startswith("x86_64") else "x86_64-unknown-linux-gnu"
+    if name is None:
+        if triple.startswith("x86_64"):
+            return tuple(x86_target(level, triple) for level in X86_LEVELS)
+        return (host_target(),)
+    if name in X86_LEVELS:
+        return (x86_target(name, x86),)
+    if name == "neon" and not triple.startswith("x86_64"):
+        return (neon_target(triple),)
+    choices = ", ".join(X86_LEVELS)
+    raise ValueError(f"there is no target {name!r} to export for; choose one of {choices}, or None for this machine")
 
 
 def _host_features() -> frozenset[str]:

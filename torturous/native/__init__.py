@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from torturous.native.export import Bundle, export
+from torturous.native.export import Bundle, SizeBudgetError, export
 
-__all__ = ["Bundle", "export"]
+__all__ = ["Bundle", "SizeBudgetError", "export"]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from string import Template
 
-from torturous.core.dtypes import DType
-from torturous.native.entry import MESSAGES
+from torturous.native.codes import MESSAGES
+from torturous.native.describe import ABI, C_DECLARATIONS, Value
+from torturous.native.entry import Library
+from torturous.native.execution import Execution
+from torturous.native.walker import MOST_WORKERS
 from torturous.native.weights import ALIGNMENT
+from torturous.native.workspace import C_MACROS
 
-ABI = 1
-C_TYPES = {"bool": "uint8_t", "uint8": "uint8_t", "int32": "int32_t", "int64": "int64_t",
-           "float16": "uint16_t", "bfloat16": "uint16_t", "float32": "float", "float64": "double"}
-"""Bools are bytes of 0 or 1; the sixteen-bit types are their bit patterns."""
 KEYWORDS = frozenset(
     "auto break case char const continue default do double else enum extern float for goto if inline int "
     "long register restrict return short signed sizeof static struct switch typedef union unsigned void "
@@ -23,27 +22,13 @@ KEYWORDS = frozenset(
 )
 """Words that C or C++ keeps for itself."""
 
-
-@dataclass(frozen=True)
-class Value:
-    """An input or output as C sees it: row-major; a size is a number or an expression in `batch`."""
-
-    name: str
-    dtype: DType
-    shape: tuple[int | str, ...]
-
-    def describe(self) -> dict[str, object]:
-        """As `net.json` lists it."""
-        return {"name": self.name, "dtype": self.dtype.name, "shape": list(self.shape)}
-
-
-_TEMPLATE = Template("""\
-/* $name.h: a model as a static library, made by torturous.
+_TOP = Template("""\
+/* $name.h: $what as a static library, made by torturous.
 
 $values
 
-   Shapes are row-major. Nothing here allocates, does I/O or keeps state: calls that do not share a
-   workspace may run at the same time, with the same weights. */
+   Shapes are row-major. Nothing here allocates, does I/O, starts threads or keeps state: calls that do not share
+   a workspace$sharing may run at the same time. */
 #ifndef ${upper}_H
 #define ${upper}_H
 
@@ -51,11 +36,11 @@ $values
 #include <stdint.h>
 
 #define ${upper}_ABI $abi
-#define ${upper}_TARGET "$target"
+#define ${upper}_TARGETS "$targets"
 #define ${upper}_MAX_BATCH $max_batch
-#define ${upper}_ALIGN $align               /* of weights and workspace, in bytes */
-#define ${upper}_WEIGHTS_BYTES $weights    /* the file $name.weights */
-#define ${upper}_PREPARED_BYTES $weights
+#define ${upper}_MAX_WORKERS $max_workers
+#define ${upper}_ALIGN $align  /* of blocks and workspaces, in bytes */
+$sizes
 
 $codes
 
@@ -63,44 +48,81 @@ $codes
 extern "C" {
 #endif
 
-/* Bytes of workspace that ${name}_run needs for a batch; 0 if that is not from 1 to ${upper}_MAX_BATCH. */
-size_t ${name}_workspace_bytes(int64_t batch);
+/* Runs body(context, piece, worker) for every piece from 0 to pieces - 1, in any order, on any threads, and comes
+   back when all are done. Workers are numbered from 0; no two pieces may run at the same time with the same one. */
+typedef void (*${name}_parallel_for)(void *pool, int64_t pieces,
+                                     void (*body)(void *context, int64_t piece, int64_t worker), void *context);
 
-/* Checks the contents of the file $name.weights and copies them to `prepared`. A file mapped at an
-   aligned address may be given to ${name}_run as it is; then only its head is checked. */
-int ${name}_prepare(const void *file, size_t file_bytes, void *prepared, size_t prepared_bytes);
+""" + C_DECLARATIONS + """
 
-/* Runs the model. The workspace need not be initialised and holds nothing afterwards. */
-int ${name}_run(const void *weights, $parameters, int64_t batch,
-                void *workspace, size_t workspace_bytes);
+const ${name}_info *${name}_describe(void);
 
 /* What a return code means, in English. */
 const char *${name}_strerror(int code);
 
+""")
+
+_INFERENCE = Template("""\
+/* Checks the contents of a safetensors file with this model's tensors, which may lie anywhere, and writes to
+   `prepared` what runs read, in the form that this processor wants. The block may be shared by all threads; it is
+   for this machine only. $embedded*/
+int ${name}_prepare(const void *file, size_t file_bytes, void *prepared, size_t prepared_bytes);
+
+/* The workspace need not be initialised and holds nothing afterwards. */
+int ${name}_run(const void *prepared, $parameters, int64_t batch,
+                void *workspace, size_t workspace_bytes);
+
+/* The same on several threads of the caller's; it also gives the same bits. */
+int ${name}_run_parallel(const void *prepared, $parameters, int64_t batch, int64_t workers,
+                         void *workspace, size_t workspace_bytes, ${name}_parallel_for run, void *pool);
+
+/* ${upper}_WORKSPACE_BYTES as a function; 0 for arguments out of range. */
+size_t ${name}_workspace_bytes(int64_t batch, int64_t workers);
+""")
+
+_BOTTOM = """
 #ifdef __cplusplus
 }
 #endif
 
 #endif
-""")
+"""
 
 
-def header(
-    name: str, inputs: Sequence[Value], outputs: Sequence[Value], max_batch: int, weights_bytes: int,
-    target: str,
-) -> str:
-    """The text of `<name>.h`."""
-    upper = name.upper()
-    parameters = [f"const {C_TYPES[value.dtype.name]} *{value.name}" for value in inputs]
-    parameters += [f"{C_TYPES[value.dtype.name]} *{value.name}" for value in outputs]
-    values = [f"   input  {_line(value)}" for value in inputs]
-    values += [f"   output {_line(value)}" for value in outputs]
+def inference_header(library: Library, execution: Execution, embedded: bool) -> str:
+    """The text of `<name>.h` for a library that runs a model."""
+    d, upper = library.description, library.name.upper()
+    sizes = "\n".join([
+        f"#define {upper}_PREPARED_BYTES {library.block_bytes}",
+        Template(C_MACROS).substitute(upper=upper),
+        f"#define {upper}_WORKSPACE_BYTES(batch, workers) ({execution.c_expression(upper)})",
+    ])
+    note = ("Weights are part of\n   the library: runs take null for `prepared`. With null for file and block, this "
+            "only asks whether\n   the processor is right. ")
+    return (
+        top(library, "a model", sizes, "", d.inputs, d.outputs)
+        + _INFERENCE.substitute(name=library.name, upper=upper, parameters=parameters(d.inputs, d.outputs),
+                                embedded=note if embedded else "")
+        + _BOTTOM)
+
+
+def top(library: Library, what: str, sizes: str, sharing: str, inputs: Sequence[Value], outputs: Sequence[Value]
+        ) -> str:
+    """What every header begins with; `sharing` names what else calls must not share."""
+    upper = library.name.upper()
+    values = [f"   input  {line(value)}" for value in inputs] + [f"   output {line(value)}" for value in outputs]
     codes = [f"#define {upper}_{code.name} {code:d}  /* {text} */" for code, text in MESSAGES.items()]
-    return _TEMPLATE.substitute(
-        name=name, upper=upper, abi=ABI, target=target, max_batch=max_batch, align=ALIGNMENT,
-        weights=weights_bytes, values="\n".join(values), codes="\n".join(codes),
-        parameters=", ".join(parameters))
+    return _TOP.substitute(
+        name=library.name, upper=upper, what=what, abi=ABI, targets=" ".join(library.description.targets),
+        max_batch=library.max_batch, max_workers=MOST_WORKERS, align=ALIGNMENT, sizes=sizes, sharing=sharing,
+        values="\n".join(values), codes="\n".join(codes))
 
 
-def _line(value: Value) -> str:
-    return f"{value.name}: {value.dtype.name} [{', '.join(map(str, value.shape))}]"
+def parameters(inputs: Sequence[Value], outputs: Sequence[Value]) -> str:
+    """Pointers as C parameters."""
+    return ", ".join([*(f"const {value.c_type} *{value.name}" for value in inputs),
+                      *(f"{value.c_type} *{value.name}" for value in outputs)])
+
+
+def line(value: Value) -> str:
+    return f"{value.name}: {value.dtype.name} {value.text}"

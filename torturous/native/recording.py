@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from torturous.compiler.expand import Expanded, expand
@@ -50,13 +50,19 @@ class Program:
     slots: tuple[Number | InBatch | None, ...]
     """What each slot is; None for a number that depends on the batch in no affine way."""
     inputs: tuple[Type, ...]
-    """At batch 1, if the leading size is taken for the batch."""
+    """As they were given; the leading size stands for the batch."""
     leaves: tuple[int | str, ...]
     """Per leaf of the plan, in order: an input's position or a weight's name."""
     weights: Mapping[str, tuple[Type, bytes]]
     """The tensors that leaves stand for."""
     several: bool
     """Whether forward gives a tuple or list."""
+
+    def at(self, batch: int) -> Program:
+        """The same for one batch only: sizes are constants, which makes the fastest kernels."""
+        template = tuple(want if want >= 0 else self.variables[~want].at(batch) for want in self.sizes.template)
+        slots = tuple(slot.at(batch) if isinstance(slot, InBatch) else slot for slot in self.slots)
+        return replace(self, sizes=Sizes(template, 0), variables=(), slots=slots)
 
 
 @dataclass(frozen=True)
@@ -72,9 +78,10 @@ class _Trace:
 
 
 def record_program(
-    forward: Callable[..., Any], tensors: Mapping[str, TensorBase], inputs: Sequence[Type], max_batch: int
+    forward: Callable[..., Any], tensors: Mapping[str, TensorBase], inputs: Sequence[Type], max_batch: int | None
 ) -> Program:
-    """Records `forward(*inputs)` at several batches up to `max_batch` (and a few small ones in any case).
+    """Records `forward(*inputs)` at several batches up to `max_batch` (and a few small ones in any case); for None
+    once, with the inputs' own shapes.
 
     `tensors` are the module's own, by name; any other tensor that forward reads becomes "constant.0",
     "constant.1" … The inputs' leading size is the batch. Raises UnsupportedError, naming op and line, for a
@@ -82,8 +89,8 @@ def record_program(
     """
     for tensor in tensors.values():
         tensor._realized()  # type: ignore[attr-defined]
-    # Small ones, and the largest, where a limit (`x[:100]`) shows.
-    batches = [2, 3, 5, max(7, max_batch)]
+    # Small ones, and the largest, where a limit (`x[:100]`) shows. None stands for the inputs as they are.
+    batches: list[int | None] = [None] if max_batch is None else [2, 3, 5, max(7, max_batch)]
     traces = [_trace(forward, tensors, inputs, batch) for batch in batches]
     first = traces[0]
     for other in traces[1:]:
@@ -96,7 +103,7 @@ def record_program(
 
 # One recording ----------------------------------------------------------------------------------------------
 def _trace(
-    forward: Callable[..., Any], tensors: Mapping[str, TensorBase], inputs: Sequence[Type], batch: int
+    forward: Callable[..., Any], tensors: Mapping[str, TensorBase], inputs: Sequence[Type], batch: int | None
 ) -> _Trace:
     realize()
     limit, settings.row_limit.value = settings.row_limit.value, sys.maxsize
@@ -107,7 +114,8 @@ def _trace(
             for name, tensor in tensors.items():
                 names.setdefault(tensor.row(), name)
             record.urgent = False  # Weights that NumPy can see are read when all is recorded, not now.
-            types = [type_number((batch, *kind.shape[1:]), kind.dtype) for kind in inputs]
+            shapes = [kind.shape if batch is None else (batch, *kind.shape[1:]) for kind in inputs]
+            types = [type_number(shape, kind.dtype) for shape, kind in zip(shapes, inputs, strict=True)]
             rows = [record.leaf(number, False, None) for number in types]
             result = forward(*[wrap(record, row) for row in rows])
             several = isinstance(result, (tuple, list))
@@ -132,7 +140,7 @@ def _trace(
             raise UnsupportedError(
                 f"cannot export {OPS[row[0]].name} at {describe_place(place)}: what it gives is not a "
                 "compiled function of inputs and weights")
-    return _Trace(batch, record, tuple(rows), names, expanded, several)
+    return _Trace(batch or 1, record, tuple(rows), names, expanded, several)
 
 
 def _output_row(output: Any) -> int:

@@ -1,17 +1,17 @@
-"""The block of weights that an exported plan reads: a header, then every tensor at an aligned offset.
+"""Weights as files and in memory.
 
-    offset   bytes
-    0        8       "TORTNETW"
-    8        4       version of this layout
-    12       4       zero
-    16       8       length of the whole block
-    24       24      what the tensors are: the start of a SHA-256 over names, data types, shapes and offsets
-    48       8       Σ word
-    56       8       Σ (2·index + 1)·word, both over the rest as little-endian 64-bit words, modulo 2⁶⁴
-    64               the tensors
+The file is a safetensors file (an eight-byte length, a JSON header, then the tensors): what any tool writes for the
+same names, data types and shapes is welcome. Ours carries two sums over its tensors in the header's metadata, so that
+damage does not go unnoticed.
 
-A library knows the first 48 bytes that it needs; other values for the same tensors are welcome, another net's
-are not.
+The *block* is what the functions of a library read: a head of HEAD_BYTES, then tensors at multiples of 64 bytes.
+
+    offset  bytes
+    0       8       "TORTNETB"
+    8       8       length of the whole block
+    16      24      what lies where: the start of a SHA-256
+    40      8       which of the library's instruction sets to use
+    48      16      zero
 """
 
 from __future__ import annotations
@@ -23,72 +23,98 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from safetensors.numpy import save
 
 from torturous.core.dtypes import DType
 from torturous.core.shapes import Shape
 
 ALIGNMENT = 64
-"""Bytes: of the block, of every tensor in it, and of its length."""
-HEADER_BYTES = 64
-CHECKED_BYTES = 48
-"""The part of the header that depends on what the tensors are, not on their values."""
-VERSION = 1
+"""Bytes: of a block, and of every tensor in it."""
+HEAD_BYTES = 64
+IDENTITY_BYTES = 40
+VARIANT = 40
+"""Byte offset of the instruction set's number."""
+SUM_KEY = "torturous.sum"
+SUM_DIGITS = 32
 
-_MAGIC = b"TORTNETW"
-_HEADER = struct.Struct("<8sIIQ24s")
+CODES = {"bool": "BOOL", "uint8": "U8", "int32": "I32", "int64": "I64", "float16": "F16", "bfloat16": "BF16",
+         "float32": "F32", "float64": "F64"}
+"""Names of data types in a safetensors header."""
 
 
 @dataclass(frozen=True)
 class Weight:
-    """One tensor of the block; `offset` counts from the block's start."""
+    """One tensor of a block; `offset` counts from the block's start. One that is not `required` may be missing in
+    a file, and is then filled with zeros."""
 
     name: str
     shape: Shape
     dtype: DType
     offset: int
     nbytes: int
+    required: bool = True
 
     def describe(self) -> dict[str, object]:
         """As `net.json` lists it."""
         return {"name": self.name, "dtype": self.dtype.name, "shape": list(self.shape), "offset": self.offset,
                 "bytes": self.nbytes}
 
-
-@dataclass(frozen=True)
-class Layout:
-    """Where each tensor lies, and the length of the whole."""
-
-    weights: tuple[Weight, ...]
-    nbytes: int
-
-    def offset(self, name: str) -> int:
-        return next(weight.offset for weight in self.weights if weight.name == name)
-
-    def identity(self) -> bytes:
-        """The first bytes of every block with this layout."""
-        described = json.dumps([weight.describe() for weight in self.weights], separators=(",", ":"))
-        digest = hashlib.sha256(described.encode()).digest()[:24]
-        return _HEADER.pack(_MAGIC, VERSION, 0, self.nbytes, digest)
-
-    def block(self, contents: Mapping[str, bytes]) -> bytes:
-        """The block with these contents, by name, each of its weight's length."""
-        data = bytearray(self.nbytes)
-        for weight in self.weights:
-            data[weight.offset:weight.offset + weight.nbytes] = contents[weight.name]
-        words = np.frombuffer(data, "<u8", offset=HEADER_BYTES)
-        odd = np.arange(len(words), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-        sums = int(words.sum(dtype=np.uint64)), int((words * odd).sum(dtype=np.uint64))
-        return self.identity() + struct.pack("<QQ", *sums) + data[HEADER_BYTES:]
+    @property
+    def key(self) -> str:
+        """The name as it stands in a header, without quotes."""
+        return json.dumps(self.name, ensure_ascii=False)[1:-1]
 
 
-def lay_out(tensors: Sequence[tuple[str, Shape, DType]]) -> Layout:
-    """Places tensors, given as (name, shape, dtype), one after the other."""
+def place(tensors: Sequence[tuple[str, Shape, DType, bool]], start: int = HEAD_BYTES) -> tuple[list[Weight], int]:
+    """Tensors, given as (name, shape, dtype, required), one after the other from `start` on; and where they end.
+
+    64 bytes are left free behind the last one, as kernels may read a little past what they need.
+    """
     weights = []
-    end = HEADER_BYTES
-    for name, shape, dtype in tensors:
+    for name, shape, dtype, required in tensors:
         nbytes = dtype.itemsize
         for size in shape:
             nbytes *= size
-        weights.append(Weight(name, shape, dtype, end, nbytes))
-        end += -(-nbytes // ALIGNMENT) * ALIGNMENT
-    return Layout(tuple(weights), end)
+        weights.append(Weight(name, shape, dtype, start, nbytes, required))
+        start += -(-nbytes // ALIGNMENT) * ALIGNMENT
+    return weights, start + ALIGNMENT
+
+
+def identity(weights: Sequence[Weight], nbytes: int, rest: object = None) -> bytes:
+    """The first IDENTITY_BYTES of a block with these tensors; `rest` is what else its layout depends on."""
+    described = json.dumps([[weight.describe() for weight in weights], rest], separators=(",", ":"))
+    digest = hashlib.sha256(described.encode()).digest()[:24]
+    return struct.pack("<8sQ24s", b"TORTNETB", nbytes, digest)
+
+
+# Files ------------------------------------------------------------------------------------------------------
+def sums(data: bytes) -> tuple[int, int]:
+    """Σ word and Σ (2·index + 1)·word over `data` as little-endian 64-bit words, the last one filled up with zeros,
+    both modulo 2⁶⁴."""
+    words = np.frombuffer(data + bytes(-len(data) % 8), "<u8")
+    odd = np.arange(len(words), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    return int(words.sum(dtype=np.uint64)), int((words * odd).sum(dtype=np.uint64))
+
+
+def weights_file(tensors: Mapping[str, np.ndarray]) -> bytes:
+    """A safetensors file with sums."""
+    plain = save(dict(tensors))
+    header = int.from_bytes(plain[:8], "little")
+    total = "".join(f"{word:016x}" for word in sums(plain[8 + header:]))
+    return save(dict(tensors), {SUM_KEY: total})
+
+
+def state_file(weights: Sequence[Weight]) -> tuple[bytes, int, list[int]]:
+    """The header of the file that a library itself writes, where in it the sums' digits stand, and each tensor's
+    offset in what follows. Tensors are in the order given, without gaps."""
+    described: dict[str, object] = {"__metadata__": {SUM_KEY: "0" * SUM_DIGITS}}
+    offsets, end = [], 0
+    for weight in weights:
+        offsets.append(end)
+        described[weight.name] = {
+            "dtype": CODES[weight.dtype.name], "shape": list(weight.shape), "data_offsets": [end, end + weight.nbytes]}
+        end += weight.nbytes
+    text = json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    header = struct.pack("<Q", len(text)) + text
+    return header, header.index(b"0" * SUM_DIGITS), offsets

@@ -61,14 +61,17 @@ class Builder:
             self._compile(missing, target)
         return [self._addresses[key] for key in keys]
 
-    def objects(self, sources: Sequence[KernelSource], target: Target) -> list[bytes]:
-        """Each source's object, from the cache or compiled, checked but not linked into this process."""
+    def objects(
+        self, sources: Sequence[KernelSource], target: Target, others: frozenset[str] = frozenset()
+    ) -> list[bytes]:
+        """Each source's object, from the cache or compiled, checked but not linked into this process. They may use
+        the symbols `others` besides what every object may."""
         keys = [objects.key(source.text, target) for source in sources]
         found = {key: data for key in keys if (data := self.cache.get(key)) is not None}
         missing = {key: source for key, source in zip(keys, sources, strict=True) if key not in found}
         modules = [Source(source.text, source.description) for source in missing.values()]
         for (key, source), data in zip(missing.items(), self.service.compile(modules, target), strict=True):
-            objectfile.check(data, source.description)
+            objectfile.check(data, source.description, others)
             self.cache.put(key, data)
             found[key] = data
         return [found[key] for key in keys]
@@ -121,9 +124,11 @@ def build(sources: Sequence[KernelSource], target: Target) -> list[int]:
     return _builder.build(sources, target)
 
 
-def objects_of(sources: Sequence[KernelSource], target: Target) -> list[bytes]:
+def objects_of(
+    sources: Sequence[KernelSource], target: Target, others: frozenset[str] = frozenset()
+) -> list[bytes]:
     """The finished objects themselves, from the cache or compiled, for what is not linked into this process."""
-    return _builder.objects(sources, target)
+    return _builder.objects(sources, target, others)
 
 
 def assembly(source: KernelSource, target: Target) -> str:

@@ -1,0 +1,160 @@
+"""One thing that an exported library can be asked to compute: which plan serves the call, for which instruction set.
+
+`name_execute(frame, variant, batch, workers, workspace, run, pool)` lays out the run, walks it and gives a code.
+Several routines may serve one execution: plans for a single batch each, in front of the one for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torturous.codegen.builder import Builder
+from torturous.codegen.target import Target
+from torturous.native.codes import Code
+from torturous.native.routine import Routine
+from torturous.native.walker import CONTROL_BYTES, ERROR, WORKERS
+from torturous.native.workspace import Workspace
+
+
+class Execution:
+    """Routines for the same inputs and outputs, and the functions that run them."""
+
+    def __init__(self, name: str, library: str, routines: Sequence[Routine], targets: Sequence[Target]) -> None:
+        """`name` prefixes this execution's symbols, `library` the walker's. The last routine serves every batch.
+        `targets`: widest first; the code here is for the last one."""
+        self.name = name
+        self.library = library
+        self.routines = routines
+        self.targets = targets
+        self.workspaces: list[tuple[int | None, Workspace]] = [(r.batch, r.workspace()) for r in routines]
+
+    # Memory -------------------------------------------------------------------------------------------------
+    def nbytes(self, batch: int, workers: int) -> int:
+        """Bytes of workspace for a call."""
+        for fixed, workspace in self.workspaces:
+            if fixed is None or fixed == batch:
+                return workspace.nbytes(batch, workers)
+        raise AssertionError("the last routine serves every batch")
+
+    def c_expression(self, prefix: str) -> str:
+        """The same as a C expression in `batch` and `workers`."""
+        text = self.workspaces[-1][1].c_expression(prefix)
+        for fixed, workspace in reversed(self.workspaces[:-1]):
+            text = f"((batch) == {fixed} ? {workspace.c_expression(prefix)} : {text})"
+        return text
+
+    def needed(self, b: Builder) -> str:
+        """Writes what works out the same at `%batch` and `%workers`, both known to be in range."""
+        value = self.workspaces[-1][1].total(b, "%workers")
+        for fixed, workspace in reversed(self.workspaces[:-1]):
+            assert fixed is not None
+            value = b.choose(b.compare("eq", "%batch", fixed), workspace.total(b, "%workers"), value)
+        return str(value)
+
+    # Functions ----------------------------------------------------------------------------------------------
+    def write(self) -> str:
+        """All functions of this execution."""
+        parts = []
+        for routine in self.routines:
+            for number, target in enumerate(self.targets):
+                b = self.builder()
+                routine.fill(b, target.name)
+                symbol = f"internal void @{routine.symbol}_fill{number}(ptr %frame, i64 %batch, ptr %workspace)"
+                parts.append(define(symbol, b, "void"))
+                b = self.builder()
+                routine.divide(b, target.name)
+                symbol = f"internal void @{routine.symbol}_divide{number}(i64 %batch, ptr %workspace)"
+                parts.append(define(symbol, b, "void"))
+        parts.append(self._needed())
+        parts.append(self._execute())
+        return "\n".join(parts)
+
+    def builder(self) -> Builder:
+        return Builder(self.targets[-1])
+
+    def _needed(self) -> str:
+        b = self.builder()
+        result = self.needed(b)
+        return define(f"internal i64 @{self.name}_needed(i64 %batch, i64 %workers)", b, f"i64 {result}")
+
+    def _execute(self) -> str:
+        b = self.builder()
+        b.store("i64", 0, b.offset("%workspace", ERROR), 8)
+        b.store("i64", "%workers", b.offset("%workspace", WORKERS), 8)
+        alone = b.value("icmp eq ptr %run, null")
+        ready = b.label("ready")
+        counts = []
+        for routine in self.routines:
+            following = None
+            if routine.batch is not None:
+                here, following = b.label("here"), b.label("other")
+                b.emit(f"br i1 {b.compare('eq', '%batch', routine.batch)}, label %{here}, label %{following}")
+                b.start_block(here)
+            cases = [b.label("variant") for _ in self.targets]
+            table = " ".join(f"i64 {number}, label %{label}" for number, label in enumerate(cases[:-1]))
+            b.emit(f"switch i64 %variant, label %{cases[-1]} [ {table} ]")
+            for number, (label, target) in enumerate(zip(cases, self.targets, strict=True)):
+                b.start_block(label)
+                b.emit(f"call void @{routine.symbol}_fill{number}(ptr %frame, i64 %batch, ptr %workspace)")
+                divide, done = b.label("divide"), b.label("divided")
+                b.emit(f"br i1 {alone}, label %{done}, label %{divide}")
+                b.start_block(divide)
+                b.emit(f"call void @{routine.symbol}_divide{number}(i64 %batch, ptr %workspace)")
+                b.emit(f"br label %{done}")
+                b.start_block(done)
+                b.emit(f"br label %{ready}")
+                counts.append(f"[ {len(routine.running(target.name))}, %{done} ]")
+            if following is not None:
+                b.start_block(following)
+        b.start_block(ready)
+        entries = b.value(f"phi i64 {', '.join(counts)}")
+        table_place = b.offset("%workspace", CONTROL_BYTES)
+        walk, share, over = b.label("walk"), b.label("share"), b.label("over")
+        b.emit(f"br i1 {alone}, label %{walk}, label %{share}")
+        b.start_block(walk)
+        b.emit(f"call void @{self.library}_walk(ptr %workspace, ptr {table_place}, i64 {entries})")
+        b.emit(f"br label %{over}")
+        b.start_block(share)
+        shared = b.value(
+            f"call i32 @{self.library}_share(ptr %workspace, ptr {table_place}, i64 {entries}, ptr %run, ptr %pool)")
+        b.emit(f"br label %{over}")
+        b.start_block(over)
+        code = b.value(f"phi i32 [ 0, %{walk} ], [ {shared}, %{share} ]")
+        wrong = b.compare("ne", b.load("i64", b.offset("%workspace", ERROR), 8), 0)
+        code = b.value(f"select i1 {wrong}, i32 {Code.EINDEX:d}, i32 {code}")
+        if any(routine.kept for routine in self.routines):
+            self._commit(b, code)
+        head = (f"internal i32 @{self.name}_execute(ptr %frame, i64 %variant, i64 %batch, i64 %workers, "
+                "ptr %workspace, ptr %run, ptr %pool)")
+        return define(head, b, f"i32 {code}")
+
+    def _commit(self, b: Builder, code: str) -> None:
+        """Where all has gone well, copies what was kept back."""
+        def copies() -> None:
+            after = b.label("committed")
+            for routine in self.routines:
+                following = None
+                if routine.batch is not None:
+                    here, following = b.label("here"), b.label("other")
+                    b.emit(f"br i1 {b.compare('eq', '%batch', routine.batch)}, label %{here}, label %{following}")
+                    b.start_block(here)
+                routine.commit(b)
+                b.emit(f"br label %{after}")
+                if following is not None:
+                    b.start_block(following)
+            b.start_block(after)
+
+        b.when(b.value(f"icmp eq i32 {code}, 0"), copies)
+
+    def symbols(self) -> list[str]:
+        """Kernels that the functions here or `prepare` call."""
+        return sorted({
+            called.symbol for routine in self.routines for target in self.targets
+            for called in routine.kernels[target.name]
+        })
+
+
+def define(head: str, b: Builder, result: str) -> str:
+    """The text of a finished function."""
+    body = [*b.prologue, *b.lines, f"  ret {result}"]
+    return "\n".join([f"define {head} #0 {{", "entry:", *body, "}", ""])
