@@ -138,8 +138,8 @@ class Builder:
             return 0
         return self.value(f"urem i64 {a}, {b}")
 
-    def ceil_div(self, a: Integer, b: int) -> Integer:
-        return self.div(self.add(a, b - 1), b)
+    def ceil_div(self, a: Integer, b: Integer) -> Integer:
+        return self.div(self.add(a, self.sub(b, 1)), b)
 
     def minimum(self, a: Integer, b: Integer) -> Integer:
         if isinstance(a, int) and isinstance(b, int):

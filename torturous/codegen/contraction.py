@@ -16,21 +16,18 @@ from collections.abc import Callable, Sequence
 from torturous.codegen.arithmetic import Arithmetic, kind
 from torturous.codegen.builder import Integer, looping
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
-from torturous.codegen.loops import Work
+from torturous.codegen.loops import Divided, Work
 from torturous.codegen.microkernel import MicroKernel, Tile
 from torturous.codegen.operands import loaded, sides, split
-from torturous.codegen.panels import LanePanels, RowPanels, Side
+from torturous.codegen.panels import LanePanels, Side, row_panels
 from torturous.compiler.sizes import Size, product
 from torturous.ir.contraction import BLOCK
 
-LANE_PANELS = 4
-"""Lane panels per item: the row side is packed once for all of them."""
+ITEM_ROWS = 224
+ITEM_LANES = 128
+"""Rows and lanes of an item at most: with a block of products its panels and its results stay in the second cache."""
 TABLED_PRODUCTS = 8192
 """Up to so many products per sum, their offsets are worked out once a piece."""
-PACKED_AHEAD = 1 << 16
-"""Row panels of fewer elements than this are packed once a piece instead of once an item."""
-ENOUGH_ITEMS = 8
-"""Below this many items the rows are divided among items too."""
 Run = Callable[["Sequence[Integer]", Integer, "str | None"], None]
 """`run(loops' values, flat place, mask)`: a stretch of consecutive lanes."""
 
@@ -57,43 +54,21 @@ class Contraction:
         self.batch = [writer.size(kernel.axes[axis]) for axis in self.axes.batch]
         self.total = writer.size(product(kernel.reduced))
         self.tile = choose_tile(writer, self.rows, self.lanes, self.lane)
-        self.group = self.tile.lanes * LANE_PANELS
-        self.rows_per_item = self._rows_per_item()
         self.products = product(kernel.reduced).constant or 0
         """How many products a sum has, 0 where that is not known when generating."""
         assert not self.row.load.guards and not self.lane.load.guards, "a guarded operand to pack"
-        self.lane_panels = LanePanels(self.lane, self.tile, 0 < self.products <= TABLED_PRODUCTS)
-        self.row_panels = RowPanels(self.row, self.tile)
-        blocks = -(-self.products // BLOCK)
-        self.packed_ahead = (
-            0 < self.products and self.rows_per_item == self.rows and all(stride == 0 for stride in self.row.batch)
-            and (self.rows.constant or PACKED_AHEAD) * self.products < PACKED_AHEAD
-        )
-        self.row_blocks = blocks if self.packed_ahead else 1
-
-    def _rows_per_item(self) -> Size:
-        """All rows, unless there would be too few items to share out."""
-        rows, lanes = self.rows.constant, self.lanes.constant
-        if rows is None or lanes is None:
-            return self.rows
-        batch = product(self.writer.kernel.axes[axis] for axis in self.axes.batch).constant or ENOUGH_ITEMS
-        items = -(-lanes // self.group) * batch
-        if items == 0 or items >= ENOUGH_ITEMS:
-            return self.rows
-        groups = -(-ENOUGH_ITEMS // items)
-        tiles = -(-rows // self.tile.rows)
-        return Size.of(-(-tiles // groups) * self.tile.rows)
+        self.most_rows = max(1, ITEM_ROWS // self.tile.rows) * self.tile.rows
+        self.most_lanes = max(1, ITEM_LANES // self.tile.lanes) * self.tile.lanes
+        tables_fit = 0 < self.products <= TABLED_PRODUCTS
+        self.lane_panels = LanePanels(self.lane, self.tile, self.tile.lanes, tables_fit)
+        self.row_panels = row_panels(self.row, self.tile)
 
     # The whole ---------------------------------------------------------------------------------------------------
     def write(self) -> Work:
-        b, w, tile = self.b, self.writer, self.tile
+        b, w = self.b, self.writer
         total_lanes, total_rows = w.size(self.lanes), w.size(self.rows)
-        rows_per_item = w.size(self.rows_per_item)
-        lane_groups = b.ceil_div(total_lanes, self.group)
-        row_groups: Integer = 1
-        if self.rows_per_item != self.rows:
-            assert isinstance(rows_per_item, int)
-            row_groups = b.ceil_div(total_rows, rows_per_item)
+        row_group, lane_group = (w.argument(Argument("group", number), "i64") for number in (0, 1))
+        lane_groups, row_groups = b.ceil_div(total_lanes, lane_group), b.ceil_div(total_rows, row_group)
         batch_count: Integer = 1
         for extent in self.batch:
             batch_count = b.mul(batch_count, extent)
@@ -101,61 +76,41 @@ class Contraction:
         granule = w.argument(Argument("granule"), "i64")
         first = b.mul("%first_piece", granule)
         last = b.minimum(b.mul("%last_piece", granule), items)
-        tiles = b.ceil_div(rows_per_item, tile.rows)
-        self.block_bytes = b.mul(tiles, tile.rows * self.row_panels.stride * self.bytes)
-        # Scratch: tables of products, row panels, lane panels of a block, the tile of accumulators.
+        # Scratch: a table of products, row panels and lane panels of a block, the tile of accumulators.
         row_place = b.offset("%scratch", self._table_bytes())
-        lane_place = b.offset(row_place, b.mul(self.block_bytes, self.row_blocks))
-        accumulators = b.offset(lane_place, (self.group * BLOCK + LANES) * self.bytes)
+        lane_place = b.offset(row_place, self._row_elements() * self.bytes)
+        accumulators = b.offset(lane_place, self._lane_elements() * self.bytes)
         if self.lane_panels.tabled:
             self.lane_panels.write_table("%scratch")
-        if self.packed_ahead:
-            self._pack_ahead(row_place, total_rows)
         with looping(b, first, last) as item:
-            row_group = b.rem(item, row_groups)
             rest = b.div(item, row_groups)
-            batch = self._split_batch(b.div(rest, lane_groups))
-            lane_first = b.mul(b.rem(rest, lane_groups), self.group)
-            lane_last = b.minimum(b.add(lane_first, self.group), total_lanes)
-            row_first = b.mul(row_group, rows_per_item)
-            row_last = b.minimum(b.add(row_first, rows_per_item), total_rows)
+            batch = split(w, b.div(rest, lane_groups), self.batch)
+            lane_first = b.mul(b.rem(rest, lane_groups), lane_group)
+            lane_last = b.minimum(b.add(lane_first, lane_group), total_lanes)
+            row_first = b.mul(b.rem(item, row_groups), row_group)
+            row_last = b.minimum(b.add(row_first, row_group), total_rows)
             self._blocks(batch, (lane_first, lane_last), (row_first, row_last), row_place, lane_place, accumulators)
             self._epilogue(batch, (lane_first, lane_last), (row_first, row_last), accumulators)
         kernel = w.kernel
-        batch_size = product(kernel.axes[axis] for axis in self.axes.batch)
-        outer = batch_size if row_groups == 1 else batch_size * row_groups  # type: ignore[operator]
-        cost = self.lanes * product(kernel.reduced) * self.rows_per_item
-        return Work(outer, self.lanes, Size.of(1) + cost)
+        batches = product(kernel.axes[axis] for axis in self.axes.batch)
+        cost = self.lanes * self.rows * product(kernel.reduced)
+        rows = Divided(self.rows, self.tile.rows, self.most_rows)
+        return Work(batches, (rows, Divided(self.lanes, self.tile.lanes, self.most_lanes)), Size.of(1) + cost)
 
     def scratch(self) -> Size:
         """Bytes of scratch a worker needs."""
-        rows = self.rows_per_item + self.tile.rows
-        panels = rows * (self.row_panels.stride * self.row_blocks) + (self.group * BLOCK + LANES)
-        return (panels + rows * self.group + 4 * LANES) * self.bytes + self._table_bytes()
+        results = (self.most_rows + self.tile.rows) * self.most_lanes + 4 * LANES
+        return Size.of((self._row_elements() + self._lane_elements() + results) * self.bytes + self._table_bytes())
+
+    def _row_elements(self) -> int:
+        return self.most_rows // self.tile.rows * self.row_panels.elements
+
+    def _lane_elements(self) -> int:
+        return self.most_lanes * BLOCK + LANES
 
     def _table_bytes(self) -> int:
-        """Room for tables over all products, to a multiple of a cache line."""
+        """Room for a table over all products, to a multiple of a cache line."""
         return -(-8 * self.products // 64) * 64 if self.lane_panels.tabled else 0
-
-    def _pack_ahead(self, row_place: str, total_rows: Integer) -> None:
-        """All row panels of all blocks, once for all items of a piece: they are the same for every batch."""
-        origin: list[Integer] = [0] * len(self.batch)
-        for block in range(self.row_blocks):
-            k0 = block * BLOCK
-            count = min(BLOCK, self.products - k0)
-            place = self.b.offset(row_place, self.b.mul(self.block_bytes, block))
-            self.row_panels.pack(origin, (0, total_rows), k0, count, place)
-
-    def _split_batch(self, flat: Integer) -> list[Integer]:
-        b = self.b
-        values: list[Integer] = []
-        for position in range(len(self.batch) - 1, -1, -1):
-            if position == 0:
-                values.insert(0, flat)
-            else:
-                values.insert(0, b.rem(flat, self.batch[position]))
-                flat = b.div(flat, self.batch[position])
-        return values
 
     def _blocks(self, batch: list[Integer], lanes: tuple[Integer, Integer], rows: tuple[Integer, Integer],
                 row_place: str, lane_place: str, accumulators: str) -> None:
@@ -167,19 +122,16 @@ class Contraction:
         loop = None if single else b.begin_loop(0, b.maximum(total, 1), BLOCK)
         k0: Integer = 0 if loop is None else loop.index
         count = total if loop is None else b.minimum(b.sub(total, k0), BLOCK)
-        if self.packed_ahead:
-            row_place = b.offset(row_place, b.mul(b.div(k0, BLOCK), self.block_bytes))
-        else:
-            self.row_panels.pack(batch, rows, k0, count, row_place)
+        self.row_panels.pack(batch, rows, k0, count, row_place, tiles)
         self.lane_panels.pack(batch, lanes, k0, count, lane_place, panels)
-        kernel = MicroKernel(b, Arithmetic(b, self.dtype, LANES), tile, tile.lanes * self.bytes, self.bytes,
-                             self.row_panels.stride * self.bytes)
+        kernel = MicroKernel(b, Arithmetic(b, self.dtype, LANES), tile, tile.lanes * self.bytes,
+                             self.row_panels.product_step * self.bytes, self.row_panels.row_stride * self.bytes)
         unroll = 4 if tile.rows * tile.vectors <= 12 else 2
         fresh = k0 == 0 if isinstance(k0, int) else b.compare("eq", k0, 0)
         with looping(b, 0, panels) as panel:
             lane_panel = b.offset(lane_place, b.mul(panel, tile.lanes * BLOCK * self.bytes))
             with looping(b, 0, tiles) as row_tile:
-                row_panel = b.offset(row_place, b.mul(row_tile, tile.rows * self.row_panels.stride * self.bytes))
+                row_panel = b.offset(row_place, b.mul(row_tile, self.row_panels.elements * self.bytes))
                 place = b.mul(b.add(b.mul(panel, tiles), row_tile), tile.rows * tile.lanes)
                 state = kernel.run(lane_panel, row_panel, count, kernel.zeros(), unroll)
                 kernel.join(state, b.offset(accumulators, b.mul(place, self.bytes)), tile.lanes * self.bytes, fresh)

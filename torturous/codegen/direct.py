@@ -15,7 +15,7 @@ from math import prod
 from torturous.codegen.arithmetic import Arithmetic
 from torturous.codegen.builder import Integer, looping
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
-from torturous.codegen.loops import Work
+from torturous.codegen.loops import Divided, Work
 from torturous.codegen.microkernel import MicroKernel, Tile
 from torturous.codegen.operands import loaded, sides, split
 from torturous.codegen.panels import Side
@@ -120,8 +120,9 @@ class DirectContraction:
             self._tiles(batch, lane_first, row_first, runs, ends)
             self._epilogue(batch, lane_first, row_first, b.sub(row_own, row_first))
         batches = product(kernel.axes[axis] for axis in self.axes.batch)
-        cost = product(kernel.reduced) * self.group * self.rows_per_item
-        return Work(batches * self.row_groups, Size.of(self.lanes), Size.of(1) + cost * groups)
+        cost = product(kernel.reduced) * self.lanes * self.rows
+        divided = Divided(Size.of(self.lanes), self.group, self.group), Divided(Size.of(self.row_groups), 1, 1)
+        return Work(batches, divided, Size.of(1) + cost)
 
     def scratch(self) -> Size:
         """Bytes of scratch a worker needs: the item's results, and the list of runs that exist for it."""

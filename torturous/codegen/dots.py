@@ -18,7 +18,7 @@ from math import prod
 from torturous.codegen.arithmetic import Arithmetic
 from torturous.codegen.builder import Integer, looping
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
-from torturous.codegen.loops import Work, folded
+from torturous.codegen.loops import Divided, Work, folded
 from torturous.codegen.microkernel import Tile
 from torturous.codegen.operands import loaded, split
 from torturous.codegen.panels import RowPanels, Side
@@ -128,17 +128,11 @@ class Dots:
                 self._packed(batch, ranges)
             self._epilogue(batch, ranges)
         kernel = w.kernel
-        cost = product(kernel.reduced) * self.group * self.other_group
+        cost = product(kernel.reduced) * self.counts[0] * self.counts[1]
         batches = product(kernel.axes[axis] for axis in self.batch_axes)
-        return Work(batches * self._other_groups(), self.counts[0], Size.of(1) + cost * self._groups())
-
-    def _groups(self) -> int:
-        return -(-(self.counts[0].constant or 64) // self.group)
-
-    def _other_groups(self) -> Size:
-        """How many there are, or more: pieces past the last item do nothing."""
-        known = self.counts[1].constant
-        return self.counts[1] if known is None else Size.of(-(-known // self.other_group))
+        divided = [Divided(count, group, group)
+                   for count, group in zip(self.counts, (self.group, self.other_group), strict=True)]
+        return Work(batches, tuple(divided), Size.of(1) + cost)
 
     # Chunks of products ------------------------------------------------------------------------------------------
     def _read_in_place(self, batch: list[Integer], ranges: Sequence[tuple[Integer, Integer]]) -> None:

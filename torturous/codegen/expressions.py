@@ -43,7 +43,8 @@ class Argument:
     """One entry of eight bytes in a kernel's argument table.
 
     kind: "buffer" (an address), "size" (a size variable), "slot" (a number in `dtype`), "granule" (work items per
-    piece), "errors" (address of the error words).
+    piece), "group" (how much of what is divided an item takes, by its number there), "errors" (address of the error
+    words).
     """
 
     kind: str

@@ -9,7 +9,7 @@ from torturous.codegen.contraction import Contraction
 from torturous.codegen.direct import DirectContraction
 from torturous.codegen.dots import Dots
 from torturous.codegen.expressions import Argument, KernelWriter
-from torturous.codegen.loops import CHUNK, Work, write_loops
+from torturous.codegen.loops import Work, write_loops
 from torturous.codegen.special import write_special
 from torturous.codegen.target import Target
 from torturous.compiler.kernel import Kernel
@@ -29,33 +29,30 @@ class Generated:
     work: Work
     scratch: Size
     """Bytes each worker needs."""
-    chunk: int
-    """Elements of the innermost axis per item."""
 
 
 def generate(kernel: Kernel, target: Target) -> Generated:
     """Writes a kernel for a target; the text does not depend on the plan that the kernel stands in."""
     if kernel.special is not None and kernel.special.op.kind is Kind.HOST:
         buffers = tuple(Argument("buffer", buffer) for buffer in (*kernel.operands, kernel.special))
-        return Generated("", "", buffers, Work(ONE, None, ONE), ZERO, CHUNK)
+        return Generated("", "", buffers, Work(ONE, (), ONE), ZERO)
     writer = KernelWriter(kernel, target)
-    scratch, chunk = ZERO, CHUNK
+    scratch = ZERO
     if kernel.special is not None:
         work = write_special(writer)
     elif kernel.lanewise:
         dots = Dots(writer)
-        work, scratch, chunk = dots.write(), dots.scratch(), dots.group
+        work, scratch = dots.write(), dots.scratch()
     elif kernel.direct:
         direct = DirectContraction(writer)
-        work, scratch, chunk = direct.write(), direct.scratch(), direct.group
+        work, scratch = direct.write(), direct.scratch()
     elif kernel.product is not None:
         contraction = Contraction(writer)
         work, scratch = contraction.write(), contraction.scratch()
-        chunk = contraction.group
     else:
         work = write_loops(writer)
     body = writer.builder.function("KERNEL", PARAMETERS)
     declarations = "\n".join(writer.builder.declarations.values())
     text = f"{declarations}\n{body}attributes #0 = {{ {target.attributes()} }}\n"
     symbol = "k" + hashlib.sha256(text.encode()).hexdigest()[:24]
-    return Generated(symbol, text.replace("@KERNEL(", f"@{symbol}("), tuple(writer.arguments), work, scratch, chunk)
+    return Generated(symbol, text.replace("@KERNEL(", f"@{symbol}("), tuple(writer.arguments), work, scratch)

@@ -26,13 +26,30 @@ UNROLLED = 64
 
 
 @dataclass(frozen=True)
+class Divided:
+    """An extent that items divide among themselves, `unit` elements each or a multiple of it, but not over `most`.
+
+    Where there is a choice it is made for the sizes a plan is run with, and the kernel takes it as an argument.
+    """
+
+    extent: Size
+    unit: int
+    most: int
+
+
+@dataclass(frozen=True)
 class Work:
-    """How many items a kernel has: the product of `outer`, times chunks of `inner` of at most CHUNK elements."""
+    """How many items a kernel has: the product of `outer`, times the parts of what is divided."""
 
     outer: Size
-    inner: Size | None
+    divided: tuple[Divided, ...]
     cost: Size
-    """Rough machine operations per item."""
+    """Rough machine operations of all items that share a place in `outer`."""
+
+    @staticmethod
+    def chunks(outer: Size, inner: Size | None, cost: Size) -> Work:
+        """Items of at most CHUNK elements of the innermost loop, if that is divided."""
+        return Work(outer, (Divided(inner, CHUNK, CHUNK),) if inner is not None else (), cost)
 
 
 def write_loops(writer: KernelWriter) -> Work:
@@ -104,7 +121,7 @@ def _write_items(writer: KernelWriter, lane_axis: int | None, body: object) -> W
         carry = b.value(f"zext i1 {wrapped} to i64")
     b.end_loop(loop, following)
     reduced = product(kernel.reduced)
-    return Work(outer, inner, (inner if inner is not None else ONE) * reduced)
+    return Work.chunks(outer, inner, (inner if inner is not None else ONE) * reduced)
 
 
 def _write_lanes(writer: KernelWriter, row: Point, axis: int, extent: Integer, chunk: Integer | None,

@@ -142,15 +142,17 @@ class Side:
 class RowPanels:
     """Packs rows as plain copies of their products, BLOCK (and a little, against cache conflicts) apart."""
 
-    stride = BLOCK + LANES
+    stride = row_stride = BLOCK + LANES
+    product_step = 1
 
     def __init__(self, side: Side, tile: Tile) -> None:
         self.side = side
-        self.tile = tile
+        self.elements = tile.rows * self.stride
+        """Of one tile's panel."""
 
     def pack(self, batch: list[Integer], rows: tuple[Integer, Integer], k0: Integer, count: Integer,
-             target: str) -> None:
-        """Rows [first, last), products [k0, k0 + count)."""
+             target: str, panels: Integer = 0) -> None:
+        """Rows [first, last), products [k0, k0 + count). Panels lie one after the other."""
         side = self.side
         b = side.b
         origin = side.origin(batch)
@@ -214,11 +216,19 @@ def for_runs(side: Side, k0: Integer, count: Integer, body: object) -> None:
 
 
 class LanePanels:
-    """Packs lines of lanes, one a product."""
+    """Packs lines of lanes, one a product.
 
-    def __init__(self, side: Side, tile: Tile, tables_fit: bool) -> None:
+    Rows whose neighbours are consecutive in memory are packed so, too: then a panel takes `width` of a line's lanes.
+    """
+
+    row_stride = 1
+
+    def __init__(self, side: Side, tile: Tile, width: int, tables_fit: bool) -> None:
         self.side = side
         self.tile = tile
+        self.width = width
+        self.product_step = tile.lanes
+        self.elements = tile.lanes * BLOCK
         inner = side.reduced.sizes[-1].constant if side.reduced.sizes else None
         self.tabled = tables_fit and len(side.reduced.sizes) > 1 and (inner is None or inner < 4 * LANES)
         """Whether products lie too scattered for runs: then their offsets come from a table."""
@@ -249,10 +259,10 @@ class LanePanels:
         b = side.b
         origin = side.origin(batch)
         with looping(b, 0, panels) as panel:
-            first = b.add(lanes[0], b.mul(panel, tile.lanes))
+            first = b.add(lanes[0], b.mul(panel, self.width))
             into = b.offset(target, b.mul(panel, tile.lanes * BLOCK * side.dtype.itemsize))
             own = side.own
-            if side.run is not None and tile.lanes % side.run == 0:
+            if side.run is not None and tile.lanes % side.run == 0 and self.width == tile.lanes:
                 self._whole_runs(origin, first, lanes[1], k0, count, into)
             elif own.strides and own.strides[-1] == 1 and (
                 len(own.sizes) == 1 or (side.run is not None and side.run % tile.lanes == 0)
@@ -416,6 +426,13 @@ class LanePanels:
             part = e.mul(index, stride)
             total = part if total is None else e.add(total, part)
         return total if total is not None else e.constant(0)
+
+
+def row_panels(side: Side, tile: Tile) -> RowPanels | LanePanels:
+    """How the row side is packed: as its memory lies."""
+    steps = side.reduced.strides
+    lines = len(side.own.strides) == 1 and side.own.strides[-1] == 1 and (not steps or steps[-1] != 1)
+    return LanePanels(side, Tile(1, -(-tile.rows // LANES)), tile.rows, False) if lines else RowPanels(side, tile)
 
 
 def transpose(side: Side, rows: list[str]) -> list[str]:

@@ -59,7 +59,7 @@ def _random(writer: KernelWriter, node: Node) -> Work:
     b.end_runs(loop, [b.add(done, length), b.add(position_in, length)])
     last = b.value(f"trunc i64 {position} to i32")
     b.store("i32", last, b.offset(out, 4 * WORDS), 4)
-    return Work(ONE, None, node.shape[0])
+    return Work(ONE, (), node.shape[0])
 
 
 def _temper(writer: KernelWriter, source: str, target: str, index: str, lanes: int) -> None:
@@ -138,7 +138,7 @@ def _scatter(writer: KernelWriter, node: Node) -> Work:
             _combine_along(writer, node, operand_index, operand_x, extent, axis)
         else:
             _combine_slices(writer, node, operand_index, item, extent, axis)
-    return Work(before, None, copied + product(operand_x.shape))
+    return Work(before, (), copied + product(operand_x.shape))
 
 
 def _position(writer: KernelWriter, node: Node, index: Node, place: Integer, extent: Integer) -> Integer:
@@ -245,7 +245,7 @@ def _join(writer: KernelWriter, node: Node) -> Work:
         with looping(b, 0, width) as element:
             offset = b.mul(element, size)
             _move(writer, node.dtype, b.offset(source, offset), b.offset(target, offset))
-    return Work(before * count, None, product(node.inputs[0].shape[axis:]))
+    return Work(before * count, (), product(node.inputs[0].shape[axis:]))
 
 
 def _move(writer: KernelWriter, dtype: DType, source: str, target: str) -> None:

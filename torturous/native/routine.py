@@ -203,13 +203,15 @@ class Routine:
             entry += ENTRY_BYTES
 
     def _pieces(self, b: Builder, kernel: Generated, known: dict[Size, Integer]) -> tuple[Integer, Integer]:
-        """Items per piece, and pieces: `runtime.bound._pieces` as instructions."""
+        """Items per piece, and pieces: `runtime.bound.share_out` as instructions, items being as large as they may."""
 
         def value(size: Size) -> Integer:
             return polynomial(b, self.in_batch(size), known)
 
         work = kernel.work
-        chunks: Integer = 1 if work.inner is None else b.ceil_div(value(work.inner), kernel.chunk)
+        chunks: Integer = 1
+        for part in work.divided:
+            chunks = b.mul(chunks, b.ceil_div(value(part.extent), part.most))
         items = b.mul(value(work.outer), chunks)
         per_item = b.maximum(1, b.div(value(work.cost), b.maximum(chunks, 1)))
         most = MOST_PREPARING if kernel.scratch.constant != 0 else MOST_PIECES
@@ -256,6 +258,8 @@ class Routine:
                 words.append(block + self.places[argument.what].offset)
             elif argument.kind == "granule":
                 words.append(ALL_ITEMS)
+            elif argument.kind == "group":
+                words.append(kernel.work.divided[argument.what].most)
             else:
                 number = self.program.slots[slot_ordinal(argument.what)]
                 assert isinstance(number, (bool, int, float)) and argument.dtype is not None
@@ -291,6 +295,8 @@ class _Numbers:
                 b.store("ptr", self.pointers[argument.what], word, 8)
             elif argument.kind == "errors":
                 b.store("ptr", b.offset("%workspace", ERROR), word, 8)
+            elif argument.kind == "group":
+                b.store("i64", kernel.work.divided[argument.what].most, word, 8)
             else:
                 b.store("i64", self._number(argument), word, 8)
 

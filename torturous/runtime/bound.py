@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,9 @@ from torturous.runtime.workers import Workers, build_workers
 
 GRAIN = 1 << 15
 """Rough machine operations per piece: what makes handing work to another thread worth while."""
+ITEM_COST = 1 << 20
+ENOUGH_ITEMS = 8
+"""What is divided is divided further while there are fewer items, and their cost allows."""
 MOST_PIECES = 64
 MOST_PREPARING = 16
 """Pieces per kernel at most; fewer where every piece first prepares its scratch memory."""
@@ -88,7 +92,7 @@ class Bound:
         for node, slot in plan.memory.slot_of.items():
             self.temporaries.append(offsets[slot])
             position["buffer", node] = len(position)
-        granules: list[tuple[Any, int]] = []
+        numbers: list[tuple[Any, int]] = []
         slots: list[Argument] = []
         checks: list[Any] = []
         stretches = Stretches(evaluate, position)
@@ -100,8 +104,9 @@ class Bound:
             loop = repeated.get(level)
             times = stretches.enter(loop.repetition if loop is not None else None)
             for order, (kernel, address) in enumerate(zip(group, addresses, strict=True)):
-                granule, pieces, cost = _pieces(kernel, evaluate)
-                self.cost += cost * times
+                shares = share_out(kernel, evaluate)
+                pieces = shares.pieces
+                self.cost += shares.cost * times
                 scratch = max(scratch, evaluate(kernel.scratch))
                 if not kernel.symbol:
                     hosted = plan.memory.levels[level][order].special
@@ -115,8 +120,8 @@ class Bound:
                     key: Any = (argument.kind, argument.what)
                     if argument.kind == "slot":
                         key = argument
-                    elif argument.kind == "granule":
-                        key = ("granule", level, order)
+                    elif argument.kind in ("granule", "group"):
+                        key = (argument.kind, argument.what, level, order)
                     elif argument.kind == "buffer" and stretches.moves(argument.what):
                         stretches.moving(argument.what)
                         continue
@@ -128,7 +133,9 @@ class Bound:
                             checks.append(argument.what)
                     stretches.argument(position[key])
                     if argument.kind == "granule":
-                        granules.append((key, granule))
+                        numbers.append((key, shares.granule))
+                    elif argument.kind == "group":
+                        numbers.append((key, shares.groups[argument.what]))
             stretches.barrier()
         entries, gather, offsets_ = stretches.finish()
         self.checks = checks
@@ -142,7 +149,7 @@ class Bound:
                 self.values[place] = values[what]
             elif kind == "errors":
                 self.values[place] = self.errors.ctypes.data + 8 * checks.index(what)
-        for key, value in granules:
+        for key, value in numbers:
             self.values[position[key]] = value
         self.gather = gather
         self.offsets = offsets_
@@ -249,13 +256,39 @@ def plan_arguments(loaded: Loaded, level: int, order: int) -> tuple[Argument, ..
     return loaded.generated[level][order].arguments
 
 
-def _pieces(kernel: Generated, evaluate: Callable[[Size], int]) -> tuple[int, int, int]:
-    """Items per piece, number of pieces, and the kernel's rough cost, for given sizes."""
-    outer = evaluate(kernel.work.outer)
-    inner = evaluate(kernel.work.inner) if kernel.work.inner is not None else 1
-    chunks = -(-inner // kernel.chunk) if kernel.work.inner is not None else 1
-    items = outer * chunks
-    per_item = max(1, evaluate(kernel.work.cost) // max(chunks, 1))
+@dataclass(frozen=True)
+class Shares:
+    """How a kernel's work is shared out, for given sizes."""
+
+    granule: int
+    """Items per piece."""
+    pieces: int
+    groups: list[int]
+    """How much of each divided extent an item takes."""
+    cost: int
+    """The kernel's rough cost."""
+
+
+def share_out(kernel: Generated, evaluate: Callable[[Size], int]) -> Shares:
+    """Large items, but enough of them for all workers; then pieces that are worth handing over."""
+    work = kernel.work
+    outer, cost = evaluate(work.outer), evaluate(work.cost)
+    units = [-(-evaluate(part.extent) // part.unit) for part in work.divided]
+    counts = [-(-have // (part.most // part.unit)) for have, part in zip(units, work.divided, strict=True)]
+    free = [number for number, part in enumerate(work.divided) if part.unit < part.most]
+    wanted = min(ENOUGH_ITEMS, outer * cost // ITEM_COST)
+    while outer * prod(counts) < wanted:
+        # Halves what makes the largest items along its extent.
+        large = [number for number in free if counts[number] < units[number]]
+        if not large:
+            break
+        number = max(large, key=lambda n: -(-units[n] // counts[n]) * work.divided[n].unit)
+        counts[number] = -(-units[number] // max(1, units[number] // counts[number] // 2))
+    taken = [max(1, -(-have // max(count, 1))) for have, count in zip(units, counts, strict=True)]
+    parts = prod(-(-have // units_taken) for have, units_taken in zip(units, taken, strict=True))
+    items = outer * parts
+    per_item = max(1, cost // max(parts, 1))
     most = MOST_PREPARING if evaluate(kernel.scratch) else MOST_PIECES
     granule = max(1, GRAIN // per_item, -(-items // most))
-    return granule, -(-items // granule), items * per_item
+    groups = [units_taken * part.unit for units_taken, part in zip(taken, work.divided, strict=True)]
+    return Shares(granule, -(-items // granule), groups, items * per_item)
