@@ -122,6 +122,11 @@ def cases() -> Iterator[Case]:
     yield inferred("put", (0,), smooth(3, 2), np.array([2, 0]), smooth(2, 2, seed=1))
     yield inferred("put_along", (1,), smooth(2, 3), np.array([[1, 0], [2, 1]]), smooth(2, 2, seed=1))
 
+    for reverse in (False, True):
+        yield inferred("running_sum", (1, reverse), smooth(2, 4))
+        yield inferred("recurrence", (1, reverse), smooth(2, 4), smooth(2, 4, seed=1))
+        yield inferred("recurrence", (0, reverse), smooth(3, 2), smooth(3, 2, seed=1))
+
     yield typed("contract", (2, 2, 2), matrix_product(1), smooth(2, 2, 3), smooth(2, 3, 2, seed=1))
     yield typed("contract", (2, 3), (0, (lone(0),), (lone(1),)), smooth(2), smooth(3, seed=1))
     yield typed("contract", (2, 2, 2), convolution((2,), (1,), (2,), False),

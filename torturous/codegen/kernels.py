@@ -39,7 +39,7 @@ def generate(kernel: Kernel, target: Target) -> Generated:
     writer = KernelWriter(kernel, target)
     scratch = ZERO
     if kernel.special is not None:
-        work = write_special(writer)
+        work, scratch = write_special(writer)
     elif kernel.lanewise:
         dots = Dots(writer)
         work, scratch = dots.write(), dots.scratch()

@@ -1,4 +1,4 @@
-"""Kernels of their own kind: raw random words, scattering, and joining many parts."""
+"""Kernels of their own kind: raw random words, scattering, joining many parts; sorting and running values."""
 
 from __future__ import annotations
 
@@ -6,21 +6,32 @@ from torturous.codegen.arithmetic import Arithmetic, convert, kind, scalar_kind
 from torturous.codegen.builder import Integer, looping
 from torturous.codegen.expressions import Argument, KernelWriter
 from torturous.codegen.loops import Work
+from torturous.codegen.running import write_running
+from torturous.codegen.sorting import write_order
 from torturous.compiler.graph import Node
-from torturous.compiler.sizes import ONE, product, row_major
+from torturous.compiler.sizes import ONE, ZERO, Size, product, row_major
 from torturous.core import dtypes
 from torturous.core.dtypes import DType
 from torturous.core.errors import UnsupportedError
-from torturous.ir import creation, indexing
+from torturous.ir import creation, indexing, ordering
+from torturous.ir.op import Kind
 
 WORDS, SHIFT = 624, 397
 """Mersenne Twister (Matsumoto and Nishimura, 1998): length of the recurrence and its middle distance."""
 
 
-def write_special(writer: KernelWriter) -> Work:
-    """Writes the kernel of a node that is not loops over expressions."""
+def write_special(writer: KernelWriter) -> tuple[Work, Size]:
+    """Writes the kernel of a node that is not loops over expressions; gives the bytes of scratch it needs, too."""
     node = writer.kernel.special
     assert node is not None
+    if node.op is ordering.ORDER:
+        return write_order(writer, node)
+    return _write_without_scratch(writer, node), ZERO
+
+
+def _write_without_scratch(writer: KernelWriter, node: Node) -> Work:
+    if node.op.kind is Kind.ALONG:
+        return write_running(writer, node)
     if node.op is creation.RANDOM:
         return _random(writer, node)
     if node.op in (indexing.TAKE_ADD, indexing.TAKE_ALONG_ADD, indexing.PUT, indexing.PUT_ALONG):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from torturous.compiler import layout
 from torturous.compiler.graph import Graph, Node
 from torturous.compiler.kernel import Accumulator, Convert, Expression, Kernel, Load, Store
+from torturous.compiler.layout import SPECIAL
 from torturous.compiler.lower import CannotPull, Positions, Puller, flat_address
 from torturous.compiler.repeat import repeat
 from torturous.compiler.sizes import ONE, Affine, Size
@@ -19,7 +20,6 @@ from torturous.ir import contraction, movement, reduction
 from torturous.ir.op import Kind, Op
 
 ANCHORS = frozenset({Kind.REDUCE, Kind.CONTRACT})
-SPECIAL = frozenset({Kind.RANDOM, Kind.SCATTER, Kind.HOST, Kind.REPEAT, Kind.ITEM})
 WRITTEN = frozenset({Kind.LEAF, Kind.ITEM})
 """Stored values without a kernel of their own: leaves, and what a repeat node's kernels write."""
 INDEX_MAPS = frozenset({movement.RESHAPE, movement.PERMUTE, movement.EXPAND, movement.SLICE, movement.PART,

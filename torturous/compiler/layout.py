@@ -16,8 +16,8 @@ from torturous.ir.op import Kind
 
 Order = tuple[int, ...]
 LANES = 16
-ROW_MAJOR = frozenset({Kind.RANDOM, Kind.SCATTER, Kind.HOST, Kind.REPEAT, Kind.ITEM})
-"""What reads and writes values as they are shaped."""
+SPECIAL = frozenset({Kind.RANDOM, Kind.SCATTER, Kind.ALONG, Kind.HOST, Kind.REPEAT, Kind.ITEM})
+"""What has kernels of its own, which read and write whole values as they are shaped."""
 
 
 def row_major(rank: int) -> Order:
@@ -82,9 +82,9 @@ def choose(graph: Graph, stored: set[Node], outputs: set[Node]) -> Callable[[Nod
 
     def order(node: Node) -> Order:
         rank = len(node.shape)
-        if rank < 3 or node in fixed or node.op.kind in ROW_MAJOR:
+        if rank < 3 or node in fixed or node.op.kind in SPECIAL:
             return row_major(rank)
-        if any(user.op.kind in ROW_MAJOR for user in node.users):
+        if any(user.op.kind in SPECIAL for user in node.users):
             return row_major(rank)
         if node.shape[0] in batches:
             return (*range(1, rank), 0)

@@ -31,6 +31,8 @@ class Kind(Enum):
     CONTRACT = auto()
     GATHER = auto()
     SCATTER = auto()
+    ALONG = auto()
+    """Along one axis, in order: sorting, running values."""
     RANDOM = auto()
     HOST = auto()
     MACRO = auto()

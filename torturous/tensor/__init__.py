@@ -13,9 +13,11 @@ from torturous.tensor import (
     modes,
     multi_tensor,
     names,
+    ordering,
     printing,
     products,
     reductions,
+    running,
     types,
 )
 from torturous.tensor.activations import celu, hardshrink, log_softmax, prelu, selu, softmax, threshold
@@ -87,6 +89,7 @@ from torturous.tensor.movement import (
 )
 from torturous.tensor.multi_tensor import realize_step
 from torturous.tensor.names import *  # noqa: F403
+from torturous.tensor.ordering import *  # noqa: F403
 from torturous.tensor.printing import *  # noqa: F403
 from torturous.tensor.products import *  # noqa: F403
 from torturous.tensor.random import (
@@ -103,6 +106,7 @@ from torturous.tensor.random import (
 )
 from torturous.tensor.rearranging import diag, flip, fliplr, flipud, repeat_interleave, roll, rot90, tile
 from torturous.tensor.reductions import *  # noqa: F403
+from torturous.tensor.running import *  # noqa: F403
 from torturous.tensor.splitting import chunk, split, tensor_split, unbind
 from torturous.tensor.tensor import Tensor
 from torturous.tensor.types import *  # noqa: F403
@@ -116,9 +120,11 @@ __all__ = [
     *functions.__all__,
     *modes.__all__,
     *names.__all__,
+    *ordering.__all__,
     *printing.__all__,
     *products.__all__,
     *reductions.__all__,
+    *running.__all__,
     *types.__all__,
     "Generator", "Tensor", "argwhere", "bernoulli", "broadcast_shapes", "broadcast_tensors", "broadcast_to",
     "cat", "celu", "chunk", "clone", "column_stack", "concat", "concatenate", "default_generator", "diag",

@@ -1,4 +1,4 @@
-"""Reductions: sums, means, extremes, norms, and running sums.
+"""Reductions: sums, means, extremes, norms.
 
 `dim` is an axis, several, or None for all of them, and may be called `axis`; `keepdim` (or `keepdims`) keeps
 reduced axes with size 1. Sixteen-bit floats are accumulated in float32 and rounded once.
@@ -18,9 +18,9 @@ from torturous.core.dtypes import DType
 from torturous.core.errors import UnsupportedError
 from torturous.core.shapes import normalize_axes, normalize_axis
 from torturous.ir import elementwise as ops
-from torturous.ir import extremes, movement, reduction
+from torturous.ir import extremes, reduction
 from torturous.ir.op import Op
-from torturous.tensor.base import Number, TensorBase, apply, apply_typed
+from torturous.tensor.base import Number, TensorBase, apply
 from torturous.tensor.comparison import truth
 from torturous.tensor.movement import as_function
 from torturous.tensor.recording import binary, unary
@@ -153,30 +153,6 @@ def _root(squares: TensorBase) -> Tensor:
     return apply(ops.WHERE, zero, 0, unary(ops.SQRT, apply(ops.WHERE, zero, 1, squares)))
 
 
-def _running(op: Op, identity: Number, t: Any, dim: int, dtype: DType | None) -> Tensor:
-    """A running sum or product, by doubling: ⌈log₂ n⌉ shifted copies are combined."""
-    axis = normalize_axis(dim, len(t.shape))
-    if dtype is None and not t.dtype.is_floating_point:
-        dtype = dtypes.int64
-    given: Any = t if dtype is None else convert(t, dtype)
-    result: Any = _widened(given)
-    shape = tuple(t.shape)
-    distance = 1
-    while shape and distance < shape[axis]:
-        shifted = apply_typed(
-            movement.PAD,
-            shape,
-            result.dtype,
-            result.sliced(axis, 0, shape[axis] - distance, 1),
-            identity,
-            distance,
-            attributes=((axis,), (1,)),
-        )
-        result = binary(op, result, shifted)
-        distance *= 2
-    return result.clone() if result is t else convert(result, given.dtype)
-
-
 class Reductions(TensorBase):
     """Methods that reduce axes."""
 
@@ -229,16 +205,6 @@ class Reductions(TensorBase):
         if not keepdim:
             total = total.reshape(reduction.reduced_shape(tuple(self.shape), axes, False))
         return convert(total, dtype)
-
-    @numpy_names
-    def cumsum(self, dim: int, *, dtype: DType | None = None) -> Tensor:
-        """The running sum along an axis; integers and bool give int64."""
-        return _running(ops.ADD, 0, self, dim, dtype)
-
-    @numpy_names
-    def cumprod(self, dim: int, *, dtype: DType | None = None) -> Tensor:
-        """The running product along an axis; integers and bool give int64."""
-        return _running(ops.MUL, 1, self, dim, dtype)
 
     # Extremes -----------------------------------------------------------------------------------------------
     def max(self, *arguments: Any, **named: Any) -> Any:
@@ -378,8 +344,6 @@ any = as_function(Reductions.any)
 argmax = as_function(Reductions.argmax)
 argmin = as_function(Reductions.argmin)
 count_nonzero = as_function(Reductions.count_nonzero)
-cumprod = as_function(Reductions.cumprod)
-cumsum = as_function(Reductions.cumsum)
 logsumexp = as_function(Reductions.logsumexp)
 max = as_function(Reductions.max)
 mean = as_function(Reductions.mean)
@@ -392,6 +356,6 @@ sum = as_function(Reductions.sum)
 var = as_function(Reductions.var)
 
 __all__ = [
-    "all", "amax", "amin", "any", "argmax", "argmin", "count_nonzero", "cumprod", "cumsum", "logsumexp",
+    "all", "amax", "amin", "any", "argmax", "argmin", "count_nonzero", "logsumexp",
     "max", "mean", "min", "nansum", "norm", "prod", "std", "std_mean", "sum", "var", "var_mean",
 ]

@@ -12,10 +12,12 @@ from torturous.tensor.differentiable import Differentiable
 from torturous.tensor.functions import Functions
 from torturous.tensor.gathering import Gathering
 from torturous.tensor.network import Network
+from torturous.tensor.ordering import Ordering
 from torturous.tensor.products import Products
 from torturous.tensor.random import Random
 from torturous.tensor.rearranging import Rearranging
 from torturous.tensor.reductions import Reductions
+from torturous.tensor.running import Running
 
 
 class Tensor(
@@ -31,6 +33,8 @@ class Tensor(
     Network,
     Products,
     Random,
+    Running,
+    Ordering,
 ):
     """A multi-dimensional array with PyTorch's interface, computed when a value is needed."""
 
