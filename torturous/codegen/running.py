@@ -39,7 +39,7 @@ def write_running(writer: KernelWriter, node: Node) -> Work:
         if full != behind:
             with looping(b, full, behind) as place:
                 _Running(writer, node, b.add(start, place), 1).write()
-    return Work(before, None, product(node.shape[axis:]) * 6)
+    return Work(before, (), product(node.shape[axis:]) * 6)
 
 
 class _Running:

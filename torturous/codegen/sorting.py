@@ -40,7 +40,7 @@ def write_order(writer: KernelWriter, node: Node) -> tuple[Work, Size]:
             b.when(small, sorting.insert)
             b.when(b.value(f"xor i1 {small}, true"), sorting.distribute)
     passes = x.dtype.itemsize
-    return Work(rows, None, count * (16 * passes)), count * 32 + 8 * BINS * passes
+    return Work(rows, (), count * (16 * passes)), count * 32 + 8 * BINS * passes
 
 
 class _Row:
