@@ -17,8 +17,9 @@ from math import prod
 
 from torturous.codegen.arithmetic import Arithmetic
 from torturous.codegen.builder import Integer, looping
+from torturous.codegen.combining import folded
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
-from torturous.codegen.loops import Divided, Work, folded
+from torturous.codegen.loops import Divided, Work
 from torturous.codegen.microkernel import Tile
 from torturous.codegen.operands import loaded, split
 from torturous.codegen.panels import RowPanels, Side

@@ -50,7 +50,7 @@ def generate(kernel: Kernel, target: Target) -> Generated:
         contraction = Contraction(writer)
         work, scratch = contraction.write(), contraction.scratch()
     else:
-        work = write_loops(writer)
+        work, scratch = write_loops(writer)
     body = writer.builder.function("KERNEL", PARAMETERS)
     declarations = "\n".join(writer.builder.declarations.values())
     text = f"{declarations}\n{body}attributes #0 = {{ {target.attributes()} }}\n"

@@ -1,19 +1,22 @@
 """Which values are stored, and which kernel computes what.
 
 A *stored* value has a buffer; everything else is computed where it is used. Reductions and contractions anchor a
-kernel each and take the elementwise chain that follows them as epilogue. An elementwise value used in several
-kernels is stored unless recomputing it is about as cheap as loading it.
+kernel each and take the elementwise chain that follows them as epilogue. Reductions of the same rows, and values
+along these, share one (see `groups`). An elementwise value used in several kernels is stored unless recomputing it
+is about as cheap as loading it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from torturous.compiler import layout
 from torturous.compiler.graph import Graph, Node
+from torturous.compiler.groups import Group, Groups, is_index
 from torturous.compiler.kernel import Accumulator, Convert, Expression, Kernel, Load, Store
 from torturous.compiler.layout import SPECIAL
-from torturous.compiler.lower import CannotPull, Positions, Puller, flat_address
+from torturous.compiler.lower import CannotGroup, CannotPull, Positions, Puller, flat_address
 from torturous.compiler.repeat import repeat
 from torturous.compiler.sizes import ONE, Affine, Size
 from torturous.ir import contraction, movement, reduction
@@ -45,16 +48,17 @@ class Fused:
 
 def fuse(graph: Graph, enabled: bool = True) -> Fused:
     """Groups a graph into kernels; without `enabled` every row is a kernel of its own."""
-    fusion = _Fusion(graph, enabled)
+    refused: set[Node] = set()
     while True:
+        fusion = _Fusion(graph, enabled, refused)
         try:
-            return fusion.run()
-        except CannotPull as refusal:
-            fusion.stored.add(refusal.node)
+            return fusion.finish()
+        except CannotGroup as refusal:
+            refused.add(refusal.node)
 
 
 class _Fusion:
-    def __init__(self, graph: Graph, enabled: bool) -> None:
+    def __init__(self, graph: Graph, enabled: bool, refused: set[Node]) -> None:
         self.graph = graph
         self.enabled = enabled
         self.anchor: dict[Node, Node] = {}
@@ -68,14 +72,21 @@ class _Fusion:
         self.stored.update(graph.outputs)
         self.epilogues: set[Node] = set()
         """Elementwise nodes that a reduction's or contraction's kernel computes on its results."""
+        self.orders: dict[Node, layout.Order] = {}
+        """Of what was relaid for one contraction."""
+        self.chosen = layout.choose(self.graph, self.stored, set(self.graph.outputs))
         if enabled:
+            deep = self._limit_depth()
+            wanted = set(self.stored)
             self._absorb_epilogues()
             self._store_factors()
-            self._store_shared()
-            self._limit_depth()
+            self._store_reshaped()
+            self._group({node: node for node in deep} | self.anchor, refused)
+            self._store_shared(wanted)
         else:
             self.stored.update(graph.nodes)
             self.anchor = {node: node for node in graph.nodes if node.op.kind in ANCHORS}
+            self._group(self.anchor, set(graph.nodes))
 
     # What is stored ------------------------------------------------------------------------------------------------
     def _absorb_epilogues(self) -> None:
@@ -107,7 +118,24 @@ class _Fusion:
                 if below not in self.stored and below.op.kind not in ANCHORS:
                     self.stored.add(below if repeated else operand)
 
-    def _store_shared(self) -> None:
+    def _store_reshaped(self) -> None:
+        """A stored reshape is free if its operand is stored, and both lie row-major."""
+        for node in self.graph.nodes:
+            if node in self.stored and node.op is movement.RESHAPE and self._is_row_major(node):
+                if self._is_row_major(node.inputs[0]):
+                    self._store(node.inputs[0])
+
+    def _group(self, anchors: Mapping[Node, Node], refused: Collection[Node]) -> None:
+        """Groups reductions, and what is stored in any case."""
+        alone = {node: node for node in self.graph.nodes if node.op.kind in SPECIAL}
+        self.groups = Groups(self.graph, alone | dict(anchors), self.order, refused)
+        for node in self.graph.nodes:
+            if node in self.stored and node.op.kind is not Kind.LEAF:
+                self.groups.enter(node)
+
+    def _store_shared(self, wanted: Collection[Node]) -> None:
+        """Stores what several kernels compute, unless that is about as cheap as reading it; and of what reductions
+        give only what is wanted or read by another kernel."""
         cost: dict[Node, int] = {}
         epilogues = self.epilogues
         for last, anchor in self.anchor.items():
@@ -120,31 +148,39 @@ class _Fusion:
                 continue
             own = node.op.cost if node.op.kind is Kind.ELEMENTWISE else 2 if node.op.kind is Kind.GATHER else 0
             cost[node] = own + sum(cost[operand] for operand in node.inputs)
-        sinks: dict[Node, set[Node]] = {}
+        sinks: dict[Node, set[Group]] = {}
         repeated: dict[Node, bool] = {}
         for node in reversed(self.graph.nodes):
-            reached: set[Node] = set()
+            reached: set[Group] = set()
             again = False
             for user in node.users:
-                reached |= {user} if user in self.stored else sinks[user]
+                kernel = self.groups.of.get(user)
+                reached |= {kernel} if kernel is not None else sinks[user]
                 again = again or self._repeats(node, user) or (
                     user.op.kind is Kind.MOVEMENT and user not in self.stored and repeated[user]
                 )
             sinks[node], repeated[node] = reached, again
+            if node in self.anchor and node not in wanted and reached == {self.groups.of[node]}:
+                self.stored.discard(node)
             if node in self.stored or node in epilogues or node.op.kind not in (Kind.ELEMENTWISE, Kind.GATHER):
                 continue
+            if again and len(reached) == 1 and next(iter(reached)).is_row_shape(node.shape):
+                again = False  # It is computed once a row.
             if (len(reached) > 1 and cost[node] > RECOMPUTED_COST) or (again and cost[node] > REPEATED_COST):
                 self.stored.add(node)
+                self.groups.enter(node)
 
-    def _limit_depth(self) -> None:
+    def _limit_depth(self) -> list[Node]:
         """Stores a value now and then along a chain, so that no expression is deeper than can be walked."""
+        deep = []
         depth: dict[Node, int] = {}
         for node in self.graph.nodes:
             own = 1 + max((depth[operand] for operand in node.inputs), default=0)
-            if own > DEPTH and node.op is not movement.RESHAPE and node.op.kind not in ANCHORS and (
-                    node not in self.epilogues):
+            if own > DEPTH and node.op is not movement.RESHAPE and node.op.kind not in ANCHORS:
                 self.stored.add(node)
-            depth[node] = 0 if node in self.stored else own
+                deep.append(node)
+            depth[node] = 0 if node in self.stored or node.op.kind in ANCHORS else own
+        return deep
 
     def _leads_to(self, node: Node, anchor: Node) -> bool:
         """Whether a node lies on the single-user chain that starts at an anchor."""
@@ -181,23 +217,31 @@ class _Fusion:
     def _is_row_major(self, node: Node) -> bool:
         return self.order(node) == layout.row_major(len(node.shape))
 
-    def run(self) -> Fused:
-        self.orders: dict[Node, layout.Order] = {}
-        """Of what was relaid for one contraction."""
-        self.chosen = layout.choose(self.graph, self.stored, set(self.graph.outputs))
-        for node in self.graph.nodes:
-            # A stored reshape is free if its operand is stored, and both lie row-major.
-            if node in self.stored and node.op is movement.RESHAPE and self._is_row_major(node):
-                if self._is_row_major(node.inputs[0]):
-                    self._store(node.inputs[0])
+    def finish(self) -> Fused:
+        """The kernels; reshapes that turn out not to be index maps are stored on the way."""
+        while True:
+            try:
+                return self._run()
+            except CannotPull as refusal:
+                for node in self._store(refusal.node):
+                    self.groups.enter(node)
+
+    def _run(self) -> Fused:
+        self.orders.clear()
         self.relaid: dict[tuple[Node, layout.Order], Node] = {}
         self.kernels: list[Kernel] = []
         self.padded: dict[tuple, Node] = {}
         kernels = self.kernels
+        written: set[Group] = set()
         for node in self.graph.nodes:
-            if node in self.stored and node.op.kind not in WRITTEN and self.storage_of(node) is node:
-                kernel = self._kernel(node)  # May first append kernels of its own needs.
-                kernels.append(kernel)
+            if node not in self.stored or node.op.kind in WRITTEN or self.storage_of(node) is not node:
+                continue
+            group = self.groups.of[node]
+            if group in written:
+                continue
+            written.add(group)
+            kernel = self._kernel(node) if group.space is None else self._grouped(group)
+            kernels.append(kernel)  # It may first have appended kernels of its own needs.
         outputs, holders = [], set(self.graph.leaves)
         for node in self.graph.outputs:
             holder = self.storage_of(node)
@@ -207,11 +251,14 @@ class _Fusion:
             outputs.append(holder)
         return Fused(kernels, outputs, self.graph.leaves)
 
-    def _store(self, node: Node) -> None:
-        if node not in self.stored:
-            self.stored.add(node)
-            if node.op is movement.RESHAPE:
-                self._store(node.inputs[0])
+    def _store(self, node: Node) -> list[Node]:
+        """Stores a node, and what it is a free reshape of; gives what was not stored before."""
+        if node in self.stored:
+            return []
+        self.stored.add(node)
+        if node.op is movement.RESHAPE and self._is_row_major(node) and self._is_row_major(node.inputs[0]):
+            return [node, *self._store(node.inputs[0])]
+        return [node]
 
     def _copy(self, node: Node, kernels: list[Kernel]) -> Node:
         """A buffer of its own for an output that would otherwise share one."""
@@ -223,10 +270,10 @@ class _Fusion:
         kernels.append(kernel)
         return copy
 
-    def _puller(self, kernel: Kernel) -> Puller:
+    def _puller(self, kernel: Kernel, is_stored: Callable[[Node], bool] | None = None) -> Puller:
         return Puller(
-            self.graph, self.stored.__contains__, self.storage_of, kernel.axes + kernel.reduced, kernel.derived,
-            self.order)
+            self.graph, is_stored or self.stored.__contains__, self.storage_of, kernel.axes + kernel.reduced,
+            kernel.derived, self.order)
 
     def _kernel(self, node: Node) -> Kernel:
         kernel = Kernel([], names=[node.op.name], places=[node.place])
@@ -237,12 +284,8 @@ class _Fusion:
                 kernel.repetition = repeat(node, kernel.operands, self.kernels, fuse, self.enabled)
             return kernel
         anchor = self.anchor.get(node)
-        if anchor is None and node.op.kind in ANCHORS:
-            anchor = node
         if anchor is None:
             self._map(kernel, node)
-        elif anchor.op.kind is Kind.REDUCE:
-            self._reduction(kernel, node, anchor)
         else:
             self._contraction(kernel, node, anchor)
         if anchor is not None and anchor is not node:
@@ -281,36 +324,73 @@ class _Fusion:
             self.stored.add(node)
         kernel.stores.append(Store(node, flat_address(positions, node.shape, self.order(node)), value))
 
-    def _reduction(self, kernel: Kernel, node: Node, anchor: Node) -> None:
-        (operand,) = anchor.inputs
-        axes, keep = anchor.attributes
-        kept = [axis for axis in range(len(operand.shape)) if axis not in axes]
-        outer, inner = reduction.ordered_runs(axes)
-        if anchor.op in (reduction.ARGMAX, reduction.ARGMIN):  # They count positions in the order of the axes.
-            *first, inner = reduction.merged_runs(axes) or [[]]
-            outer = [axis for run in first for axis in run]
-        # Kept loops in the order the result lies in memory.
-        order = [axis for axis in self.order(node) if axis in kept] if keep else [kept[n] for n in self.order(node)]
-        kernel.axes = [operand.shape[axis] for axis in order]
-        # A 0-d operand has no axes: its only element is the one that a loop of length one comes by.
-        kernel.reduced = [operand.shape[axis] for axis in [*outer, *inner]] or [ONE]
-        kernel.outer_runs = len(outer)
+    def _grouped(self, group: Group) -> Kernel:
+        """The kernel of a group: its reductions, and stores of what of it is stored."""
+        space, axes = group.space, group.axes
+        assert space is not None
+        members = sorted(group.members, key=lambda node: node.number)
+        stored = [node for node in members if node in self.stored]
+        whole = next((node for node in stored if node.shape == space), None)
+        outer, inner = group.runs
+        kept = [axis for axis in range(len(space)) if axis not in axes]
+        # Kept loops in the order in which results lie in memory.
+        if whole is not None:
+            order = [axis for axis in self.order(whole) if axis not in axes]
+        else:
+            order = self._kept_order(stored[-1], group, kept)
+        kernel = Kernel(
+            [space[axis] for axis in order], [space[axis] for axis in (*outer, *inner)],
+            outer_runs=len(outer), names=[node.op.name for node in members], places=[stored[-1].place])
+        if not kernel.reduced and any(node.op.kind is Kind.REDUCE for node in members):
+            kernel.reduced = [ONE]  # A 0-d operand has no axes: its only element is what a loop of length one meets.
         loop = {axis: Affine.axis(number) for number, axis in enumerate([*order, *outer, *inner])}
-        puller = self._puller(kernel)
-        value = puller.pull(operand, tuple(loop[axis] for axis in range(len(operand.shape))))
-        if anchor.op in (reduction.ARGMAX, reduction.ARGMIN):
-            dtype = reduction.accumulator(operand.dtype)
-        else:
-            dtype = reduction.accumulator(anchor.dtype)
-        kernel.accumulators.append(Accumulator(anchor.op, dtype, puller.convert(value, dtype)))
-        puller.accumulated[anchor] = (0, anchor.dtype if anchor.op in (reduction.ARGMAX, reduction.ARGMIN) else dtype)
-        if keep:
-            positions = tuple(
-                Affine.fixed(0) if axis in axes else loop[axis] for axis in range(len(operand.shape))
-            )
-        else:
-            positions = tuple(loop[axis] for axis in kept)
-        self._finish(kernel, node, positions, puller)
+        everywhere = tuple(loop[axis] for axis in range(len(space)))
+        per_row = tuple(loop[axis] for axis in kept)
+        per_row_kept = tuple(Affine.fixed(0) if axis in axes else loop[axis] for axis in range(len(space)))
+
+        def positions(node: Node) -> Positions:
+            if node.op.kind is Kind.REDUCE:
+                return per_row_kept if node.attributes[1] else per_row
+            if node.shape == space:
+                return everywhere
+            return per_row_kept if len(node.shape) == len(space) else per_row
+
+        above = self.groups.above
+        # What depends on the kernel's own results cannot have been stored before it runs.
+        puller = self._puller(kernel, lambda node: node in self.stored and not above.get(node, 0) & group.mask)
+        puller.members = {node: positions(node) for node in members}
+        for node in members:
+            try:
+                if node.op.kind is Kind.REDUCE:
+                    self._accumulate(kernel, node, everywhere, puller)
+                if node in self.stored:
+                    place = positions(node)
+                    address = flat_address(place, node.shape, self.order(node))
+                    inside = bool(kernel.reduced) and node.shape == space and node.op.kind is not Kind.REDUCE
+                    kernel.stores.append(Store(node, address, puller.pull(node, place), inside))
+            except CannotGroup:
+                raise CannotGroup(node) from None
+            except CannotPull as refusal:
+                if above.get(refusal.node, 0) & group.mask:
+                    raise CannotGroup(node) from None
+                raise
+        return kernel
+
+    def _kept_order(self, result: Node, group: Group, kept: list[int]) -> list[int]:
+        """A group's kept axes in the order in which those of a result lie in memory."""
+        order = self.order(result)
+        if len(result.shape) == len(kept):
+            return [kept[position] for position in order]
+        return [axis for axis in order if axis not in group.axes]
+
+    def _accumulate(self, kernel: Kernel, node: Node, positions: Positions, puller: Puller) -> None:
+        """Adds a reduction to its group's kernel."""
+        (operand,) = node.inputs
+        indexed = is_index(node)
+        dtype = reduction.accumulator(operand.dtype if indexed else node.dtype)
+        value = puller.convert(puller.pull(operand, positions), dtype)
+        puller.accumulated[node] = (len(kernel.accumulators), node.dtype if indexed else dtype)
+        kernel.accumulators.append(Accumulator(node.op, dtype, value))
 
     def _contraction(self, kernel: Kernel, node: Node, anchor: Node) -> None:
         reduced, *maps = anchor.attributes[:3]

@@ -144,6 +144,8 @@ class Store:
     buffer: Node
     address: Affine
     expression: Expression
+    inside: bool = False
+    """Whether at every point of the reduced loops, rather than once after them."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,9 @@ class Repetition:
 class Kernel:
     """Loops over `axes` (outermost first); inside them `reduced` loops feed the accumulators; then the stores.
 
+    What depends on a finished accumulator and yet is computed inside the reduced loops waits for another pass over
+    them (see `compiler.stages`).
+
     Axis n of an affine function is `axes[n]` for n < len(axes), then `reduced`. `product`, where set, makes it a
     contraction: the only accumulator sums left·right over the reduced axes.
     """
@@ -219,7 +224,8 @@ class Kernel:
         for number, accumulator in enumerate(self.accumulators):
             lines.append(f"  a{number} = {accumulator.op.name} {describe(accumulator.expression)}")
         for store in self.stores:
-            lines.append(f"  {store.buffer}[{store.address}] = {describe(store.expression)}")
+            inside = "inside " if store.inside else ""
+            lines.append(f"  {inside}{store.buffer}[{store.address}] = {describe(store.expression)}")
         return "\n".join(lines)
 
 

@@ -45,6 +45,14 @@ class CannotPull(Exception):
         self.node = node
 
 
+class CannotGroup(Exception):
+    """A value that would read other rows of its own kernel; `node` must have a kernel to itself."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(repr(node))
+        self.node = node
+
+
 def flat_address(positions: Sequence[Affine], shape: Shape, order: Sequence[int] | None = None) -> Affine:
     """The place of an element in a dense buffer whose axes lie in this order (row-major if None)."""
     address = Affine.fixed(0)
@@ -70,6 +78,8 @@ class Puller:
         self.derived = derived
         self.accumulated: dict[Node, tuple[int, DType]] = {}
         """Anchors of this kernel: their accumulators."""
+        self.members: dict[Node, Positions] = {}
+        """What this kernel computes for all to read, and where it does so."""
         self._memo: dict[tuple, Expression] = {}
         self._derived_memo: dict[tuple, Affine] = {}
 
@@ -82,6 +92,9 @@ class Puller:
         return known
 
     def _pull(self, node: Node, positions: Positions, guards: tuple[Guard, ...]) -> Expression:
+        own = self.members.get(node)
+        if own is not None and not _same_place(own, positions, node.shape):
+            raise CannotGroup(node)
         if node in self.accumulated:
             index, dtype = self.accumulated[node]
             return self.convert(Accumulated(dtype, index), node.dtype)
@@ -351,6 +364,10 @@ def broadcast_positions(shape: Shape, out: Shape, positions: Positions) -> Posit
         Affine.fixed(0) if size == 1 and out[lead + axis] != 1 else positions[lead + axis]
         for axis, size in enumerate(shape)
     )
+
+
+def _same_place(a: Positions, b: Positions, shape: Shape) -> bool:
+    return all(mine == other or size == 1 for mine, other, size in zip(a, b, shape, strict=True))
 
 
 def _exact(factor: Size, stride: Size) -> Size | None:

@@ -5,7 +5,7 @@ Lives are measured in *levels*: kernels of one level run side by side, with a ba
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torturous.compiler.graph import Node
@@ -78,19 +78,13 @@ def written_by(kernel: Kernel) -> set[Node]:
 
 def place(kernels: list[Kernel], outputs: list[Node], hint: Callable[[Size], int]) -> Memory:
     """Groups kernels into levels and gives every temporary a slot."""
-    level_of: dict[Node, int] = {}
+    reads = {kernel: read_by(kernel) for kernel in kernels}
+    levels = _levels(kernels, reads)
     last_read: dict[Node, int] = {}
-    levels: list[list[Kernel]] = []
-    for kernel in kernels:
-        read = read_by(kernel)
-        level = max((level_of.get(node, -1) + 1 for node in read), default=0)
-        while len(levels) <= level:
-            levels.append([])
-        levels[level].append(kernel)
-        for node in written_by(kernel):
-            level_of[node] = level
-        for node in read:
-            last_read[node] = max(last_read.get(node, -1), level)
+    for level, group in enumerate(levels):
+        for kernel in group:
+            for node in reads[kernel]:
+                last_read[node] = level
     held = set(outputs)
     slots: list[Slot] = []
     memory = Memory([], slots, {})
@@ -127,6 +121,37 @@ def _place_body(memory: Memory, repetition: Repetition, level: int, hint: Callab
         memory.slots[index].free_after = level
         outside.append(index)
     memory.slot_of.update({node: outside[index] for node, index in inner.slot_of.items()})
+
+
+def _levels(kernels: list[Kernel], reads: Mapping[Kernel, set[Node]]) -> list[list[Kernel]]:
+    """Each kernel as early as what it reads allows. RuntimeError if kernels wait for each other."""
+    makers: dict[Node, list[Kernel]] = {}
+    for kernel in kernels:
+        for node in written_by(kernel):
+            makers.setdefault(node, []).append(kernel)
+    level_of: dict[Kernel, int] = {}
+    pending = list(reversed(kernels))
+    waiting: set[Kernel] = set()
+    while pending:
+        kernel = pending[-1]
+        if kernel in level_of:
+            pending.pop()
+            continue
+        before = {other for node in reads[kernel] for other in makers.get(node, ()) if other is not kernel}
+        missing = [other for other in before if other not in level_of]
+        if not missing:
+            level_of[kernel] = max((level_of[other] + 1 for other in before), default=0)
+            waiting.discard(kernel)
+            pending.pop()
+        elif kernel in waiting:
+            raise RuntimeError(f"kernels that wait for each other, among them {'+'.join(kernel.names)}")
+        else:
+            waiting.add(kernel)
+            pending += missing
+    levels: list[list[Kernel]] = [[] for _ in range(max(level_of.values(), default=-1) + 1)]
+    for kernel in kernels:
+        levels[level_of[kernel]].append(kernel)
+    return levels
 
 
 def _best(slots: list[Slot], level: int, size: Size, hint: Callable[[Size], int]) -> int:

@@ -118,7 +118,7 @@ def rewrite(kernel: Kernel, axes: dict[int, Affine], extents: list[Size], reduce
         accumulators=[Accumulator(a.op, a.dtype, expression(a.expression)) for a in kernel.accumulators],
         product=(expression(kernel.product[0]), expression(kernel.product[1])) if kernel.product else None,
         lanewise=kernel.lanewise, direct=kernel.direct,
-        stores=[Store(s.buffer, s.address.renamed(axes), expression(s.expression)) for s in kernel.stores],
+        stores=[Store(s.buffer, s.address.renamed(axes), expression(s.expression), s.inside) for s in kernel.stores],
         derived=[*map(position, kernel.derived), *derived], names=kernel.names, places=kernel.places,
     )
 
@@ -227,8 +227,8 @@ def _lane_axis(kernel: Kernel, hint: Callable[[Size], int]) -> int:
         for address in [load.address for load in loads(kernel)]:
             factor = _lane_factor(kernel, address, axis)
             total += 1.0 if factor is not None and factor in (0, 1) else 2.5 if factor in (2, 3, 4) else 12.0
-        if axis < len(kernel.axes):
-            for store in kernel.stores:
+        for store in kernel.stores:
+            if store.inside or axis < len(kernel.axes):
                 total += 1.0 if _lane_factor(kernel, store.address, axis) == 1 else 16.0
         filled = max(1, min(hint(extents[axis]), LANES))
         return max(total, 1.0) / filled
