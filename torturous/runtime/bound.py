@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torturous.codegen.expressions import Argument
 from torturous.codegen.kernels import Generated
 from torturous.codegen.target import Target, host_target
 from torturous.compiler.expand import Expanded
+from torturous.compiler.kernel import Kernel
 from torturous.compiler.plan import Plan
 from torturous.compiler.sizes import Size
 from torturous.core import settings
@@ -27,6 +27,7 @@ from torturous.runtime.buffers import Buffer, allocate
 from torturous.runtime.hosting import HostCall
 from torturous.runtime.slots import converter, pack_format
 from torturous.runtime.stretches import Stretches
+from torturous.runtime.watching import PlanRun, print_run, tell, watchers
 from torturous.runtime.workers import Workers, build_workers
 
 GRAIN = 1 << 15
@@ -76,9 +77,8 @@ class Bound:
         self.constants = expanded.record.slots[slot_count:]
         """Numbers that macro expansions brought along, as slots after the user's."""
 
-        def evaluate(size: Size) -> int:
-            return size.evaluate(lambda variable: values[variable[1]] if variable[0] == "size" else 0)
-
+        self.sizes = values
+        evaluate = self.evaluate
         self.output_bytes = [
             evaluate(_bytes(node.shape, node.dtype)) for node in plan.outputs
         ]
@@ -171,6 +171,16 @@ class Bound:
         self.slot_index = np.array(self.slot_places, np.intp)
         self.slot_words = np.zeros(len(slots), np.int64)
 
+    def evaluate(self, size: Size) -> int:
+        """What a size of the plan's kernels is here."""
+        return size.evaluate(lambda variable: self.sizes[variable[1]] if variable[0] == "size" else 0)
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        """The kernel of each entry of the table; those of a loop once for each step."""
+        levels = self.loaded.plan.memory.levels
+        return [levels[level][order] for level, order in self.kernel_of]
+
     def run(self, leaves: Sequence[Buffer], numbers: Sequence[bool | int | float]) -> list[Buffer]:
         """Runs the plan; gives the outputs' buffers. Nothing that anyone can see has changed if it raises."""
         outputs = [allocate(nbytes) for nbytes in self.output_bytes]
@@ -194,10 +204,10 @@ class Bound:
             if self.scratch:
                 crew.reserve(self.scratch)
             run = crew.run_serial if self.serial or crew.count == 1 else crew.run
-            if self.calls:
+            if watchers or settings.debug.value >= 2:
+                self._run_watched(run)
+            elif self.calls:
                 self._run_around_calls(run)
-            elif settings.debug.value >= 2:
-                self._run_timed(run)
             else:
                 run(self.entry_address, len(self.entries))
             if self.checks and self.errors.any():
@@ -215,20 +225,22 @@ class Bound:
         if start < len(self.entries):
             run(self.entry_address + ENTRY_BYTES * start, len(self.entries) - start)
 
-    def _run_timed(self, run: Callable[[int, int], None]) -> None:
-        """Runs kernel by kernel and prints what each took (`TORTUROUS_DEBUG=2`)."""
-        levels = self.loaded.plan.memory.levels
-        kernels = [levels[level][order] for level, order in self.kernel_of]
+    def _run_watched(self, run: Callable[[int, int], None]) -> None:
+        """Runs kernel by kernel, and tells whoever watches what each took."""
+        calls = {call.entry: call for call in self.calls}
         started = time.perf_counter()
-        lines = []
-        for number, kernel in enumerate(kernels):
+        kernels = []
+        for number in range(len(self.entries)):
             before = time.perf_counter()
-            run(self.entry_address + ENTRY_BYTES * number, 1)
-            seconds = time.perf_counter() - before
-            lines.append(f"[torturous]   {seconds * 1e6:9.1f} µs {'+'.join(kernel.names)} axes {kernel.axes} "
-                         f"reduced {kernel.reduced}, {self.entries[number, 2]} pieces")
-        print(f"[torturous] ran a plan in {(time.perf_counter() - started) * 1e6:.1f} µs, kernel by kernel",
-              *lines, sep="\n", file=sys.stderr)
+            if number in calls:
+                calls[number].run(self.table)
+            else:
+                run(self.entry_address + ENTRY_BYTES * number, 1)
+            kernels.append((before, time.perf_counter() - before))
+        event = PlanRun(self, started, time.perf_counter() - started, tuple(kernels))
+        if settings.debug.value >= 2:
+            print_run(event)
+        tell(event)
 
     def _fill_slots(self, numbers: Sequence[bool | int | float]) -> None:
         words = [convert(numbers[ordinal]) for ordinal, convert in self.slot_sources]

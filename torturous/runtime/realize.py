@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from torturous.codegen.kernels import Generated, generate
+from torturous.codegen.kernels import generate
 from torturous.compiler.expand import Expanded, expand
 from torturous.compiler.graph import Sizes, broadcasts_hold, dimensions, structure, unify
 from torturous.compiler.plan import Plan, make_plan
@@ -28,6 +28,7 @@ from torturous.runtime import build
 from torturous.runtime.bound import Bound, Loaded, target
 from torturous.runtime.buffers import Buffer
 from torturous.runtime.storage import Storage
+from torturous.runtime.watching import PlanMade, tell
 
 _lock = threading.RLock()
 
@@ -129,8 +130,11 @@ def _load(expanded: Expanded, sizes: Sizes, values: tuple[int, ...], started: fl
     ]
     built = iter(build.build(sources, machine))
     addresses = [[next(built) if kernel.symbol else 0 for kernel in group] for group in generated]
-    _debug(plan, generated, build.statistics.kernels_compiled - compiled, time.perf_counter() - started)
-    return Loaded(plan, generated, addresses)
+    loaded = Loaded(plan, generated, addresses)
+    made = PlanMade(loaded, started, time.perf_counter() - started, build.statistics.kernels_compiled - compiled)
+    _debug(made)
+    tell(made)
+    return loaded
 
 
 def _describe(plan: Plan, level: int, order: int) -> str:
@@ -138,11 +142,11 @@ def _describe(plan: Plan, level: int, order: int) -> str:
     return f"{'+'.join(kernel.names)} at {describe_place(kernel.places[0])}"
 
 
-def _debug(plan: Plan, generated: list[list[Generated]], compiled: int, seconds: float) -> None:
-    level = settings.debug.value
+def _debug(made: PlanMade) -> None:
+    level, plan, generated = settings.debug.value, made.loaded.plan, made.loaded.generated
     if level < 1:
         return
-    print(f"[torturous] made {plan} ({compiled} kernels compiled, {seconds * 1e3:.0f} ms; "
+    print(f"[torturous] made {plan} ({made.compiled} kernels compiled, {made.seconds * 1e3:.0f} ms; "
           f"{statistics.plans_made} plans and {build.statistics.kernels_compiled} kernels so far)", file=sys.stderr)
     if level < 2:
         return
