@@ -1,0 +1,84 @@
+"""How much a kernel has to do: arithmetic, and traffic with memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+
+from torturous.compiler.graph import Node
+from torturous.compiler.kernel import Choose, Compute, Convert, Expression, Kernel
+from torturous.compiler.memory import read_by, written_by
+from torturous.compiler.sizes import Size
+
+Evaluate = Callable[[Size], int]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Floating-point operations (a multiply-add is two; any elementwise op is one), and bytes that must be moved if
+    every buffer is read or written once, whatever caches do."""
+
+    operations: int
+    bytes: int
+
+
+def work_of(kernel: Kernel, evaluate: Evaluate) -> Work:
+    """The work of a kernel at given sizes. Kernels of their own kind (random words, scatter) count no operations."""
+    points = prod(map(evaluate, kernel.axes))
+    reduced = prod(map(evaluate, kernel.reduced))
+    inside = [each.expression for each in kernel.accumulators]
+    operations = points * reduced * (arithmetic(inside) + len(kernel.accumulators))
+    if kernel.product is not None:
+        operations = points * reduced * 2 + points * reduced * arithmetic(kernel.product)
+    operations += points * arithmetic([store.expression for store in kernel.stores])
+    touched = sum(_bytes(node, evaluate) for node in read_by(kernel) | written_by(kernel))
+    return Work(operations if kernel.special is None else 0, touched)
+
+
+def arithmetic(expressions: list[Expression] | tuple[Expression, ...]) -> int:
+    """Elementwise operations in expressions; what several of them share counts once."""
+    return sum(1 for each in _walk(expressions) if isinstance(each, Compute))
+
+
+def operations_in(kernel: Kernel) -> list[str]:
+    """Names of all operations that were fused into a kernel, in the order of the data's way through it."""
+    inside: list[Expression] = [*(kernel.product or ()), *(each.expression for each in kernel.accumulators)]
+    anchors = ["product"] if kernel.product is not None else [each.op.name for each in kernel.accumulators]
+    after = [store.expression for store in kernel.stores]
+    return [*_names(inside), *anchors, *_names(after)]
+
+
+def _names(roots: list[Expression]) -> list[str]:
+    return [each.op.name for each in _walk(roots) if isinstance(each, Compute)]
+
+
+def _walk(roots: list[Expression] | tuple[Expression, ...]) -> Iterator[Expression]:
+    """All expressions below some roots, operands first, each once."""
+    seen: set[int] = set()
+
+    def visit(expression: Expression) -> Iterator[Expression]:
+        if id(expression) in seen:
+            return
+        seen.add(id(expression))
+        for operand in _operands(expression):
+            yield from visit(operand)
+        yield expression
+
+    for root in roots:
+        yield from visit(root)
+
+
+def _operands(expression: Expression) -> tuple[Expression, ...]:
+    match expression:
+        case Compute(_, _, _, operands):
+            return operands
+        case Convert(_, operand):
+            return (operand,)
+        case Choose(_, _, inside, outside):
+            return inside, outside
+    return ()
+
+
+def _bytes(node: Node, evaluate: Evaluate) -> int:
+    return prod(map(evaluate, node.shape)) * node.dtype.itemsize
