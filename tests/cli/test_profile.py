@@ -11,6 +11,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from cli.test_run import run
+from compiler.oracle import Program
+from compiler.test_loop import Case
 
 import torturous as torch
 from torturous.cli.page import page
@@ -61,6 +63,21 @@ def test_time_goes_to_the_lines_that_recorded(profile):
     assert share == pytest.approx(max(product.operations / 1e11, product.bytes / 2e10) / product.seconds)
 
 
+def test_kernels_of_a_loop_are_called_at_every_step():
+    steps, program, profile = 5, Program(), Profile()
+    with watching(profile):
+        program.compiled(Case(program, "cell", steps).loop(reverse=False))
+    profile.finish()
+    product = kernel_named(profile, "product")
+    assert product.calls == steps
+    [event] = [event for event in profile.events if not event.made]
+    numbers = [number for number, _, _ in event.kernels]
+    [plan] = profile.plans.values()
+    assert [numbers.count(number) for number in range(len(plan.kernels))] == [each.calls for each in plan.kernels]
+    assert all(read < number for number, each in enumerate(plan.kernels) for read in each.reads)
+    assert len(chrome_trace(profile)["traceEvents"]) > len(numbers) and "product" in page(profile, PEAK, "loop")
+
+
 def test_the_table_names_plans_and_kernels(profile):
     text = table(profile, PEAK, most=1)
     assert "100 GFLOP/s" in text and "test_profile.py" in text
@@ -108,7 +125,7 @@ def test_the_page_stands_alone(profile, tmp_path):
     data = json.loads(re.search(r"const profile = (\{.*\});\n", script)[1])
     assert data["command"] == 'train.py "</script><b>"' and data["complete"]
     assert len(data["plans"]) == len(profile.plans)
-    assert sum(len(event[4]) // 2 for event in data["events"]) == sum(k.calls for _, k in profile.kernels())
+    assert sum(len(event[4]) // 3 for event in data["events"]) == sum(k.calls for _, k in profile.kernels())
     for plan in data["plans"]:
         for index, kernel in enumerate(plan["kernels"]):
             assert all(plan["kernels"][read]["level"] < kernel["level"] and read < index for read in kernel["reads"])

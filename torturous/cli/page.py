@@ -53,6 +53,7 @@ def _data(profile: Profile, peak: Peak, command: str) -> dict[str, Any]:
 
 
 def _event(event: Event) -> list[Any]:
-    """[plan, made, start, seconds, [start, seconds of each kernel, …]] in microseconds."""
-    times = [round(each * 1e6, 2) for pair in event.kernels for each in pair]
+    """[plan, made, start, seconds, [number, start, seconds of each kernel, …]] in microseconds."""
+    times = [each for number, start, seconds in event.kernels
+             for each in (number, round(start * 1e6, 2), round(seconds * 1e6, 2))]
     return [event.plan, int(event.made), round(event.start * 1e6, 2), round(event.seconds * 1e6, 2), times]

@@ -6,9 +6,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from torturous.cli.work import operations_in, work_of
+from torturous.cli.work import Work, operations_in, work_of
 from torturous.compiler.kernel import Kernel
 from torturous.compiler.memory import read_by, written_by
 from torturous.ir.record import Place, describe_place
@@ -32,7 +31,7 @@ class KernelProfile:
     text: str
     """Its kernel IR."""
     reads: list[int]
-    """Kernels of the plan whose results it reads."""
+    """Kernels before it in the plan whose results it reads (not what comes round from a loop's step before)."""
     calls: int = 0
     seconds: float = 0.0
     operations: int = 0
@@ -52,6 +51,8 @@ class PlanProfile:
 
     number: int
     kernels: list[KernelProfile]
+    places: list[tuple[int, int]]
+    """Of each kernel: its level, and which of the level's kernels it is."""
     rows: int
     levels: int
     variables: int
@@ -66,12 +67,13 @@ class PlanProfile:
 
 @dataclass(frozen=True)
 class Event:
-    """A stretch of time: a plan being made or run, with its kernels' (start, seconds). Seconds from the start."""
+    """A stretch of time: a plan being made, or run with its kernels as (number, start, seconds). Seconds from the
+    program's start."""
 
     plan: int
     start: float
     seconds: float
-    kernels: tuple[tuple[float, float], ...] = ()
+    kernels: tuple[tuple[int, float, float], ...] = ()
     made: bool = False
 
 
@@ -86,7 +88,7 @@ class Profile:
     """Of the whole program; set by `finish`."""
     lost: int = 0
     """Runs that the timeline has no room for."""
-    _works: dict[Bound, list[Any]] = field(default_factory=dict)
+    _entries: dict[Bound, list[tuple[int, Work]]] = field(default_factory=dict)
     _room: int = MOST_EVENTS
 
     def __call__(self, event: PlanMade | PlanRun) -> None:
@@ -118,13 +120,14 @@ class Profile:
     def _add_run(self, event: PlanRun) -> None:
         bound = event.bound
         plan = self._plan(bound.loaded)
-        works = self._works.get(bound)
-        if works is None:
-            works = self._works[bound] = [work_of(kernel, bound.evaluate) for kernel in bound.kernels]
+        entries = self._entries.get(bound)
+        if entries is None:
+            entries = self._entries[bound] = self._entries_of(plan, event)
         plan.runs += 1
         plan.seconds += event.seconds
         plan.arena = max(plan.arena, bound.arena_bytes)
-        for kernel, work, (_, seconds) in zip(plan.kernels, works, event.kernels, strict=True):
+        for (index, work), (_, seconds) in zip(entries, event.kernels, strict=True):
+            kernel = plan.kernels[index]
             kernel.calls += 1
             kernel.seconds += seconds
             kernel.operations += work.operations
@@ -133,8 +136,18 @@ class Profile:
         if self._room < 0:
             self.lost += 1
             return
-        kernels = tuple((start - self.started, seconds) for start, seconds in event.kernels)
+        kernels = tuple((index, start - self.started, seconds)
+                        for (index, _), (start, seconds) in zip(entries, event.kernels, strict=True))
         self.events.append(Event(plan.number, event.started - self.started, event.seconds, kernels))
+
+    def _entries_of(self, plan: PlanProfile, event: PlanRun) -> list[tuple[int, Work]]:
+        """For each kernel that a run calls (those of a loop are called at every step): its number in the plan, and its
+        work at these sizes."""
+        bound = event.bound
+        number = {place: index for index, place in enumerate(plan.places)}
+        works = {place: work_of(kernel, bound.evaluate)
+                 for place, kernel in zip(bound.kernel_of, bound.kernels, strict=True)}
+        return [(number[place], works[place]) for place in bound.kernel_of]
 
     def _plan(self, loaded: Loaded) -> PlanProfile:
         known = self.plans.get(loaded)
@@ -142,14 +155,16 @@ class Profile:
             plan = loaded.plan
             kernels = [kernel for level in plan.memory.levels for kernel in level]
             makers = {node: number for number, kernel in enumerate(kernels) for node in written_by(kernel)}
+            places = [(level, order) for level, group in enumerate(plan.memory.levels) for order in range(len(group))]
             profiles = [
                 KernelProfile("+".join(kernel.names), level, operations_in(kernel), _lines(kernel), str(kernel),
-                              sorted({makers[node] for node in read_by(kernel) if node in makers}))
-                for level, group in enumerate(plan.memory.levels) for kernel in group
+                              sorted({makers[node] for node in read_by(kernel) if makers.get(node, number) < number}))
+                for number, (kernel, (level, _)) in enumerate(zip(kernels, places, strict=True))
             ]
             line = profiles[-1].lines[0] if profiles and profiles[-1].lines else ""
             known = self.plans[loaded] = PlanProfile(
-                len(self.plans), profiles, len(plan.graph.nodes), len(plan.memory.levels), plan.sizes.variables, line)
+                len(self.plans), profiles, places, len(plan.graph.nodes), len(plan.memory.levels),
+                plan.sizes.variables, line)
         return known
 
 

@@ -21,7 +21,8 @@ def chrome_trace(profile: Profile) -> dict[str, Any]:
         title = f"{'make' if event.made else 'run'} plan {event.plan}"
         details: dict[str, Any] = {"line": plan.line, "rows": plan.rows, "kernels": len(plan.kernels)}
         events.append(_complete(title, PLANS, event.start, event.seconds, details))
-        for kernel, (start, seconds) in zip(plan.kernels, event.kernels, strict=False):
+        for number, start, seconds in event.kernels:
+            kernel = plan.kernels[number]
             details = {"lines": kernel.lines, "fused": kernel.fused, "plan": event.plan, "level": kernel.level}
             events.append(_complete(kernel.name, KERNELS, start, seconds, details))
     return {"traceEvents": events, "displayTimeUnit": "ms"}
