@@ -416,6 +416,14 @@ def wrap(record: Record, index: int) -> Tensor:
     return t
 
 
+def wrap_all(record: Record, indices: Sequence[int]) -> list[Tensor]:
+    """Tensors for the newly recorded values of one op."""
+    tensors = [TensorBase._of_row(record, index) for index in indices]
+    if len(record) > record.room:
+        _limit(record, indices[-1])
+    return tensors
+
+
 FLOATING, INTEGRAL = int(Category.FLOATING), int(Category.INTEGRAL)
 
 
@@ -533,4 +541,5 @@ def apply_typed(op: Op, shape: Shape, dtype: DType, *operands: Any, attributes: 
 
 
 __all__ = ["Number", "Operand", "Place", "Size", "Step", "TensorBase", "apply", "apply_typed", "cut_here",
-           "describe_place", "node_of", "on_tape", "operand", "operator", "record_binary", "set_class", "wrap"]
+           "describe_place", "node_of", "on_tape", "operand", "operator", "record_binary", "set_class", "wrap",
+           "wrap_all"]
