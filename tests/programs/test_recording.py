@@ -93,7 +93,7 @@ def test_what_another_thread_has_made_of_a_dead_threads_tensor() -> None:
     x, w = torturous.ones(3), torturous.full((3,), 2.0)
     y = in_thread(lambda: x * w)
     dead = y._record
-    assert dead is not None and dead.thread.identifier == 0
+    assert dead is not None and dead.thread == 0
     rows = len(dead)
     z = in_thread(lambda: y * w + y)  # This thread may well have the dead one's identifier.
     assert len(dead) == rows

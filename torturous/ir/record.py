@@ -89,23 +89,15 @@ def describe_place(place: Place) -> str:
     return f"{code.co_filename}:{line} in {code.co_name}"
 
 
-class Thread:
-    """Whose a record is: a thread by its identifier, or none (0)."""
-
-    __slots__ = ("identifier",)
-
-    def __init__(self, identifier: int) -> None:
-        self.identifier = identifier
-
-
-NOBODY = Thread(0)
+NOBODY = 0
+"""No thread has this identifier."""
 
 
 class Record:
     """Pending rows with what belongs to them.
 
-    `owners` holds, per row, the object (a Tensor or a Storage) that would want the row's value; a row is alive while
-    somebody besides this list refers to its owner.
+    `owners` holds, by row, the object (a Tensor or a Storage) that would want the row's value, if there is one; a row
+    is alive while somebody besides this table refers to its owner.
     """
 
     __slots__ = ("end", "thread", "tracking", "room", "owners", "moved", "slots", "leaves", "values", "versions",
@@ -116,12 +108,12 @@ class Record:
         self.end = root() if end is None else end
         """All rows so far."""
         self.thread = NOBODY
-        """The thread that this is the pending record of."""
+        """The identifier of the thread that this is the pending record of."""
         self.tracking = True
         """Whether that thread's operations are tracked for gradients."""
         self.room = 4 * settings.row_limit.value
         """How many rows may gather before each asks whether it is time to realize; 0 if `urgent`."""
-        self.owners: list[Any] = []
+        self.owners: dict[int, Any] = {}
         self.moved: dict[int, Place] = {}
         """Places of the rows that were recorded elsewhere than when their prefix was new."""
         self.slots: list[bool | int | float] = []
@@ -207,7 +199,6 @@ class Record:
         index = following.index
         if following.place is not place:
             self.moved[index] = place
-        self.owners.append(None)
         self.end = following
         return index
 
@@ -273,7 +264,7 @@ class Record:
         return self._extend(key, (op.number, attributes, type_index, *operands), flag, place)
 
     def _extend(self, key: tuple, row: Row, tracked: int, place: Place) -> Prefix:
-        if self.thread is not NOBODY:
+        if self.thread != NOBODY:
             tree.size += 1
         return self.end.extend(key, row, tracked, place)
 
@@ -313,7 +304,7 @@ class Record:
             setattr(tape, name, kept)
             setattr(self, name, empty)
         self.end, self.thread = EMPTY, NOBODY
-        self.owners, self.leaves = [], {}
+        self.owners, self.leaves = {}, {}
         self.tape = weakref.ref(tape)
         return tape
 
@@ -329,36 +320,37 @@ class Record:
 class _Farewell:
     """Dies with a thread, whose pending record is then nobody's: another thread may be given the same identifier."""
 
-    def __init__(self, thread: Thread) -> None:
-        self.thread = thread
+    __slots__ = ("record",)
+
+    def __init__(self) -> None:
+        self.record: Record | None = None
 
     def __del__(self) -> None:
-        self.thread.identifier = 0
+        if self.record is not None:
+            self.record.thread = 0
 
 
 class Context(threading.local):
     """What belongs to one thread: its pending record, which knows whether operations are tracked for gradients.
 
     Asking for it takes as long as recording a row. So who has a tensor's record at hand asks whether that is of this
-    thread: `record.thread.identifier == get_ident()`.
+    thread: `record.thread == get_ident()`.
     """
 
     def __init__(self) -> None:
-        self.thread = Thread(threading.get_ident())
-        self.farewell = _Farewell(self.thread)
-        self.record = self._begun(True)
+        self.farewell = _Farewell()
+        self._begin(True)
 
-    def _begun(self, tracking: bool) -> Record:
-        record = Record(tree.root)
-        record.thread, record.tracking = self.thread, tracking
+    def _begin(self, tracking: bool) -> Record:
+        record = self.record = self.farewell.record = Record(tree.root)
+        record.thread, record.tracking = threading.get_ident(), tracking
         return record
 
     def renew(self) -> Record:
         """Gives this thread a new pending record; the one before is no longer anybody's."""
         before = self.record
         before.thread = NOBODY
-        record = self.record = self._begun(before.tracking)
-        return record
+        return self._begin(before.tracking)
 
     @property
     def tracking(self) -> bool:

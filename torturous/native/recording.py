@@ -174,7 +174,7 @@ def _check_writes(record: Record, tensors: Mapping[str, TensorBase]) -> None:
 
 def _written(record: Record) -> Iterator[tuple[int, Storage]]:
     """Rows that are pending versions of memory which has a value already."""
-    for row, owner in enumerate(record.owners):
+    for row, owner in record.owners.items():
         if isinstance(owner, Storage) and owner.pending and owner.buffer is not None:
             yield row, owner
 

@@ -168,8 +168,8 @@ def _debug(made: PlanMade) -> None:
 def _alone() -> int:
     """References to an owner that nobody but its record holds, counted as `_alive` counts them."""
     record = Record()
-    record.owners.append(object())
-    return next(map(sys.getrefcount, record.owners))
+    record.owners[0] = object()
+    return next(map(sys.getrefcount, record.owners.values()))
 
 
 _ALONE = _alone()
@@ -178,10 +178,12 @@ _ALONE = _alone()
 def _alive(record: Record) -> list[int]:
     """Rows that are the present version of a storage that somebody holds."""
     alone, owners = _ALONE, record.owners
-    return [
-        index for index, references in enumerate(map(sys.getrefcount, owners))
-        if references > alone and owners[index] is not None
+    alive = [
+        index for index, references in zip(owners, map(sys.getrefcount, owners.values()), strict=True)
+        if references > alone
     ]
+    alive.sort()
+    return alive
 
 
 def _claimed(owner: Any) -> Storage:
@@ -284,7 +286,7 @@ def realize() -> None:
             else:
                 storage.record = tape
         for index in saved:
-            storage = owners[index]
+            storage = owners.get(index)
             if isinstance(storage, Storage):
                 tape.versions.setdefault(index, (storage.watch(), storage.version - storage.unseen))
 

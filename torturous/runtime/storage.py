@@ -64,12 +64,12 @@ class Storage:
         return TYPES[self.type_index].dtype
 
     @staticmethod
-    def pending_row(record: Record, index: int) -> Storage:
+    def pending_row(record: Record, index: int, type_index: int, tracked: bool | int) -> Storage:
         """The storage of a pending row that nobody else looks at."""
-        storage = Storage(record.rows[index][2])
+        storage = Storage(type_index)
         storage.record = record
         storage.index = index
-        storage.tracked = record.tracked[index]
+        storage.tracked = tracked
         record.owners[index] = storage
         return storage
 

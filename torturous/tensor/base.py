@@ -43,7 +43,7 @@ class TensorBase:
     """The part of a tensor that floors below can see. Not for users: see `Tensor`."""
 
     # What every operation reads has a slot; of the rest, what is usual stands in the class.
-    __slots__ = ("_record", "_index", "_type", "_storage", "_seen", "__dict__", "__weakref__")
+    __slots__ = ("_record", "_index", "_type", "_storage", "_flows", "_seen", "__dict__", "__weakref__")
 
     _record: Record | None
     """The pending record that this tensor was last entered into: there its value is row `_index`, if the storage is
@@ -52,8 +52,10 @@ class TensorBase:
     _type: int
     _storage: Storage | None
     """None for a result that is nothing but its row so far: it gets a storage when somebody asks for that."""
+    _flows: int
+    """Without a storage: whether gradients flow back through the row."""
     _seen: int
-    """Meaningless without a storage."""
+    """With a storage: its version at row `_index`."""
     base: TensorBase | None = None
     """The tensor this is a view of, whose history it shares."""
     steps: tuple[Step, ...] = ()
@@ -85,7 +87,10 @@ class TensorBase:
         t._record = record
         t._index = index
         last = record.end
-        t._type = last.type_index if last.index == index else record.rows[index][2]
+        if last.index != index:
+            last = last.until(index + 1)
+        t._type = last.type_index
+        t._flows = last.tracked
         t._storage = None
         record.owners[index] = t
         return t
@@ -99,7 +104,7 @@ class TensorBase:
             with _claiming:  # Another thread may ask at the same time.
                 if self._storage is None:
                     self._seen = 0
-                    self._storage = Storage.pending_row(self._record, self._index)
+                    self._storage = Storage.pending_row(self._record, self._index, self._type, self._flows)
                 storage = self._storage
         return storage
 
@@ -127,7 +132,7 @@ class TensorBase:
     def row(self) -> int:
         """The row of this tensor's present value in this thread's pending record, entered if need be."""
         record, storage = self._record, self._storage
-        if record is not None and record.thread.identifier == get_ident() and (
+        if record is not None and record.thread == get_ident() and (
                 storage is None or self._seen == storage.version):
             return self._index
         return self._enter()
@@ -172,7 +177,7 @@ class TensorBase:
 
         So it does if a loop came round (what is read now was written at its end), or if another thread recorded it.
         """
-        if self._storage is None and self._record.thread.identifier == get_ident():  # type: ignore[union-attr]
+        if self._storage is None and self._record.thread == get_ident():  # type: ignore[union-attr]
             return
         storage = self.storage
         if storage.pending and (self._record is not context.record or self._seen != storage.version):
@@ -285,14 +290,14 @@ class TensorBase:
         if not context.tracking and owner._tracked() and not owner._requires_grad and not self._detached:
             history = owner._enter(writing=True)
             value = record.append((movement.REPLACE.number, (), storage.type_index, history, value), 1, place)
-        elif record.owners[value] is not None or record.rows[value][0] == LEAF.number:
+        elif value in record.owners or record.rows[value][0] == LEAF.number:
             # The row is somebody else's value (or a leaf): this storage needs one of its own.
             value = record.append(
                 (movement.ALIAS.number, (), storage.type_index, value), record.tracked[value], place)
         if self._unseen:
             storage.unseen += 1
         if previous is not None:
-            record.owners[previous] = None
+            record.owners.pop(previous, None)
             record.versions.setdefault(previous, (storage.watch(), seen))
         record.owners[value] = storage
         storage.record, storage.index = record, value
@@ -443,41 +448,41 @@ def operator(op: Op, otherwise: Callable[..., Any]) -> Callable[..., Any]:
     number = op.number
 
     def operate(self: TensorBase, other: Any) -> Any:
-        record = self._record
-        if record is None or record.thread.identifier != get_ident():
-            return otherwise(op, self, other)
-        storage = self._storage
-        if storage is not None and self._seen != storage.version:
+        record, storage = self._record, self._storage
+        if record is None or record.thread != get_ident() or (storage is not None and self._seen != storage.version):
             return otherwise(op, self, other)
         kind = other.__class__
-        if kind is float:
-            following = record.end.next.get((number, self._index, ~(len(record.slots) * 4 + FLOATING)))
-        elif kind is int:
-            following = record.end.next.get((number, self._index, ~(len(record.slots) * 4 + INTEGRAL)))
-        elif isinstance(other, TensorBase) and other._record is record:
-            storage = other._storage
-            if storage is not None and other._seen != storage.version:
+        try:
+            if kind is _class or isinstance(other, TensorBase):
+                storage = other._storage
+                if other._record is not record or (storage is not None and other._seen != storage.version):
+                    return otherwise(op, self, other)
+                following = record.end.next[number, self._index, other._index]
+            elif kind is float:
+                following = record.end.next[number, self._index, ~(len(record.slots) * 4 + FLOATING)]
+            elif kind is int:
+                following = record.end.next[number, self._index, ~(len(record.slots) * 4 + INTEGRAL)]
+            else:
                 return otherwise(op, self, other)
-            following = record.end.next.get((number, self._index, other._index))
-            kind = None
-        else:
+        except KeyError:
             return otherwise(op, self, other)
-        if following is None or (following.tracked and not record.tracking):
+        tracked = following.tracked
+        if tracked and not record.tracking:
             return otherwise(op, self, other)
-        place, frame = following.place, getframe(1)
-        index = following.index
+        place, frame, index = following.place, getframe(1), following.index
         if place is None or place[1] != frame.f_lasti or place[0] is not frame.f_code:
-            user = user_place()
-            if user is not place:
-                record.moved[index] = user
-        if kind is not None:
+            here = user_place()
+            if here is not place:
+                record.moved[index] = here
+        if kind is float or kind is int:
             record.slots.append(other)
         t: Any = _new(_class)
         t._record = record
         t._index = index
         t._type = following.type_index
         t._storage = None
-        record.owners.append(t)
+        t._flows = tracked
+        record.owners[index] = t
         record.end = following
         if index >= record.room:
             _limit(record, index)

@@ -123,7 +123,7 @@ def modifying(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
         result = method(self, *arguments, **named)
         value = result.row()
         if record is context.record and value >= before and result.base is None and result is not self:
-            record.owners[value] = None  # Nobody else has seen the result: its row can be t's own.
+            record.owners.pop(value, None)  # Nobody else has seen the result: its row can be t's own.
         write_value(self, value, method.__name__)
         return self  # type: ignore[return-value]
 

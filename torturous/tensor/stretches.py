@@ -109,7 +109,6 @@ class Stretch:
         if self.moved or tape.moved:
             self._place(pending, tape)
         pending.end = self.end
-        pending.owners += [None] * len(self.origins)
         pending.slots += self.slots
         for position, ordinal in self.copies:
             pending.slots[self.first_slot + position] = tape.slots[ordinal]

@@ -117,7 +117,7 @@ def newest_first(records: Sequence[Record]) -> list[Record]:
 
 def own(record: Record, row: int) -> Tensor:
     """A tensor for a row of the pending record: its owner, so that realizing stores the row's value."""
-    if record.owners[row] is not None or record.rows[row][0] == LEAF.number:
+    if row in record.owners or record.rows[row][0] == LEAF.number:
         row = record.append(
             (ALIAS.number, (), record.rows[row][2], row), record.tracked[row], record.places[row])
     return TensorBase._of_row(record, row)
