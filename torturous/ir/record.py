@@ -173,6 +173,14 @@ class Record:
             if index >= start:
                 self._places[index] = place
 
+    def last(self, index: int) -> Prefix:
+        """The prefix that ends with a row; for the newest rows this is quicker than the lists."""
+        end = self.end
+        return end if end.index == index else end.until(index + 1)
+
+    def place_of(self, index: int) -> Place:
+        return self.moved[index] if index in self.moved else self.last(index).place
+
     def type_of(self, operand: int) -> Type:
         return TYPES[self.rows[operand][2]]
 

@@ -25,7 +25,7 @@ from torturous.core.errors import UnsupportedError
 from torturous.ir.record import describe_place, slot_ordinal
 from torturous.runtime.buffers import Buffer, allocate
 from torturous.runtime.hosting import HostCall
-from torturous.runtime.slots import converter, pack_format
+from torturous.runtime.slots import Packing
 from torturous.runtime.stretches import Stretches
 from torturous.runtime.watching import PlanRun, print_run, tell, watchers
 from torturous.runtime.workers import Workers, build_workers
@@ -83,17 +83,21 @@ class Bound:
             evaluate(_bytes(node.shape, node.dtype)) for node in plan.outputs
         ]
         offsets, self.arena_bytes = plan.memory.offsets(evaluate)
-        # The block of values: buffers, sizes, granules, error words' addresses, then slots.
+        # The block of values: buffers, slots, then sizes, granules and the addresses of error words.
         position: dict[Any, int] = {}
         for node in [*plan.leaves, *plan.outputs]:
             position.setdefault(("buffer", node), len(position))
-        self.moving = len(position)
         self.temporaries = []
         for node, slot in plan.memory.slot_of.items():
             self.temporaries.append(offsets[slot])
             position["buffer", node] = len(position)
         numbers: list[tuple[Any, int]] = []
-        slots: list[Argument] = []
+        self.addresses = struct.Struct(f"<{len(position)}q")
+        arguments = [argument for group in loaded.generated for kernel in group for argument in kernel.arguments]
+        slots = list(dict.fromkeys(argument for argument in arguments if argument.kind == "slot"))
+        self.packing = Packing([(slot_ordinal(a.what), a.dtype) for a in slots]) if slots else None  # type: ignore[misc]
+        for argument in slots:
+            position[argument] = len(position)
         checks: list[Any] = []
         stretches = Stretches(evaluate, position)
         self.calls: list[HostCall] = []
@@ -127,9 +131,7 @@ class Bound:
                         continue
                     if key not in position:
                         position[key] = len(position)
-                        if argument.kind == "slot":
-                            slots.append(argument)
-                        elif argument.kind == "errors":
+                        if argument.kind == "errors":
                             checks.append(argument.what)
                     stretches.argument(position[key])
                     if argument.kind == "granule":
@@ -161,15 +163,6 @@ class Bound:
         self.entry_address = self.entries.ctypes.data
         self.serial = self.cost <= SERIAL_COST
         self.scratch = scratch
-        # Slots are packed in one call, in the order of their places; each place is eight bytes.
-        slots.sort(key=lambda argument: position[argument])
-        self.slot_places = [position[argument] for argument in slots]
-        self.slot_sources = [
-            (slot_ordinal(argument.what), converter(argument.dtype)) for argument in slots  # type: ignore[arg-type]
-        ]
-        self.slot_format = struct.Struct("<" + "".join(pack_format(a.dtype) for a in slots))  # type: ignore[arg-type]
-        self.slot_index = np.array(self.slot_places, np.intp)
-        self.slot_words = np.zeros(len(slots), np.int64)
 
     def evaluate(self, size: Size) -> int:
         """What a size of the plan's kernels is here."""
@@ -188,14 +181,12 @@ class Bound:
         values = self.values
         addresses = [buffer.address for buffer in leaves]
         addresses += [buffer.address for buffer in outputs]
-        if arena is not None:
-            base = arena.address
-            addresses += [base + offset for offset in self.temporaries]
-        values[:len(addresses)] = addresses
-        if self.slot_sources:
-            if self.constants:
-                numbers = [*numbers, *self.constants]
-            self._fill_slots(numbers)
+        base = 0 if arena is None else arena.address
+        addresses += [base + offset for offset in self.temporaries]
+        self.addresses.pack_into(values.data, 0, *addresses)
+        if self.packing is not None:
+            numbers = [*numbers, *self.constants] if self.constants else numbers
+            self.packing.pack(values.data, self.addresses.size, numbers)
         if len(self.entries):
             values.take(self.gather, out=self.table[:len(self.gather)], mode="clip")
             if self.offsets is not None:
@@ -241,11 +232,6 @@ class Bound:
         if settings.debug.value >= 2:
             print_run(event)
         tell(event)
-
-    def _fill_slots(self, numbers: Sequence[bool | int | float]) -> None:
-        words = [convert(numbers[ordinal]) for ordinal, convert in self.slot_sources]
-        self.slot_format.pack_into(self.slot_words.data, 0, *words)
-        self.values[self.slot_index] = self.slot_words
 
     def _report(self) -> None:
         """Raises the error of the first check that failed."""

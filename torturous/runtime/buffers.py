@@ -101,8 +101,18 @@ class _Bin(list[int]):
 
     def recycle(self, address: int) -> None:
         """Takes back a large block. May run anywhere, also within another method of the same allocator."""
-        self.allocator.returned.append((self, address))
-        self.allocator.settle_if_idle()
+        allocator = self.allocator
+        if not allocator.lock.acquire(blocking=False):
+            # Another thread is at it: that thread, or the next allocation, will take the block.
+            allocator.returned.append((self, address))
+            return
+        try:
+            self.append(address)
+            allocator.free_large += self.size
+            allocator.settle()
+            allocator.evict()
+        finally:
+            allocator.lock.release()
 
 
 class _Allocator:
@@ -191,21 +201,16 @@ class _Allocator:
             bin.append(address)
             self.free_large += bin.size
 
-    def settle_if_idle(self) -> None:
-        """Settles, unless another thread is at it: that thread, or the next allocation, then does it."""
-        if self.lock.acquire(blocking=False):
-            try:
-                self.settle()
-                self.evict()
-            finally:
-                self.lock.release()
-
     def evict(self) -> None:
         """Returns free large blocks to the system that exceed what the recent high-water mark allows."""
         used = self.held - self.free_large
-        self.high_water[0] = max(self.high_water[0], used)
-        high_water = max(self.high_water)
-        self.release(self.held - (high_water + high_water // 4 + self.allowance))
+        recent, before = self.high_water
+        if used > recent:
+            recent = self.high_water[0] = used
+        high_water = recent if recent > before else before
+        excess = self.held - (high_water + high_water // 4 + self.allowance)
+        if excess > 0:
+            self.release(excess)
 
     def release(self, nbytes: int) -> None:
         """Returns at least `nbytes` bytes of free large blocks, or all, to the system; stalest first."""

@@ -279,16 +279,16 @@ def realize() -> None:
         tape.values = {row: computed[row] if row in computed else values[row] for row in saved}
         for index, storage in zip(alive, storages, strict=True):
             storage.commit(computed[index])
-            if not tape.tracked[index]:
+            if not storage.tracked:
                 storage.record, storage.index = None, -1
             elif index in spent:
-                storage.record, storage.index = _spent_tape(tape.rows[index]), 0
+                storage.record, storage.index = _spent_tape(tape.last(index).row), 0
             else:
                 storage.record = tape
         for index in saved:
-            storage = owners.get(index)
-            if isinstance(storage, Storage):
-                tape.versions.setdefault(index, (storage.watch(), storage.version - storage.unseen))
+            owner = owners.get(index)
+            if isinstance(owner, Storage):
+                tape.versions.setdefault(index, (owner.watch(), owner.version - owner.unseen))
 
 
 def compute(storage: Storage) -> None:

@@ -104,7 +104,7 @@ class Backward:
 
     def _sum(self, a: int, b: int) -> int:
         pending, tracking = context.record, self.create_graph
-        place = pending.places[b]
+        place = pending.place_of(b)
         return (Value(pending, a, place, tracking) + Value(pending, b, place, tracking)).index
 
     def _walk(self, record: Record, adjoints: Adjoints) -> None:
@@ -443,8 +443,8 @@ class Backward:
         for record, visited in self._walked:
             tape = present(record)
             freed = tape.freed
-            if len(freed) < len(tape.rows):
-                freed.extend(bytes(len(tape.rows) - len(freed)))
+            if len(freed) < len(tape):
+                freed.extend(bytes(len(tape) - len(freed)))
             for index in visited:
                 freed[index] = 1
             if tape is not context.record:
@@ -477,7 +477,7 @@ def _seeds(tensors: Sequence[TensorBase], gradients: Sequence[TensorBase | None]
         seeds = []
         for t, gradient in zip(tensors, gradients, strict=True):
             node = node_of(t)
-            place = present(node[0]).places[node[1]]
+            place = present(node[0]).place_of(node[1])
             if gradient is None:
                 start = Value(pending, -1, place, create_graph).full(tuple(t.shape), t.dtype, 1)
             else:

@@ -39,6 +39,10 @@ class Step:
         self.starts = tuple(starts)
 
 
+Rule = tuple[int, Attributes]
+"""What an operation works out once per combination of types and options: the result's type, the row's attributes."""
+
+
 class TensorBase:
     """The part of a tensor that floors below can see. Not for users: see `Tensor`."""
 
@@ -86,9 +90,7 @@ class TensorBase:
         t: Any = _new(_class)
         t._record = record
         t._index = index
-        last = record.end
-        if last.index != index:
-            last = last.until(index + 1)
+        last = record.last(index)
         t._type = last.type_index
         t._flows = last.tracked
         t._storage = None
@@ -115,7 +117,9 @@ class TensorBase:
     # Shape and type --------------------------------------------------------------------------------------------
     @property
     def shape(self) -> Shape:
-        return Size(TYPES[self._type].shape)
+        if self._type >= len(_sizes):
+            _sizes.extend(Size(kind.shape) for kind in TYPES[len(_sizes):])
+        return _sizes[self._type]
 
     @property
     def dtype(self) -> DType:
@@ -163,9 +167,9 @@ class TensorBase:
                 index = record.append((movement.ALIAS.number, (), self._type, index), 1, place)
                 record.sources[index] = node
             else:
-                index = self._alias(index)
+                index = self._alias(record, index)
         else:
-            index = self._enter_base(writing)
+            index = self._enter_base(writing) if storage.pending else self._leaf(context.record)
             record = context.record
         self._record, self._index = record, index
         # Others may write shared memory unseen: what was read of it holds for one use.
@@ -195,21 +199,19 @@ class TensorBase:
         return (tape, self._index) if tape is not None and tape.tracked[self._index] else None
 
     def _enter_base(self, writing: bool) -> int:
-        storage = self.storage
-        if storage.pending:
-            assert storage.record is not None
-            if storage.record is not context.record:
-                compute(storage)
-            elif storage.buffer is not None and context.tracking and not writing:
-                # A loop came round: what is read now was written at its end.
-                realize()
-            else:
-                return self._alias(storage.index)
-        return self._leaf()
+        storage, record = self.storage, context.record
+        assert storage.record is not None
+        if storage.record is not record:
+            compute(storage)
+        elif storage.buffer is not None and record.tracking and not writing:
+            # A loop came round: what is read now was written at its end.
+            realize()
+        else:
+            return self._alias(record, storage.index)
+        return self._leaf(context.record)
 
-    def _alias(self, index: int) -> int:
+    def _alias(self, record: Record, index: int) -> int:
         """This tensor's own row for a pending version of its storage."""
-        record = context.record
         if self._requires_grad:
             alias = record.append((movement.ALIAS.number, (), self._type, index), 1, user_place(3))
             record.sources[alias] = self
@@ -218,9 +220,9 @@ class TensorBase:
             return _untracked(record, index, self._type)
         return index
 
-    def _leaf(self) -> int:
+    def _leaf(self, record: Record) -> int:
         """Enters realized memory into the pending record."""
-        storage, record = self.storage, context.record
+        storage = self.storage
         buffer = storage.buffer
         assert buffer is not None
         history = storage.tracked and not self._detached
@@ -287,13 +289,13 @@ class TensorBase:
             value = _write_through(record, base, value, self.steps, storage.type_index, place)
         previous = storage.index if storage.pending and storage.record is record else None
         seen = storage.version - storage.unseen
-        if not context.tracking and owner._tracked() and not owner._requires_grad and not self._detached:
+        if not record.tracking and not owner._requires_grad and not self._detached and owner._tracked():
             history = owner._enter(writing=True)
             value = record.append((movement.REPLACE.number, (), storage.type_index, history, value), 1, place)
-        elif value in record.owners or record.rows[value][0] == LEAF.number:
+        elif value in record.owners or record.last(value).row[0] == LEAF.number:
             # The row is somebody else's value (or a leaf): this storage needs one of its own.
             value = record.append(
-                (movement.ALIAS.number, (), storage.type_index, value), record.tracked[value], place)
+                (movement.ALIAS.number, (), storage.type_index, value), record.last(value).tracked, place)
         if self._unseen:
             storage.unseen += 1
         if previous is not None:
@@ -304,9 +306,9 @@ class TensorBase:
         storage.pending = True
         storage.version += 1
         storage.written = place
-        storage.tracked = bool(record.tracked[value])
+        storage.tracked = record.last(value).tracked
         record.versions[value] = (storage.watch(), storage.version - storage.unseen)
-        self._leave_row()
+        self._record, self._index, self._seen = None, -1, -1
         if settle and (record.urgent or storage.shared()):
             realize()
 
@@ -318,7 +320,8 @@ class TensorBase:
         if self.base is not None:
             return TYPES[self._type].dtype.category is Category.FLOATING and (
                 self.base._tracked() or self.base._requires_grad)
-        return bool(self.storage.tracked) and not self._requires_grad
+        storage = self._storage
+        return bool(self._flows if storage is None else storage.tracked) and not self._requires_grad
 
     def detach(self) -> Tensor:
         """The same memory without history; writing to one is seen by the other."""
@@ -352,6 +355,8 @@ class Size(tuple):
 
 _OVERLAPPING = (movement.EXPAND, movement.WINDOW)
 """Steps after which elements may share a place in memory."""
+_sizes: list[Size] = []
+"""The shapes of all types, by type number."""
 _claiming = threading.Lock()
 _new = object.__new__
 _class: type = TensorBase
@@ -525,6 +530,19 @@ def operand(value: TensorBase | Number, record: Record) -> int:
 
 def enter(operands: Sequence[Any]) -> tuple[Record, list[int]]:
     """Tensors' rows and numbers' slots in one record, always in the operands' order."""
+    record = context.record
+    codes = []
+    for value in operands:
+        if isinstance(value, TensorBase):
+            storage = value._storage
+            if value._record is not record or (storage is not None and value._seen != storage.version):
+                break
+            codes.append(value._index)
+        else:
+            codes.append(-1)
+    else:
+        return record, [code if code >= 0 else record.slot(value) for code, value in zip(codes, operands, strict=True)]
+    # Entering a tensor may realize what others were entered into, which is why all settle first.
     for value in operands:
         if isinstance(value, TensorBase):
             value.settle()
@@ -535,14 +553,21 @@ def enter(operands: Sequence[Any]) -> tuple[Record, list[int]]:
 def apply(op: Op, *operands: Any, attributes: Attributes = ()) -> Tensor:
     """Records an op over tensors and numbers; the result's type follows from them."""
     record, codes = enter(operands)
-    return wrap(record, record.apply(op, attributes, codes, user_place(), context.tracking))
+    return wrap(record, record.apply(op, attributes, codes, user_place(), record.tracking))
 
 
 def apply_typed(op: Op, shape: Shape, dtype: DType, *operands: Any, attributes: Attributes = ()) -> Tensor:
     """The same for an op whose result type the caller has worked out."""
     record, codes = enter(operands)
-    index = record.apply_typed(op, attributes, type_number(tuple(shape), dtype), codes, user_place(), context.tracking)
+    index = record.apply_typed(op, attributes, type_number(tuple(shape), dtype), codes, user_place(), record.tracking)
     return wrap(record, index)
+
+
+def apply_rule(op: Op, rule: Rule, *operands: Any) -> Tensor:
+    """The same where the caller has remembered the result's type with the attributes."""
+    record, codes = enter(operands)
+    type_index, attributes = rule
+    return wrap(record, record.apply_typed(op, attributes, type_index, codes, user_place(), record.tracking))
 
 
 __all__ = ["Number", "Operand", "Place", "Size", "Step", "TensorBase", "apply", "apply_typed", "cut_here",

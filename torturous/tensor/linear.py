@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from torturous.core import dtypes
@@ -10,7 +12,8 @@ from torturous.core.dtypes import DType
 from torturous.core.shapes import broadcast, describe
 from torturous.ir.contraction import CONTRACT, matrix_product
 from torturous.ir.macros import CONVOLUTION, LINEAR
-from torturous.tensor.base import TensorBase, apply_typed
+from torturous.ir.op import TYPES, Type, type_number
+from torturous.tensor.base import Rule, TensorBase, apply_rule, apply_typed
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -19,7 +22,7 @@ _NAMES = {"float32": "float", "float64": "double", "float16": "c10::Half", "bflo
           "int64": "long", "int32": "int", "uint8": "unsigned char", "bool": "bool"}
 
 
-def same_dtype(name: str, a: TensorBase, b: TensorBase) -> DType:
+def same_dtype(name: str, a: TensorBase | Type, b: TensorBase | Type) -> DType:
     """The common dtype of two factors; RuntimeError where they differ, for products do not promote."""
     if a.dtype is not b.dtype:
         raise RuntimeError(
@@ -75,15 +78,21 @@ def linear(x: TensorBase, weight: TensorBase, bias: TensorBase | None = None) ->
     if len(weight.shape) == 1:
         product: Any = matmul(x, weight)
         return product if bias is None else product + bias
+    rule = _linear_rule(x._type, weight._type)
+    return apply_rule(LINEAR, rule, x, weight) if bias is None else apply_rule(LINEAR, rule, x, weight, bias)
+
+
+@lru_cache(1 << 12)
+def _linear_rule(x_type: int, weight_type: int) -> Rule:
+    """What a linear layer gives, by the types of its operands; raises PyTorch's errors."""
+    x, weight = TYPES[x_type], TYPES[weight_type]
     if not x.shape or x.shape[-1] != weight.shape[1]:
-        rows = x.shape.numel() // max(x.shape[-1], 1) if x.shape else 1  # type: ignore[attr-defined]
+        rows = prod(x.shape) // max(x.shape[-1], 1) if x.shape else 1
         raise RuntimeError(
             f"mat1 and mat2 shapes cannot be multiplied ({rows}x{x.shape[-1] if x.shape else 1} and "
             f"{weight.shape[1]}x{weight.shape[0]}): linear needs the last axis of its input, {describe(x.shape)}, to "
             f"be {weight.shape[1]}")
-    dtype = same_dtype("linear", x, weight)
-    operands = (x, weight) if bias is None else (x, weight, bias)
-    return apply_typed(LINEAR, (*x.shape[:-1], weight.shape[0]), dtype, *operands)
+    return type_number((*x.shape[:-1], weight.shape[0]), same_dtype("linear", x, weight)), ()
 
 
 def tuple_of(value: int | Sequence[int], count: int, name: str) -> tuple[int, ...]:
@@ -103,37 +112,46 @@ def convolution(
     padding: int | Sequence[int] | str, dilation: int | Sequence[int], groups: int, spatial: int,
 ) -> Tensor:
     """x(N, C, …) with weight(O, C/groups, …): `F.conv1d`, `conv2d`, `conv3d`; x may lack the batch axis."""
-    name = f"conv{spatial}d"
-    _check_operands(name, x, weight, bias, spatial)
+    _check_tensors(f"conv{spatial}d", x, weight)
     if len(x.shape) == spatial + 1:
         batched = convolution(x.unsqueeze(0), weight, bias, stride, padding, dilation, groups, spatial)  # type: ignore[attr-defined]
         return batched.squeeze(0)
     strides = tuple_of(stride, spatial, "stride")
     dilations = tuple_of(dilation, spatial, "dilation")
-    kernel = weight.shape[2:]
     if isinstance(padding, str):
-        x, pads = _named_padding(x, padding, strides, dilations, kernel)
+        x, pads = _named_padding(x, padding, strides, dilations, weight.shape[2:])
     else:
         pads = tuple_of(padding, spatial, "padding")
-    if x.shape[1] != weight.shape[1] * groups:
+    rule = _convolution_rule(x._type, weight._type, None if bias is None else bias._type, strides, pads, dilations,
+                             groups, spatial)
+    return apply_rule(CONVOLUTION, rule, *((x, weight) if bias is None else (x, weight, bias)))
+
+
+@lru_cache(1 << 12)
+def _convolution_rule(x: int, weight: int, bias: int | None, strides: tuple[int, ...], pads: tuple[int, ...],
+                      dilations: tuple[int, ...], groups: int, spatial: int) -> Rule:
+    """What a convolution gives, by the types of its operands; raises PyTorch's errors."""
+    name = f"conv{spatial}d"
+    kind, factor = TYPES[x], TYPES[weight]
+    _check_types(name, kind, factor, None if bias is None else TYPES[bias], spatial)
+    shape, kernel = kind.shape, factor.shape[2:]
+    if shape[1] != factor.shape[1] * groups:
         raise RuntimeError(
-            f"Given groups={groups}, weight of size {describe(weight.shape)}, expected input{describe(x.shape)} to "
-            f"have {weight.shape[1] * groups} channels, but got {x.shape[1]} channels instead ({name}: axis 1)")
-    if weight.shape[0] % groups:
+            f"Given groups={groups}, weight of size {describe(factor.shape)}, expected input{describe(shape)} to "
+            f"have {factor.shape[1] * groups} channels, but got {shape[1]} channels instead ({name}: axis 1)")
+    if factor.shape[0] % groups:
         raise RuntimeError(f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, but "
-                           f"got weight of size {describe(weight.shape)} instead ({name})")
+                           f"got weight of size {describe(factor.shape)} instead ({name})")
     out = []
     for axis in range(spatial):
         reach = dilations[axis] * (kernel[axis] - 1) + 1
-        padded = x.shape[2 + axis] + 2 * pads[axis]
+        padded = shape[2 + axis] + 2 * pads[axis]
         if padded < reach:
             raise RuntimeError(
                 f"Calculated padded input size per channel: ({padded}). Kernel size: ({reach}). Kernel size can't be "
-                f"greater than actual input size ({name}: axis {2 + axis} of {describe(x.shape)})")
+                f"greater than actual input size ({name}: axis {2 + axis} of {describe(shape)})")
         out.append((padded - reach) // strides[axis] + 1)
-    operands = (x, weight) if bias is None else (x, weight, bias)
-    return apply_typed(CONVOLUTION, (x.shape[0], weight.shape[0], *out), x.dtype, *operands,
-                       attributes=(False, strides, pads, dilations, groups))
+    return type_number((shape[0], factor.shape[0], *out), kind.dtype), (False, strides, pads, dilations, groups)
 
 
 def _named_padding(x: Any, padding: str, strides: tuple[int, ...], dilations: tuple[int, ...],
@@ -153,10 +171,14 @@ def _named_padding(x: Any, padding: str, strides: tuple[int, ...], dilations: tu
     return x, tuple(total // 2 for total in totals)
 
 
-def _check_operands(name: str, x: Any, weight: Any, bias: Any, spatial: int) -> None:
+def _check_tensors(name: str, x: Any, weight: Any) -> None:
     for role, value in (("input", x), ("weight", weight)):
         if not isinstance(value, TensorBase):
             raise TypeError(f"{name}(): argument '{role}' must be Tensor, not {type(value).__name__}")
+
+
+def _check_types(name: str, x: Any, weight: Any, bias: Any, spatial: int) -> None:
+    """Of tensors or their types."""
     if len(x.shape) not in (spatial + 1, spatial + 2):
         raise RuntimeError(f"Expected {spatial + 1}D (unbatched) or {spatial + 2}D (batched) input to {name}, but got "
                            f"input of size: {describe(x.shape)}")
@@ -177,7 +199,8 @@ def transposed_convolution(
 ) -> Tensor:
     """x(N, C, …) with weight(C, O/groups, …): the gradient of a convolution, `F.conv_transpose1d` and so on."""
     name = f"conv_transpose{spatial}d"
-    _check_operands(name, x, weight, bias, spatial)
+    _check_tensors(name, x, weight)
+    _check_types(name, x, weight, bias, spatial)
     if len(x.shape) == spatial + 1:
         batched = transposed_convolution(
             x.unsqueeze(0), weight, bias, stride, padding, output_padding, groups, dilation, spatial)  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ rules of their own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import lru_cache, wraps
 from math import prod
 from operator import index as whole
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from torturous.core.dtypes import DType
 from torturous.core.shapes import (
     Shape,
     broadcast,
+    contiguous_strides,
     infer_view_size,
     is_contiguous,
     normalize_axis,
@@ -41,7 +42,8 @@ def view(t: TensorBase, op: Op, attributes: Attributes, shape: Sequence[int], st
 def look(t: TensorBase, steps: Sequence[Step], strides: Sequence[int], offset: int) -> Tensor:
     """The same through several: strides are those of the last, the offset is how far they move in all."""
     index = t.row()  # Enters the base in the present grad mode.
-    record, place, tracking = context.record, user_place(), context.tracking
+    record, place = context.record, user_place()
+    tracking = record.tracking
     for step in steps:
         operands = [index, *map(record.slot, step.starts)]
         index = record.apply_typed(step.op, step.attributes, step.type_index, operands, place, tracking)
@@ -50,9 +52,24 @@ def look(t: TensorBase, steps: Sequence[Step], strides: Sequence[int], offset: i
     result.steps = extended(t, steps)
     result._strides = tuple(strides)
     result._offset = t._offset + offset
-    result._detached = t._detached or (not context.tracking and result.base._requires_grad)
+    result._detached = t._detached or (not tracking and result.base._requires_grad)
     result._record, result._index, result._seen = record, index, t._seen
     return result
+
+
+@lru_cache(1 << 12)
+def _reshaping(type_index: int, strides: Shape | None, shape: tuple[int, ...]) -> tuple[Step, Shape]:
+    """The step to another shape, with the strides there; None stands for those of row-major memory."""
+    before, dtype = TYPES[type_index]
+    wanted = infer_view_size(shape, prod(before))
+    strides = contiguous_strides(before) if strides is None else strides
+    after = view_strides(before, strides, wanted)
+    if after is None:
+        raise RuntimeError(
+            f"view size {list(wanted)} is not compatible with input tensor's size {list(before)} and "
+            f"stride {list(strides)} (at least one dimension spans across two contiguous "
+            "subspaces). Use .reshape(...) instead.")
+    return Step(movement.RESHAPE, (), type_number(tuple(wanted), dtype)), after
 
 
 def sizes(arguments: tuple[Any, ...]) -> tuple[int, ...]:
@@ -118,14 +135,8 @@ class Movement(TensorBase):
         if not shape:
             raise TypeError(
                 "view() received no size; give a shape such as view(-1), view(2, 3) or view((2, 3))")
-        wanted = infer_view_size(sizes(shape), prod(self.shape))
-        strides = view_strides(self.shape, self.strides, wanted)
-        if strides is None:
-            raise RuntimeError(
-                f"view size {list(wanted)} is not compatible with input tensor's size {list(self.shape)} and "
-                f"stride {list(self.strides)} (at least one dimension spans across two contiguous "
-                "subspaces). Use .reshape(...) instead.")
-        return view(self, movement.RESHAPE, (), wanted, strides)
+        step, strides = _reshaping(self._type, self._strides, sizes(shape))
+        return look(self, (step,), strides, 0)
 
     def view_as(self, other: TensorBase) -> Tensor:
         return self.view(tuple(other.shape))

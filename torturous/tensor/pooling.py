@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ from torturous.core import dtypes
 from torturous.core.errors import UnsupportedError
 from torturous.core.shapes import Shape, describe
 from torturous.ir.macros import AVERAGE_POOL, MAX_POOL, MAX_POOL_PLACE, WINDOW_SUM
-from torturous.tensor.base import TensorBase, apply_typed
+from torturous.ir.op import TYPES, Type, type_number
+from torturous.tensor.base import Rule, TensorBase, apply_rule, apply_typed
 from torturous.tensor.linear import tuple_of
 
 if TYPE_CHECKING:
@@ -22,10 +24,8 @@ Sizes = int | Sequence[int]
 class _Windows:
     """The windows of one pooling call: their attributes, and the shape of the result."""
 
-    def __init__(self, name: str, x: TensorBase, kernel: Sizes, stride: Sizes | None, padding: Sizes,
+    def __init__(self, name: str, x: Type, kernel: Sizes, stride: Sizes | None, padding: Sizes,
                  dilation: Sizes, ceil_mode: bool, spatial: int) -> None:
-        if not isinstance(x, TensorBase):
-            raise TypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(x).__name__}")
         if x.dtype is dtypes.bool_:
             raise NotImplementedError(f"\"{name}\" not implemented for 'Bool'")
         self.name = name
@@ -43,6 +43,7 @@ class _Windows:
         lead = x.shape[:-spatial]
         counts = [self._size(x, axis - spatial, axis, ceil_mode) for axis in range(spatial)]
         self.out: Shape = (*lead, *counts)
+        self.rule: Rule = (type_number(self.out, x.dtype), self.attributes)
 
     def _check(self, axis: int) -> None:
         kernel, padding = self.kernel[axis], self.padding[axis]
@@ -62,7 +63,7 @@ class _Windows:
                 f"{self.name}: pad should be at most half of effective kernel size, but got pad={padding}, "
                 f"kernel_size={kernel} and dilation={self.dilation[axis]}")
 
-    def _size(self, x: TensorBase, axis: int, number: int, ceil_mode: bool) -> int:
+    def _size(self, x: Type, axis: int, number: int, ceil_mode: bool) -> int:
         """How many windows fit along an axis; with `ceil_mode` the last may hang over but starts inside."""
         size, stride, padding = x.shape[axis], self.stride[number], self.padding[number]
         room = size + 2 * padding - self.dilation[number] * (self.kernel[number] - 1) - 1
@@ -89,6 +90,17 @@ class _Windows:
             for axis in range(spatial))
 
 
+_remembered = lru_cache(1 << 12, typed=True)(
+    lambda name, type_index, *options: _Windows(name, TYPES[type_index], *options))
+
+
+def _windows(name: str, x: TensorBase, *options: Any) -> _Windows:
+    """The windows over a tensor, worked out once per type and options."""
+    if not isinstance(x, TensorBase):
+        raise TypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(x).__name__}")
+    return _remembered(name, x._type, *[tuple(each) if isinstance(each, list) else each for each in options])
+
+
 def max_pool(x: TensorBase, kernel_size: Sizes, stride: Sizes | None, padding: Sizes, dilation: Sizes,
              ceil_mode: bool, return_indices: bool, spatial: int) -> Any:
     """The largest element of each window of the last `spatial` axes; x is (N, C, …) or (C, …).
@@ -96,8 +108,8 @@ def max_pool(x: TensorBase, kernel_size: Sizes, stride: Sizes | None, padding: S
     With `return_indices` also where each was found in the flattened windowed axes (int64). NaN is the
     largest. RuntimeError names what does not fit.
     """
-    windows = _Windows(f"max_pool{spatial}d", x, kernel_size, stride, padding, dilation, ceil_mode, spatial)
-    largest = apply_typed(MAX_POOL, windows.out, x.dtype, x, attributes=windows.attributes)
+    windows = _windows(f"max_pool{spatial}d", x, kernel_size, stride, padding, dilation, ceil_mode, spatial)
+    largest = apply_rule(MAX_POOL, windows.rule, x)
     if not return_indices:
         return largest
     return largest, apply_typed(MAX_POOL_PLACE, windows.out, dtypes.int64, x, attributes=windows.attributes)
@@ -110,7 +122,7 @@ def average_pool(x: TensorBase, kernel_size: Sizes, stride: Sizes | None, paddin
     Padding counts as zeros unless `count_include_pad` is false; `divisor_override` replaces the count.
     """
     name = f"avg_pool{spatial}d"
-    windows = _Windows(name, x, kernel_size, stride, padding, 1, ceil_mode, spatial)
+    windows = _windows(name, x, kernel_size, stride, padding, 1, ceil_mode, spatial)
     if not x.dtype.is_floating_point:
         raise UnsupportedError(f"{name} of {x.dtype.name}: only floating dtypes are supported; convert with "
                                ".float()")

@@ -38,14 +38,14 @@ def binary(op: Op, a: TensorBase, b: TensorBase | Number) -> Tensor:
         return binary(op, a, b.item())
     else:
         return NotImplemented
-    return wrap(record, record.apply(op, (), (i, j), user_place(), context.tracking))
+    return wrap(record, record.apply(op, (), (i, j), user_place(), record.tracking))
 
 
 def unary(op: Op, a: TensorBase) -> Tensor:
     """Records an op of one operand."""
     i = a.row()
     record = context.record
-    return wrap(record, record.apply(op, (), (i,), user_place(), context.tracking))
+    return wrap(record, record.apply(op, (), (i,), user_place(), record.tracking))
 
 
 def combine(op: Op, a: TensorBase, b: TensorBase | Number) -> Tensor:
@@ -136,7 +136,7 @@ def write_value(t: TensorBase, value: int, name: str, replaces: bool = False) ->
     """Writes a recorded value into t, cast and broadcast to what t is; raises as PyTorch does where it
     cannot. `replaces` says that it has nothing of what t was before."""
     record, place = context.record, user_place()
-    shape, dtype = TYPES[record.rows[value][2]]
+    shape, dtype = TYPES[record.last(value).type_index]
     mine = TYPES[t._type]
     if shape != mine.shape:
         lead = len(mine.shape) - len(shape)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torturous.ir.movement import ALIAS
 from torturous.ir.op import TYPES
-from torturous.ir.record import LEAF, Record, context, describe_place
+from torturous.ir.record import Record, context, describe_place
 from torturous.ir.value import Value
 from torturous.tensor.base import TensorBase
 
@@ -117,9 +117,9 @@ def newest_first(records: Sequence[Record]) -> list[Record]:
 
 def own(record: Record, row: int) -> Tensor:
     """A tensor for a row of the pending record: its owner, so that realizing stores the row's value."""
-    if row in record.owners or record.rows[row][0] == LEAF.number:
-        row = record.append(
-            (ALIAS.number, (), record.rows[row][2], row), record.tracked[row], record.places[row])
+    if row in record.owners or row in record.values:
+        last = record.last(row)
+        row = record.append((ALIAS.number, (), last.type_index, row), last.tracked, record.place_of(row))
     return TensorBase._of_row(record, row)
 
 
