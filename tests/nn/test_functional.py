@@ -316,8 +316,6 @@ def test_adaptive_pool(kind: str, shape: tuple[int, ...], size: Any) -> None:
     spatial = {3: 1, 4: 2, 5: 3}[len(shape)] if shape != (3, 6, 4) else 2
     x = np.random.default_rng(7).normal(size=shape)
     check(lambda F, x: getattr(F, f"adaptive_{kind}_pool{spatial}d")(x, size), x)
-    with pytest.raises(UnsupportedError, match="divide"):
-        getattr(F, f"adaptive_{kind}_pool1d")(from_array(np.zeros((1, 1, 5))), 2)
 
 
 def test_gradients_of_gradients_of_pools() -> None:

@@ -152,9 +152,14 @@ def broadcasts_hold(expanded: Expanded, sizes: Sizes) -> bool:
 
 
 def build(expanded: Expanded, sizes: Sizes, hints: tuple[int, ...]) -> Graph:
-    """The graph of a record; rows that merely stand for another vanish."""
+    """The graph of a record; rows that merely stand for another vanish, and so do rows that repeat another.
+
+    Rows repeat each other if op, attributes, type and operands are the same, slots by their place: never by their
+    value. Gradients of one op for several operands have much in common. Rows of loops' bodies stay as they are.
+    """
     record = expanded.record
     nodes: list[Node] = []
+    known: dict[tuple, Node] = {}
     of_row: list[Node] = []
     position = 0
     ends = {index - row[1][0]: index for index, row in enumerate(record.rows) if row[0] == REPEAT.number}
@@ -174,11 +179,17 @@ def build(expanded: Expanded, sizes: Sizes, hints: tuple[int, ...]) -> Graph:
         if stands_for is not None:
             of_row.append(stands_for)
             continue
+        same = (op, attributes, shape, dtype, mapped)
+        if nodes is outside and same in known:
+            of_row.append(known[same])
+            continue
         loop = None
         if op is REPEAT:
             loop = _loop(nodes, attributes, of_row[index - attributes[0]:], hints)
             nodes = outside
         node = Node(len(nodes), LEAF if op is INPUT else op, attributes, shape, dtype, mapped, place, loop=loop)
+        if nodes is outside and op is not LEAF and op is not REPEAT:
+            known[same] = node
         for operand in mapped:
             if isinstance(operand, Node):
                 operand.users.append(node)

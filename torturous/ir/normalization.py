@@ -91,9 +91,9 @@ def _projected(h: Any, standard: Any, layout: Layout) -> Any:
     """h without what a change of x along it would do to the statistics."""
     if layout.statistics == "given":
         return h
-    count = _count(h.shape, layout.axes)
-    rest = h - standard * ((h * standard).sum(layout.axes, True) / count)
-    return rest - h.sum(layout.axes, True) / count if layout.statistics == "mean and variance" else rest
+    share = 1 / max(_count(h.shape, layout.axes), 1)  # Cheap enough to be multiplied where the sums are used.
+    rest = h - standard * ((h * standard).sum(layout.axes, True) * share)
+    return rest - h.sum(layout.axes, True) * share if layout.statistics == "mean and variance" else rest
 
 
 def _expand_normalize(out: Type, at: Attributes, x: Any, mean: Any, deviation: Any, eps: Any, *parameters: Any) -> Any:

@@ -71,7 +71,20 @@ from torturous.tensor.normalization import (
     local_response_norm,
     rms_norm,
 )
-from torturous.tensor.pooling import adaptive_pool, average_pool, max_pool
+from torturous.tensor.pooling import average_pool, max_pool
+from torturous.tensor.resampling import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    adaptive_max_pool3d,
+    channel_shuffle,
+    interpolate,
+    pixel_shuffle,
+    pixel_unshuffle,
+    upsample,
+)
 from torturous.tensor.tensor import Tensor
 from torturous.tensor.values import computed_values, known_values
 
@@ -167,42 +180,6 @@ def avg_pool3d(input: Tensor, kernel_size: Sizes, stride: Sizes | None = None, p
         input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, 3)
 
 
-def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
-    """Means over `output_size` equal windows; UnsupportedError unless it divides the input's size."""
-    kernel = adaptive_pool("adaptive_avg_pool1d", input, output_size, 1)
-    return average_pool(input, kernel, None, 0, False, True, None, 1)
-
-
-def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
-    """See `adaptive_avg_pool1d`; None in `output_size` keeps an axis."""
-    kernel = adaptive_pool("adaptive_avg_pool2d", input, output_size, 2)
-    return average_pool(input, kernel, None, 0, False, True, None, 2)
-
-
-def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
-    """See `adaptive_avg_pool1d`; None in `output_size` keeps an axis."""
-    kernel = adaptive_pool("adaptive_avg_pool3d", input, output_size, 3)
-    return average_pool(input, kernel, None, 0, False, True, None, 3)
-
-
-def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """Largest elements of equal windows; UnsupportedError unless `output_size` divides the input's size."""
-    kernel = adaptive_pool("adaptive_max_pool1d", input, output_size, 1)
-    return max_pool(input, kernel, None, 0, 1, False, return_indices, 1)
-
-
-def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """See `adaptive_max_pool1d`."""
-    kernel = adaptive_pool("adaptive_max_pool2d", input, output_size, 2)
-    return max_pool(input, kernel, None, 0, 1, False, return_indices, 2)
-
-
-def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """See `adaptive_max_pool1d`."""
-    kernel = adaptive_pool("adaptive_max_pool3d", input, output_size, 3)
-    return max_pool(input, kernel, None, 0, 1, False, return_indices, 3)
-
-
 # Tables -----------------------------------------------------------------------------------------------------
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
               norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False) -> Tensor:
@@ -290,13 +267,14 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
 __all__ = [
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
     "adaptive_max_pool2d", "adaptive_max_pool3d", "alpha_dropout", "avg_pool1d", "avg_pool2d", "avg_pool3d",
-    "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "conv1d", "conv2d", "conv3d",
-    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cosine_similarity", "cross_entropy", "dropout",
-    "dropout1d", "dropout2d", "dropout3d", "elu", "embedding", "feature_alpha_dropout", "gelu", "glu", "group_norm",
-    "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "huber_loss", "instance_norm", "kl_div", "l1_loss",
-    "layer_norm", "leaky_relu", "linear", "local_response_norm", "log_softmax", "logsigmoid", "max_pool1d",
-    "max_pool2d", "max_pool3d", "mish", "mse_loss", "multi_head_attention_forward", "nll_loss", "normalize",
-    "one_hot", "pad", "prelu", "relu", "relu6", "rms_norm", "scaled_dot_product_attention", "selu", "sigmoid",
+    "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "channel_shuffle", "conv1d",
+    "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cosine_similarity",
+    "cross_entropy", "dropout", "dropout1d", "dropout2d", "dropout3d", "elu", "embedding", "feature_alpha_dropout",
+    "gelu", "glu", "group_norm", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "huber_loss",
+    "instance_norm", "interpolate", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear",
+    "local_response_norm", "log_softmax", "logsigmoid", "max_pool1d", "max_pool2d", "max_pool3d", "mish",
+    "mse_loss", "multi_head_attention_forward", "nll_loss", "normalize", "one_hot", "pad", "pixel_shuffle",
+    "pixel_unshuffle", "prelu", "relu", "relu6", "rms_norm", "scaled_dot_product_attention", "selu", "sigmoid",
     "silu", "smooth_l1_loss", "softmax", "softmin", "softplus", "softshrink", "softsign", "tanh", "tanhshrink",
-    "threshold",
+    "threshold", "upsample",
 ]

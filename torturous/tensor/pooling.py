@@ -135,23 +135,3 @@ def average_pool(x: TensorBase, kernel_size: Sizes, stride: Sizes | None, paddin
         return apply_typed(AVERAGE_POOL, windows.out, x.dtype, x,
                            attributes=(*windows.attributes, bool(count_include_pad)))
     return apply_typed(WINDOW_SUM, windows.out, x.dtype, x, attributes=windows.attributes) / divisor
-
-
-def adaptive_pool(name: str, x: TensorBase, output_size: Any, spatial: int) -> tuple[int, ...]:
-    """The kernel with which pooling gives `output_size`; UnsupportedError where windows would be unequal."""
-    single = output_size is None or isinstance(output_size, int)
-    sizes = (output_size,) * spatial if single else tuple(output_size)
-    if len(sizes) != spatial:
-        raise RuntimeError(f"{name}: output_size must be {spatial} numbers, got {list(sizes)}")
-    if len(x.shape) not in (spatial + 1, spatial + 2):
-        raise RuntimeError(f"{name}: Expected {spatial + 1}D or {spatial + 2}D tensor, but got "
-                           f"{describe(x.shape)}")
-    kernel = []
-    for size, wanted in zip(x.shape[-spatial:], sizes, strict=True):
-        wanted = size if wanted is None else wanted
-        if wanted <= 0 or size % wanted:
-            raise UnsupportedError(
-                f"{name}: output sizes must divide the input's, got {list(sizes)} for input "
-                f"{describe(x.shape)}")
-        kernel.append(size // wanted)
-    return tuple(kernel)
