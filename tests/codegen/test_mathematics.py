@@ -29,7 +29,8 @@ WIDE_REFERENCE = np.finfo(np.longdouble).nmant > 60
 BOUNDS = {
     "exp": (1.0, 1.0), "expm1": (1.3, 1.3), "log": (1.1, 1.3), "log1p": (1.2, 1.3), "log2": (1.8, 2.0),
     "log10": (1.4, 2.3), "sqrt": (0.5, 0.5), "tanh": (1.2, 2.5), "sigmoid": (1.5, 1.6), "erf": (1.1, 2.0),
-    "sin": (1.5, 2.3), "cos": (1.5, 2.3),
+    "sin": (1.5, 2.3), "cos": (1.5, 2.3), "asin": (1.2, 1.2), "acos": (1.0, 1.0), "atan": (2.0, 2.0),
+    "asinh": (2.0, 2.0), "acosh": (2.3, 2.6), "atanh": (2.0, 2.1),
 }
 
 
@@ -172,7 +173,9 @@ def _erf(x):
     return torch.erf(torch.from_numpy(x.astype(np.float64))).numpy()
 
 
-REFERENCES = {name: getattr(np, name, None) for name in BOUNDS} | {"sigmoid": _sigmoid, "erf": _erf}
+INVERSE = {"asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "asinh": np.arcsinh, "acosh": np.arccosh,
+           "atanh": np.arctanh}
+REFERENCES = {name: getattr(np, name, None) for name in BOUNDS} | INVERSE | {"sigmoid": _sigmoid, "erf": _erf}
 
 
 @pytest.mark.parametrize("dtype", FLOATS, **ids)
@@ -197,6 +200,18 @@ def test_float32_across_all_exponents(name):
     error = last_places(got, REFERENCES[name](x.astype(np.float64)))
     worst = error.argmax()
     assert error[worst] <= BOUNDS[name][0], (x[worst], got[worst], error[worst])
+
+
+@pytest.mark.parametrize("dtype", FLOATS, **ids)
+def test_angles_of_points(dtype, rng):
+    a = everything(dtype, rng)
+    near = (a * (1 + 0.4 * rng.normal(size=len(a)))).astype(dtype.numpy)
+    special = np.array(np.meshgrid(specials(dtype), specials(dtype))).reshape(2, -1)
+    y, x = np.concatenate([a, near, special[0]]), np.concatenate([rng.permutation(a), a, special[1]])
+    got = run_everywhere(named("atan2"), [y, x], [dtype] * 2, dtype)
+    error = last_places(got, np.arctan2(y.astype(np.longdouble), x.astype(np.longdouble)))
+    worst = error.argmax()
+    assert error[worst] <= (2.0 if WIDE_REFERENCE else 3.0), (y[worst], x[worst], got[worst], error[worst])
 
 
 @pytest.mark.parametrize("dtype", FLOATS, **ids)

@@ -76,6 +76,10 @@ def cases() -> Iterator[Case]:
     for name in ("neg", "abs", "sign", "floor", "ceil", "round", "trunc", "exp", "expm1", "sin", "cos", "tan",
                  "sinh", "cosh", "tanh", "sigmoid", "erf", "relu"):
         yield elementwise(name, smooth(2, 3, low=-1.4, high=1.4))
+    for name in ("asin", "acos", "atan", "asinh", "atanh"):
+        yield elementwise(name, smooth(2, 3, low=-0.8, high=0.8))
+    yield elementwise("acosh", positive(2, 3) + 1.0)
+    yield elementwise("atan2", smooth(2, 3), smooth(3, seed=1))
     for name in ("log", "log1p", "log2", "log10", "sqrt", "rsqrt", "reciprocal"):
         yield elementwise(name, positive(2, 3))
     for name in ("add", "sub", "mul", "maximum", "minimum", "clamp_min", "clamp_max", "relu_backward"):

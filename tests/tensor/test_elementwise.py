@@ -17,11 +17,11 @@ import torturous
 
 UNARY = """
     neg abs sign exp expm1 exp2 log log1p log2 log10 sqrt rsqrt square reciprocal sin cos tan sinh cosh tanh
-    sigmoid erf floor ceil round trunc frac relu isnan isinf isfinite logical_not bitwise_not positive sgn
+    asin acos atan asinh acosh atanh sigmoid erf floor ceil round trunc frac relu isnan isinf isfinite logical_not bitwise_not positive sgn
     """.split()
 BINARY = """
     add sub mul div floor_divide remainder fmod pow maximum minimum eq ne lt le gt ge logical_and logical_or
-    logical_xor bitwise_and bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift clamp_min clamp_max
+    logical_xor bitwise_and bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift clamp_min clamp_max atan2
     """.split()
 OPERATORS = [getattr(operator, name) for name in """
     add sub mul truediv floordiv mod pow eq ne lt le gt ge and_ or_ xor lshift rshift
@@ -99,6 +99,7 @@ def test_operators_with_numbers_on_either_side(dtype):
 
 NO_GRADIENT = ("is", "logical", "bitwise", "positive", "sgn")
 GRADIENT_UNARY = [name for name in UNARY if not name.startswith(NO_GRADIENT)]
+SMALL = {"log1p", "asin", "acos", "atanh"}
 POSITIVE = {"log", "log2", "log10", "sqrt", "rsqrt", "reciprocal"}
 
 
@@ -109,7 +110,8 @@ def test_unary_gradients(dtype):
     totals: list[Any] = [0, 0]
     for name in GRADIENT_UNARY:
         array = sample((3, 5), dtype, 4)
-        array = abs(array) + 0.25 if name in POSITIVE else array / 4 if name == "log1p" else array
+        array = abs(array) + 0.25 if name in POSITIVE else array / 4 if name in SMALL else array
+        array = abs(array) + 1.25 if name == "acosh" else array
         x = Pair(array, dtype, requires_grad=True)
         for k, (t, w) in enumerate(((x.mine, weight.mine), (x.theirs, weight.theirs))):
             totals[k] = totals[k] + (getattr(t, name)() * w).sum()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from torturous.codegen.division import floor_divide, integer_quotient, remainder, truncated_remainder
 from torturous.codegen.exponential import erf, exp, expm1, log, log1p, log2, log10, sigmoid, tanh
 from torturous.codegen.fused import fused_multiply_add
+from torturous.codegen.inverse import acos, acosh, asin, asinh, atan, atan2, atanh
 from torturous.codegen.lanes import cast, companion
 from torturous.codegen.power import pow
 from torturous.codegen.rounding import ceil, float_to_integer, floor, narrow, round, trunc, widen
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     from torturous.codegen.arithmetic import Arithmetic
 
 __all__ = [
-    "ceil", "cos", "erf", "exp", "expm1", "float_to_integer", "floor", "floor_divide", "fused_multiply_add",
-    "integer_quotient", "log", "log10", "log1p", "log2", "narrow", "pow", "remainder", "round", "sigmoid",
-    "sin", "sqrt", "tanh", "trunc", "truncated_remainder", "uniform24", "uniform53", "widen",
+    "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "ceil", "cos", "erf", "exp", "expm1",
+    "float_to_integer", "floor", "floor_divide", "fused_multiply_add", "integer_quotient", "log", "log10", "log1p",
+    "log2", "narrow", "pow", "remainder", "round", "sigmoid", "sin", "sqrt", "tanh", "trunc", "truncated_remainder",
+    "uniform24", "uniform53", "widen",
 ]
 
 

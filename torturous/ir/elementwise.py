@@ -294,6 +294,23 @@ COS = _define("cos", infer_floating, _quietly(np.cos), lambda e, a: e.cos(a),
 TAN = _define("tan", infer_floating, _quietly(np.tan), lambda e, a: e.div(e.sin(a), e.cos(a)),
               lambda g, out, at, a: g * (out * out + 1.0), saves=(-1,), cost=60)
 
+ASIN = _define("asin", infer_floating, _quietly(np.arcsin), lambda e, a: e.asin(a),
+               lambda g, out, at, a: g * (1.0 - a * a).rsqrt(), saves=(0,), cost=40)
+ACOS = _define("acos", infer_floating, _quietly(np.arccos), lambda e, a: e.acos(a),
+               lambda g, out, at, a: -(g * (1.0 - a * a).rsqrt()), saves=(0,), cost=40)
+ATAN = _define("atan", infer_floating, _quietly(np.arctan), lambda e, a: e.atan(a),
+               lambda g, out, at, a: g / (a * a + 1.0), saves=(0,), cost=30)
+ATAN2 = _define("atan2", infer_floating, _quietly(np.arctan2), lambda e, y, x: e.atan2(y, x),
+                lambda g, out, at, y, x: g * (x / (x * x + y * y)),
+                lambda g, out, at, y, x: -(g * (y / (x * x + y * y))), saves=(0, 1), cost=50,
+                document="the angle of the point whose second coordinate is the first operand")
+ASINH = _define("asinh", infer_floating, _quietly(np.arcsinh), lambda e, a: e.asinh(a),
+                lambda g, out, at, a: g * (a * a + 1.0).rsqrt(), saves=(0,), cost=50)
+ACOSH = _define("acosh", infer_floating, _quietly(np.arccosh), lambda e, a: e.acosh(a),
+                lambda g, out, at, a: g * (a * a - 1.0).rsqrt(), saves=(0,), cost=50)
+ATANH = _define("atanh", infer_floating, _quietly(np.arctanh), lambda e, a: e.atanh(a),
+                lambda g, out, at, a: g / (1.0 - a * a), saves=(0,), cost=50)
+
 
 def _lower_hyperbolic(e: Any, a: str) -> tuple[str, str]:
     """e^|a| / 2 and e^−|a| / 2; the first by halves, for it may be finite where e^|a| is not."""

@@ -22,7 +22,8 @@ from torturous.ir.record import Record, slot_category, slot_ordinal
 FUNCTIONS = frozenset({
     elementwise.POW, elementwise.EXP, elementwise.EXPM1, elementwise.LOG, elementwise.LOG1P, elementwise.LOG2,
     elementwise.LOG10, elementwise.SIN, elementwise.COS, elementwise.TAN, elementwise.SINH, elementwise.COSH,
-    elementwise.TANH, elementwise.SIGMOID, elementwise.ERF,
+    elementwise.TANH, elementwise.SIGMOID, elementwise.ERF, elementwise.ASIN, elementwise.ACOS, elementwise.ATAN,
+    elementwise.ATAN2, elementwise.ASINH, elementwise.ACOSH, elementwise.ATANH,
 })
 """Ops whose floating results are not correctly rounded: kernels may be some units of the last place off."""
 

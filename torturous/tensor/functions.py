@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torturous.ir import elementwise as ops
 from torturous.tensor.base import TensorBase, apply
 from torturous.tensor.movement import as_function
-from torturous.tensor.recording import modifying, unary
+from torturous.tensor.recording import binary, modifying, tensor_operand, unary
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -61,6 +61,22 @@ class Functions(TensorBase):
     def tan(self) -> Tensor:
         return unary(ops.TAN, self)
 
+    def asin(self) -> Tensor:
+        """The arcsine; NaN outside −1 … 1."""
+        return unary(ops.ASIN, self)
+
+    def acos(self) -> Tensor:
+        """The arccosine; NaN outside −1 … 1."""
+        return unary(ops.ACOS, self)
+
+    def atan(self) -> Tensor:
+        """The arctangent."""
+        return unary(ops.ATAN, self)
+
+    def atan2(self, other: TensorBase) -> Tensor:
+        """The angle of the point (other, self), between −π and π."""
+        return binary(ops.ATAN2, self, tensor_operand("atan2", "other", 2, other))
+
     def sinh(self) -> Tensor:
         return unary(ops.SINH, self)
 
@@ -69,6 +85,18 @@ class Functions(TensorBase):
 
     def tanh(self) -> Tensor:
         return unary(ops.TANH, self)
+
+    def asinh(self) -> Tensor:
+        """The inverse hyperbolic sine."""
+        return unary(ops.ASINH, self)
+
+    def acosh(self) -> Tensor:
+        """The inverse hyperbolic cosine; NaN below 1."""
+        return unary(ops.ACOSH, self)
+
+    def atanh(self) -> Tensor:
+        """The inverse hyperbolic tangent; NaN outside −1 … 1."""
+        return unary(ops.ATANH, self)
 
     # Of statistics and of neural networks -------------------------------------------------------------------
     def sigmoid(self) -> Tensor:
@@ -87,10 +115,22 @@ class Functions(TensorBase):
     log_, log1p_, log2_, log10_ = modifying(log), modifying(log1p), modifying(log2), modifying(log10)
     sqrt_, rsqrt_ = modifying(sqrt), modifying(rsqrt)
     sin_, cos_, tan_ = modifying(sin), modifying(cos), modifying(tan)
+    asin_, acos_, atan_, atan2_ = modifying(asin), modifying(acos), modifying(atan), modifying(atan2)
+    asinh_, acosh_, atanh_ = modifying(asinh), modifying(acosh), modifying(atanh)
+    arcsin, arccos, arctan, arctan2, arcsinh, arccosh, arctanh = asin, acos, atan, atan2, asinh, acosh, atanh
+    arcsin_, arccos_, arctan_, arctan2_ = asin_, acos_, atan_, atan2_
+    arcsinh_, arccosh_, arctanh_ = asinh_, acosh_, atanh_
     sinh_, cosh_, tanh_ = modifying(sinh), modifying(cosh), modifying(tanh)
     sigmoid_, erf_, relu_ = modifying(sigmoid), modifying(erf), modifying(relu)
 
 
+acos = arccos = as_function(Functions.acos)
+acosh = arccosh = as_function(Functions.acosh)
+asin = arcsin = as_function(Functions.asin)
+asinh = arcsinh = as_function(Functions.asinh)
+atan = arctan = as_function(Functions.atan)
+atan2 = arctan2 = as_function(Functions.atan2)
+atanh = arctanh = as_function(Functions.atanh)
 cos = as_function(Functions.cos)
 cosh = as_function(Functions.cosh)
 erf = as_function(Functions.erf)
@@ -115,6 +155,8 @@ sigmoid_ = as_function(Functions.sigmoid_)
 tanh_ = as_function(Functions.tanh_)
 
 __all__ = [
+    "acos", "acosh", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "asin", "asinh", "atan",
+    "atan2", "atanh",
     "cos", "cosh", "erf", "exp", "exp2", "expm1", "log", "log10", "log1p", "log2", "relu", "relu_", "rsqrt",
     "sigmoid", "sigmoid_", "sin", "sinh", "sqrt", "tan", "tanh", "tanh_",
 ]
