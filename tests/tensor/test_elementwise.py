@@ -17,7 +17,8 @@ import torturous
 
 UNARY = """
     neg abs sign exp expm1 exp2 log log1p log2 log10 sqrt rsqrt square reciprocal sin cos tan sinh cosh tanh
-    asin acos atan asinh acosh atanh sigmoid erf floor ceil round trunc frac relu isnan isinf isfinite logical_not bitwise_not positive sgn
+    asin acos atan asinh acosh atanh
+    sigmoid erf floor ceil round trunc frac relu isnan isinf isfinite logical_not bitwise_not positive sgn
     """.split()
 BINARY = """
     add sub mul div floor_divide remainder fmod pow maximum minimum eq ne lt le gt ge logical_and logical_or
