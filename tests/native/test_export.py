@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from native.tools import tool
 from safetensors.numpy import load_file
 
 from torturous import native, nn
@@ -34,17 +35,6 @@ COMPILER = shutil.which("cc")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler named cc")
 HARNESS = Path(__file__).with_name("harness.c")
 BATCHES = (1, 7, 64)
-
-
-def tool(*names: str) -> str:
-    """The path of the first of these programs that is there; the test is skipped, with the name, if none is."""
-    for name in names:
-        path = shutil.which(name)
-        if path is not None:
-            return path
-    if os.environ.get("TORTUROUS_ALL_TOOLS"):
-        pytest.fail(f"needs {' or '.join(names)}, and TORTUROUS_ALL_TOOLS says that every tool is there")
-    pytest.skip(f"needs {' or '.join(names)}")
 
 
 class Model:

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from torturous.native.export import Bundle, SizeBudgetError, export
+from torturous.native.training import export_training
 
-__all__ = ["Bundle", "SizeBudgetError", "export"]
+__all__ = ["Bundle", "SizeBudgetError", "export", "export_training"]

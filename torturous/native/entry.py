@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torturous.codegen.arithmetic import Arithmetic
 from torturous.codegen.builder import Builder
 from torturous.codegen.target import Target
+from torturous.core import dtypes
 from torturous.native.checks import (
     mark_block,
     refuse,
@@ -59,7 +61,19 @@ def common(library: Library, executions: Sequence[Execution], entry: Sequence[st
     parts += [reader(library.name, library.weights), walker(library.name), constants(library.description)]
     parts += [choice(library.name, library.targets), error_text(library), *entry]
     parts += [execution.write() for execution in executions]
+    if any(f"@{library.name}_power(" in part for part in parts):
+        parts.append(_power(library))
     return "\n".join([*parts, f"attributes #0 = {{ {library.targets[-1].attributes()} }}", ""])
+
+
+def _power(library: Library) -> str:
+    """The function `double name_power(double, double)`, a kernel's own power on one lane."""
+    b = library.builder()
+    e = Arithmetic(b, dtypes.float64, 1)
+    result = e.pow(e.splat("%base"), e.splat("%exponent"))
+    scalar = b.value(f"extractelement {e.kind} {result}, i32 0")
+    function = define(f"internal double @{library.name}_power(double %base, double %exponent)", b, f"double {scalar}")
+    return "\n".join([*b.declarations.values(), function])
 
 
 def inference(library: Library, execution: Execution, embedded: bool) -> str:

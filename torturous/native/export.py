@@ -32,7 +32,7 @@ from torturous.native.entry import Library, inference
 from torturous.native.execution import Execution
 from torturous.native.header import KEYWORDS, inference_header
 from torturous.native.linking import find_linker, link_shared, link_wasm, require_linker
-from torturous.native.packaging import companions
+from torturous.native.packaging import build_files, wrappers
 from torturous.native.recording import Program, record_program
 from torturous.native.routine import Called, Place, Routine, kernels_of, place_constants
 from torturous.native.selftest import GOLDEN_BATCH, selftest
@@ -45,7 +45,9 @@ from torturous.tensor.base import TensorBase
 from torturous.tensor.grad_mode import no_grad
 
 MOST_BATCH = (1 << 31) - 1
-_RESERVED = KEYWORDS | {"prepared", "batch", "workers", "workspace", "workspace_bytes", "run", "pool", "state"}
+RESERVED = KEYWORDS | {
+    "prepared", "batch", "workers", "workspace", "workspace_bytes", "run", "pool", "state", "gradients",
+    "learning_rate", "learning_rates"}
 
 
 class SizeBudgetError(RuntimeError):
@@ -137,9 +139,11 @@ def export(
         f"{name}_selftest.c": selftest(
             library, golden_inputs, golden_outputs, golden if max_batch is not None else 1, len(file),
             embed_weights).encode(),
-        **{file_name: text.encode() for file_name, text in
-           companions(library, embed_weights, shared_name, max_batch is None).items()},
+        **{file_name: text.encode() for file_name, text in build_files(library).items()},
     }
+    if not embed_weights:
+        texts = wrappers(library, shared_name, max_batch is None)
+        files |= {file_name: text.encode() for file_name, text in texts.items()}
     about = {
         "workspace_bytes": {str(n): execution.nbytes(n, 1) for n in sorted({1, batch, max_batch or 1})
                             if n <= (max_batch or 1)},
@@ -396,7 +400,7 @@ def _golden(module: Any, examples: Sequence[TensorBase], batch: int | None) -> l
 # The description --------------------------------------------------------------------------------------------
 def _values(module: Any, program: Program, routine: Routine, fixed: bool) -> tuple[list[Value], list[Value]]:
     """Inputs and outputs with names that C accepts."""
-    taken = set(_RESERVED)
+    taken = set(RESERVED)
     names = argument_names(module, len(program.inputs))
     inputs = [
         Value(unused(name, taken), kind.dtype, batched_shape(kind, fixed))

@@ -80,7 +80,7 @@ int ${name}_run_parallel(const void *prepared, $parameters, int64_t batch, int64
 size_t ${name}_workspace_bytes(int64_t batch, int64_t workers);
 """)
 
-_BOTTOM = """
+BOTTOM = """
 #ifdef __cplusplus
 }
 #endif
@@ -103,7 +103,7 @@ def inference_header(library: Library, execution: Execution, embedded: bool) -> 
         top(library, "a model", sizes, "", d.inputs, d.outputs)
         + _INFERENCE.substitute(name=library.name, upper=upper, parameters=parameters(d.inputs, d.outputs),
                                 embedded=note if embedded else "")
-        + _BOTTOM)
+        + BOTTOM)
 
 
 def top(library: Library, what: str, sizes: str, sharing: str, inputs: Sequence[Value], outputs: Sequence[Value]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from string import Template
 
 from torturous.native.codes import Code
-from torturous.native.describe import Description, Value
+from torturous.native.describe import ABI, Description, Value
 from torturous.native.entry import Library
 
 _PC = Template("""\
@@ -321,21 +321,25 @@ _GO_WORDS = frozenset(
     "range return select struct switch type var batch m w code len errors failure".split())
 
 
-def companions(library: Library, embedded: bool, shared: str, fixed: bool) -> dict[str, str]:
-    """Files by name. `shared` is what a shared library is called; `fixed`: there is no batch."""
+def build_files(library: Library) -> dict[str, str]:
+    """What tells pkg-config, CMake and Cargo where the library lies."""
+    name = library.name
+    common = {"name": name, "upper": name.upper(), "abi": ABI}
+    return {f"{name}.pc": _PC.substitute(common), f"{name}Config.cmake": _CMAKE.substitute(common),
+            "build.rs": _BUILD_RS.substitute(common)}
+
+
+def wrappers(library: Library, shared: str, fixed: bool) -> dict[str, str]:
+    """A module for Rust, Go and Python each. `shared` is what a shared library is called; `fixed`: there is no
+    batch."""
     d, name = library.description, library.name
-    common = dict(name=name, upper=name.upper(), max_batch=d.max_batch, block_bytes=d.block_bytes, abi=1,
-                  ebatch=int(Code.EBATCH))
-    files = {
-        f"{name}.pc": _PC.substitute(common),
-        f"{name}Config.cmake": _CMAKE.substitute(common),
+    common = {"name": name, "upper": name.upper(), "max_batch": d.max_batch, "block_bytes": d.block_bytes,
+              "ebatch": int(Code.EBATCH)}
+    return {
+        f"{name}.rs": _RS.substitute(common, **_rust(d)),
+        f"{name}.go": _GO.substitute(common, **_go(d)),
+        f"{name}.py": _PY.substitute(common, **_python(d, shared, fixed)),
     }
-    if not embedded:
-        files["build.rs"] = _BUILD_RS.substitute(common)
-        files[f"{name}.rs"] = _RS.substitute(common, **_rust(d))
-        files[f"{name}.go"] = _GO.substitute(common, **_go(d))
-        files[f"{name}.py"] = _PY.substitute(common, **_python(d, shared, fixed))
-    return files
 
 
 def _values(d: Description) -> list[tuple[Value, bool]]:

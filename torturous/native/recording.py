@@ -7,10 +7,12 @@ every number must be an affine function of the batch. Two batches decide the fun
 
 from __future__ import annotations
 
+import math
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, NoReturn
 
 from torturous.compiler.expand import Expanded, expand
@@ -25,6 +27,8 @@ from torturous.tensor.base import TensorBase, wrap
 from torturous.tensor.grad_mode import no_grad
 
 Number = bool | int | float
+LARGEST_DENOMINATOR = 1 << 26
+"""Of numbers that are taken for quotients: below, no two quotients are the same double."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,21 @@ class InBatch:
 
 
 @dataclass(frozen=True)
+class Ratio:
+    """scale · (numerator / denominator), as Python works it out: each step rounded to double."""
+
+    numerator: InBatch
+    denominator: InBatch
+    scale: float = 1.0
+
+    def at(self, batch: int) -> float:
+        return self.scale * (self.numerator.at(batch) / self.denominator.at(batch))
+
+
+Slot = Number | InBatch | Ratio | None
+
+
+@dataclass(frozen=True)
 class Program:
     """A forward at any batch."""
 
@@ -47,8 +66,8 @@ class Program:
     sizes: Sizes
     variables: tuple[InBatch, ...]
     """What each size variable is."""
-    slots: tuple[Number | InBatch | None, ...]
-    """What each slot is; None for a number that depends on the batch in no affine way."""
+    slots: tuple[Slot, ...]
+    """What each slot is; None for a number that depends on the batch in another way than these."""
     inputs: tuple[Type, ...]
     """As they were given; the leading size stands for the batch."""
     leaves: tuple[int | str, ...]
@@ -57,11 +76,13 @@ class Program:
     """The tensors that leaves stand for."""
     several: bool
     """Whether forward gives a tuple or list."""
+    written: tuple[str, ...] = ()
+    """The tensors that the last outputs are the new values of."""
 
     def at(self, batch: int) -> Program:
         """The same for one batch only: sizes are constants, which makes the fastest kernels."""
         template = tuple(want if want >= 0 else self.variables[~want].at(batch) for want in self.sizes.template)
-        slots = tuple(slot.at(batch) if isinstance(slot, InBatch) else slot for slot in self.slots)
+        slots = tuple(slot.at(batch) if isinstance(slot, (InBatch, Ratio)) else slot for slot in self.slots)
         return replace(self, sizes=Sizes(template, 0), variables=(), slots=slots)
 
 
@@ -74,7 +95,7 @@ class _Trace:
     inputs: tuple[int, ...]
     names: Mapping[int, str]
     expanded: Expanded
-    several: bool
+    written: tuple[str, ...]
 
 
 def record_program(
@@ -87,44 +108,74 @@ def record_program(
     "constant.1" … The inputs' leading size is the batch. Raises UnsupportedError, naming op and line, for a
     forward that cannot be recorded once for all batches.
     """
+    several = False
+
+    def body(arguments: list[Any]) -> list[Any]:
+        nonlocal several
+        with no_grad():
+            result = forward(*arguments)
+        several = isinstance(result, (tuple, list))
+        if several and not result:
+            raise TypeError("forward gave an empty tuple; a plan needs at least one tensor as its result")
+        return list(result) if several else [result]
+
+    program = record_body(body, tensors, inputs, max_batch, training=False)
+    return replace(program, several=several)
+
+
+def record_body(
+    body: Callable[[list[Any]], list[Any]], tensors: Mapping[str, TensorBase], inputs: Sequence[Type],
+    max_batch: int | None, training: bool,
+) -> Program:
+    """Records `body`, a function from the list of inputs to a list of tensors, as `record_program` does forward.
+
+    With `training` it may draw random numbers and write to `tensors`; what they hold then are further outputs.
+    """
     for tensor in tensors.values():
         tensor._realized()  # type: ignore[attr-defined]
     # Small ones, and the largest, where a limit (`x[:100]`) shows. None stands for the inputs as they are.
     batches: list[int | None] = [None] if max_batch is None else [2, 3, 5, max(7, max_batch)]
-    traces = [_trace(forward, tensors, inputs, batch) for batch in batches]
+    traces = [_trace(body, tensors, inputs, batch, training) for batch in batches]
     first = traces[0]
     for other in traces[1:]:
         _check_structure(first, other)
     sizes = unify([dimensions(trace.expanded) for trace in traces])
     leaves, weights = _leaves(traces, tensors)
     return Program(first.expanded, sizes, _variables(traces, sizes), _slots(traces), tuple(inputs), leaves,
-                   weights, first.several)
+                   weights, False, first.written)
+
+
+def same_structure(a: Program, b: Program) -> bool:
+    """Whether two programs differ in their numbers at most."""
+    mine, theirs = a.expanded.record.rows, b.expanded.record.rows
+    return (len(mine) == len(theirs) and all(map(_alike, mine, theirs)) and a.expanded.outputs == b.expanded.outputs
+            and a.leaves == b.leaves and a.written == b.written)
 
 
 # One recording ----------------------------------------------------------------------------------------------
 def _trace(
-    forward: Callable[..., Any], tensors: Mapping[str, TensorBase], inputs: Sequence[Type], batch: int | None
+    body: Callable[[list[Any]], list[Any]], tensors: Mapping[str, TensorBase], inputs: Sequence[Type],
+    batch: int | None, training: bool,
 ) -> _Trace:
     realize()
     limit, settings.row_limit.value = settings.row_limit.value, sys.maxsize
     record = context.renew()
+    room = record.room
     try:
+        names: dict[int, str] = {}
+        for name, tensor in tensors.items():
+            names.setdefault(tensor.row(), name)
+        # Weights that NumPy can see are read when all is recorded, not now.
+        record.urgent, record.room = False, room
+        shapes = [kind.shape if batch is None else (batch, *kind.shape[1:]) for kind in inputs]
+        types = [type_number(shape, kind.dtype) for shape, kind in zip(shapes, inputs, strict=True)]
+        rows = [record.leaf(number, False, None) for number in types]
+        results = body([wrap(record, row) for row in rows])
         with no_grad():
-            names: dict[int, str] = {}
-            for name, tensor in tensors.items():
-                names.setdefault(tensor.row(), name)
-            record.urgent = False  # Weights that NumPy can see are read when all is recorded, not now.
-            shapes = [kind.shape if batch is None else (batch, *kind.shape[1:]) for kind in inputs]
-            types = [type_number(shape, kind.dtype) for shape, kind in zip(shapes, inputs, strict=True)]
-            rows = [record.leaf(number, False, None) for number in types]
-            result = forward(*[wrap(record, row) for row in rows])
-            several = isinstance(result, (tuple, list))
-            outputs = tuple(_output_row(output) for output in (result if several else [result]))
-            if not outputs:
-                raise TypeError("forward gave an empty tuple; a plan needs at least one tensor as its result")
+            outputs = [_output_row(result) for result in results]
         if context.record is not record:
             _refuse_value(None)
-        _check_writes(record, tensors)
+        written = _writes(record, tensors, training)
     except Exception as error:
         if context.record is not record and not isinstance(error, UnsupportedError):
             _refuse_value(error)
@@ -134,13 +185,14 @@ def _trace(
         context.renew()
         for _, owner in _written(record):
             owner.withdraw(RuntimeError("written while a module was being exported"))
-    expanded = expand(record, outputs)
+    expanded = expand(record, (*outputs, *written.values()))
+    refused = (Kind.HOST,) if training else (Kind.HOST, Kind.RANDOM)
     for row, place in zip(expanded.record.rows, expanded.record.places, strict=True):
-        if OPS[row[0]].kind in (Kind.RANDOM, Kind.HOST):
+        if OPS[row[0]].kind in refused:
             raise UnsupportedError(
                 f"cannot export {OPS[row[0]].name} at {describe_place(place)}: what it gives is not a "
                 "compiled function of inputs and weights")
-    return _Trace(batch or 1, record, tuple(rows), names, expanded, several)
+    return _Trace(batch or 1, record, tuple(rows), names, expanded, tuple(written))
 
 
 def _output_row(output: Any) -> int:
@@ -162,14 +214,20 @@ def _refuse_value(error: Exception | None) -> NoReturn:
     ) from error
 
 
-def _check_writes(record: Record, tensors: Mapping[str, TensorBase]) -> None:
-    """Refuses a forward that writes to memory which was there before it."""
+def _writes(record: Record, tensors: Mapping[str, TensorBase], training: bool) -> dict[str, int]:
+    """Rows that are the new values of tensors, by name; refuses writes to other memory, or any but in training."""
+    named = {id(tensor.storage): name for name, tensor in reversed(list(tensors.items()))}
+    rows: dict[str, int] = {}
     for row, storage in _written(record):
-        names = [name for name, tensor in tensors.items() if tensor.storage is storage]
-        what = names[0] if names else "a tensor that it did not make"
-        raise UnsupportedError(
-            f"cannot export: forward writes to {what} in place ({_row_name(record, row)}), but weights "
-            "do not change in an exported plan")
+        name = named.get(id(storage))
+        if name is None or not training:
+            what = "a tensor that it did not make" if name is None else name
+            raise UnsupportedError(
+                f"cannot export: forward writes to {what} in place ({_row_name(record, row)}), but weights "
+                "do not change in an exported plan" if not training else
+                f"cannot export: {_row_name(record, row)} writes to {what}, which belongs to no module")
+        rows[name] = row
+    return dict(sorted(rows.items()))
 
 
 def _written(record: Record) -> Iterator[tuple[int, Storage]]:
@@ -197,6 +255,10 @@ def _refuse_structure(first: _Trace, other: _Trace, mine: str, theirs: str) -> N
     raise UnsupportedError(
         f"cannot export: forward does different things at different batches: {mine} at batch {first.batch}, "
         f"but {theirs} at batch {other.batch}")
+
+
+def _alike(a: tuple, b: tuple) -> bool:
+    return _without_sizes(a) == _without_sizes(b)
 
 
 def _without_sizes(row: tuple) -> tuple:
@@ -240,17 +302,44 @@ def _refuse_size(
         f"{observed}")
 
 
-def _slots(traces: Sequence[_Trace]) -> tuple[Number | InBatch | None, ...]:
+def _slots(traces: Sequence[_Trace]) -> tuple[Slot, ...]:
     batches = [trace.batch for trace in traces]
-    merged: list[Number | InBatch | None] = []
+    merged: list[Slot] = []
     for numbers in zip(*[trace.expanded.record.slots for trace in traces], strict=True):
         if all(repr(number) == repr(numbers[0]) for number in numbers):  # NaN and −0.0 included
             merged.append(numbers[0])
-        elif any(isinstance(number, bool) or not float(number).is_integer() for number in numbers):
+        elif any(isinstance(number, bool) or not math.isfinite(number) for number in numbers):
             merged.append(None)
-        else:
+        elif all(float(number).is_integer() for number in numbers):
             merged.append(_affine(batches, [int(number) for number in numbers]))
+        else:
+            merged.append(_ratio(batches, numbers))
     return tuple(merged)
+
+
+def _ratio(batches: Sequence[int], numbers: Sequence[float]) -> Ratio | None:
+    """The ratio that is each of the numbers to the last bit, if there is one (1 / n, momentum · (n / (n − 1)))."""
+    for scale in _scales(batches, numbers):
+        fractions = [Fraction(number / scale).limit_denominator(LARGEST_DENOMINATOR) for number in numbers]
+        numerator = _affine(batches, [fraction.numerator for fraction in fractions])
+        denominator = _affine(batches, [fraction.denominator for fraction in fractions])
+        if numerator is not None and denominator is not None:
+            ratio = Ratio(numerator, denominator, scale)
+            if [ratio.at(batch) for batch in batches] == list(numbers):
+                return ratio
+    return None
+
+
+def _scales(batches: Sequence[int], numbers: Sequence[float]) -> list[float]:
+    """Factors that the numbers may have: 1, and short decimals near what they tend to as the batch grows."""
+    if 0.0 in numbers:
+        return [1.0]
+    # 1 / number = a + b / batch for everything of this kind; its limit is 1 / a.
+    (first, *_, last), (small, *_, large) = (1 / number for number in numbers), batches
+    slope = (first - last) / (1 / small - 1 / large)
+    limit = last - slope / large
+    near = [round(1 / limit, digits) for digits in range(1, 13)] if limit else []
+    return [1.0, *dict.fromkeys(scale for scale in near if scale)]
 
 
 def _leaves(

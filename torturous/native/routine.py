@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from torturous.codegen.arithmetic import literal
 from torturous.codegen.builder import Builder, Integer
 from torturous.codegen.expressions import Argument
 from torturous.codegen.kernels import Generated, generate
@@ -25,7 +26,8 @@ from torturous.core import dtypes
 from torturous.core.dtypes import DType
 from torturous.core.errors import UnsupportedError
 from torturous.ir.record import describe_place, slot_ordinal
-from torturous.native.recording import InBatch, Program
+from torturous.native.recording import InBatch, Program, Ratio
+from torturous.native.traced import Expression, Traced
 from torturous.native.walker import (
     ARGUMENTS,
     BARRIER,
@@ -80,21 +82,25 @@ class Routine:
 
     def __init__(
         self, symbol: str, program: Program, plan: Plan, kernels: Mapping[str, Sequence[Called]],
-        inputs: frozenset[Node], batch: int | None = None,
+        inputs: frozenset[Node] | None = None, batch: int | None = None,
     ) -> None:
-        """`kernels` are given per target's name. `inputs` are leaves that are no weights. `batch`: the only one that
-        the plan serves, None for all."""
+        """`kernels` are given per target's name. `inputs` are leaves that are no weights; None where nothing is
+        prepared. `batch`: the only one that the plan serves, None for all."""
         self.symbol = symbol
         self.program = program
         self.plan = plan
         self.kernels = kernels
         self.batch = batch
-        self.prepared = self._preparable(inputs)
+        self.prepared = [] if inputs is None else self._preparable(inputs)
         """Numbers of the kernels that read nothing but weights."""
         first = next(iter(kernels.values()))
         self.constants = [node for number in self.prepared for node in sorted(first[number].writes, key=_order)]
         """What they compute."""
         self.places: dict[Node, Place] = {}
+        self.library = symbol
+        """What the symbols begin with that all routines of a library share."""
+        self.numbers: Place | None = None
+        """Where the doubles lie that a run is given, which numbers are worked out from."""
         self.kept: list[tuple[Node, Place]] = []
         """Outputs that are kept back until the end, and where they go then."""
 
@@ -117,9 +123,10 @@ class Routine:
         for argument in kernel.arguments:
             if argument.kind == "size" or argument.kind == "errors":
                 return False
-            if argument.kind == "slot" and not isinstance(
-                    self.program.slots[slot_ordinal(argument.what)], (bool, int, float)):
-                return False
+            if argument.kind == "slot":
+                number = self.program.slots[slot_ordinal(argument.what)]
+                if isinstance(number, Traced) or not isinstance(number, (bool, int, float)):
+                    return False
         return kernel.scratch.constant == 0
 
     def running(self, target: str) -> list[Called]:
@@ -317,10 +324,18 @@ class _Numbers:
     def _slot(self, code: int, dtype: DType) -> Integer:
         """A slot's eight bytes, as `Bound` packs them."""
         number = self.routine.program.slots[slot_ordinal(code)]
+        if isinstance(number, Traced):
+            return self._packed(self._worked_out(number.expression), dtype)
         if number is None or (isinstance(number, InBatch) and dtype is dtypes.bool_):
             raise UnsupportedError(
                 f"cannot export: a number that {self._users(code)} is given depends on the batch in a way "
-                "that is not affine; compute it from tensors")
+                "that is neither affine nor a quotient of such; compute it from tensors")
+        if isinstance(number, Ratio):
+            parts = [self.b.value(f"sitofp i64 {self._function(part)} to double")
+                     for part in (number.numerator, number.denominator)]
+            scale = literal(dtypes.float64, number.scale)
+            quotient = self.b.value(f"fdiv double {parts[0]}, {parts[1]}")
+            return self._packed(self.b.value(f"fmul double {scale}, {quotient}"), dtype)
         if not isinstance(number, InBatch):
             return _word(number, dtype)
         b = self.b
@@ -328,11 +343,33 @@ class _Numbers:
         if not dtype.is_floating_point:
             return whole
         # By way of double, as Python's numbers go.
-        value = b.value(f"sitofp i64 {whole} to double")
+        return self._packed(b.value(f"sitofp i64 {whole} to double"), dtype)
+
+    def _packed(self, value: str, dtype: DType) -> Integer:
+        """A double as a slot's eight bytes."""
+        b = self.b
         if dtype is dtypes.float64:
             return b.value(f"bitcast double {value} to i64")
+        if not dtype.is_floating_point:
+            return b.value(f"fptosi double {value} to i64")
         bits = b.value(f"bitcast float {b.value(f'fptrunc double {value} to float')} to i32")
         return b.value(f"zext i32 {bits} to i64")
+
+    def _worked_out(self, expression: Expression) -> str:
+        """What Python works out in an optimizer's step, in the same order."""
+        b = self.b
+        kind, *parts = expression
+        if kind == "number":
+            return literal(dtypes.float64, parts[0])
+        if kind == "variable":
+            place = self.routine.numbers
+            assert place is not None
+            base = b.load("ptr", b.offset("%frame", Routine.pointer_bytes(b) * place.pointer), 4)
+            return b.load("double", b.offset(base, place.offset + 8 * parts[0]), 8)
+        left, right = map(self._worked_out, parts)
+        if kind == "pow":
+            return b.value(f"call double @{self.routine.library}_power(double {left}, double {right})")
+        return b.value(f"f{kind} double {left}, {right}")
 
     def _users(self, code: int) -> str:
         """The operations that read a slot."""

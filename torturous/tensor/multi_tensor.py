@@ -24,7 +24,9 @@ def _update(op: Op, attributes: Attributes, kinds: Sequence[Tensors], numbers: S
         rows = [t.row() for tensors in kinds for t in tensors]
         if record is context.record:
             break
-    operands = [*rows, *map(record.slot, map(float, numbers))]
+    # A number that remembers how it was worked out (see `native.traced`) stays what it is.
+    floats = [number if isinstance(number, float) else float(number) for number in numbers]
+    operands = [*rows, *map(record.slot, floats)]
     first = kinds[0][0]
     update = record.apply_typed(op, attributes, first._type, operands, place, False)
     targets = [t for tensors in written for t in tensors]

@@ -1,0 +1,430 @@
+"""`native.export_training`: a training step as a static library.
+
+Two plans: `grad` is forward, loss and backward, `apply` the optimizer's update. Whatever Python keeps between steps
+(parameters, running statistics, moments, the random generator) are leaves of these plans and lie in the library's
+state; what a step writes to them are outputs that are kept back until it has gone well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torturous.codegen.target import Target, export_targets
+from torturous.core import dtypes
+from torturous.core.errors import UnsupportedError
+from torturous.core.mersenne import STATE_WORDS
+from torturous.ir.op import Type
+from torturous.native.archive import archive
+from torturous.native.describe import Description, Value
+from torturous.native.entry import Library
+from torturous.native.execution import Execution
+from torturous.native.export import (
+    RESERVED,
+    Bundle,
+    argument_names,
+    array_of,
+    batched_shape,
+    check_batch,
+    check_budget,
+    check_name,
+    check_system,
+    compile_library,
+    fixed_batches,
+    input_types,
+    named_tensors,
+    plan_of,
+    unused,
+    write_bundle,
+)
+from torturous.native.linking import find_linker, require_linker
+from torturous.native.packaging import build_files
+from torturous.native.recording import Program, record_body, same_structure
+from torturous.native.routine import Place, Routine, kernels_of
+from torturous.native.selftest import GOLDEN_BATCH, Golden, training_selftest
+from torturous.native.traced import Traced
+from torturous.native.training_entry import GENERATOR, STEP, Training, training
+from torturous.native.training_header import training_header
+from torturous.native.weights import identity, place, weights_file
+from torturous.optim.optimizer import GroupOptimizer, StateChanges
+from torturous.tensor import Tensor, empty_like, enable_grad, no_grad
+from torturous.tensor.base import TensorBase
+from torturous.tensor.generator import default_generator, fork_rng, manual_seed
+from torturous.tensor.tensor import from_array
+
+GOLDEN_STEPS = 3
+GOLDEN_SEED = 7
+
+
+def export_training(
+    model: Any, loss_function: Callable[[Any, Any], Any], optimizer: Any, examples: Sequence[TensorBase],
+    directory: str | Path, name: str = "net", max_batch: int | None = 256, *, target: str | None = None,
+    batches: Sequence[int] = (), size_budget: int | None = None, shared: bool | None = None,
+) -> Bundle:
+    """Writes a bundle whose library trains `model` (see docs/embedding.md): `<name>_grad`, `<name>_apply` and
+    `<name>_step`, which do what `loss_function(model(*inputs), target)`, `backward()` and `optimizer.step()` do,
+    bit for bit.
+
+    `examples` are the inputs of `model` and, last, the target. The model is recorded as it is, in training mode if
+    it is in training mode. The learning rate is an argument of the functions, one per parameter group; all other
+    options are as in `optimizer`. `<name>.safetensors` holds everything as it is now, from where the library goes on.
+    Dropout draws what this process's default generator would draw.
+
+    Other arguments and errors are those of `export`; UnsupportedError also for an optimizer that is not one of
+    `torturous.optim` or has hooks, ValueError for one that has parameters which are not the model's.
+    """
+    check_name(name)
+    check_batch(max_batch)
+    targets = export_targets(target)
+    check_system(targets)
+    types, batch = input_types(examples, max_batch is not None)
+    if len(types) < 2:
+        raise TypeError("examples must be the inputs of the model and, last, the target of the loss")
+    linker = require_linker(targets[-1]) if shared else None if shared is False else find_linker(targets[-1])
+    tensors = named_tensors(model)
+    step = _Step(model, loss_function, optimizer, tensors)
+    grad = step.record_grad(types, max_batch)
+    apply, first_apply = step.record_apply()
+    logical = step.state()
+    weights, end = place([(key, array.shape, _dtype(array, step.tensors.get(key)), key in step.required)
+                          for key, array in logical.items()])
+    offsets = {weight.name: weight.offset for weight in weights}
+    gradients, gradient_bytes = step.place_gradients()
+    inputs, loss = _values(model, types, step.loss_dtype, max_batch is None)
+    file = weights_file(logical)
+    mark = identity(weights, end, "training")
+    description = Description(
+        name, tuple(t.name for t in targets), hashlib.sha256(file).hexdigest(), max_batch or 1, end, inputs, [loss])
+    library = Library(name, targets, description, weights, mark, end, max_batch or 1)
+    routines = []
+    for n in [*fixed_batches(batches, max_batch), None]:
+        symbol = f"{name}_grad" if n is None else f"{name}_grad_batch{n}"
+        routine = _routine(name, symbol, grad if n is None else grad.at(n), batch, targets, offsets, n)
+        _place_grad(routine, len(types), gradients)
+        _keep(routine, 1 + len(gradients), offsets)
+        routines.append(routine)
+    executions = [Execution(f"{name}_grad", name, routines, targets)]
+    for suffix, program in (("apply", apply), ("first_apply", first_apply)):
+        if program is not None:
+            routine = _routine(name, f"{name}_{suffix}", program, 1, targets, offsets, None)
+            _place_apply(routine, gradients, step.rates)
+            _keep(routine, 0, offsets)
+            executions.append(Execution(f"{name}_{suffix}", name, [routine], targets))
+    written = Training(
+        library, executions[0], executions[1], executions[2] if len(executions) > 2 else None, inputs, loss,
+        gradient_bytes, max((t.dtype.itemsize for t in step.trained.values()), default=4), step.rates)
+    compiled = compile_library(library, executions, training(written))
+    check_budget(compiled.code_bytes, size_budget, name)
+    golden = _golden(model, loss_function, optimizer, examples, step, max_batch is not None)
+    files = {
+        f"lib{name}.a": archive(compiled.objects),
+        f"{name}.h": training_header(written, gradients).encode(),
+        f"{name}.safetensors": file,
+        f"{name}_selftest.c": training_selftest(written, golden, len(file)).encode(),
+        **{file_name: text.encode() for file_name, text in build_files(library).items()},
+    }
+    about = {
+        "workspace_bytes": {str(n): written.nbytes(n, 1) for n in sorted({1, batch, max_batch or 1})
+                            if n <= (max_batch or 1)},
+        "state_bytes": end,
+        "gradient_bytes": gradient_bytes,
+        "gradients": [{"name": key, "dtype": step.trained[key].dtype.name, "shape": list(step.trained[key].shape),
+                       "offset": offset} for key, offset in gradients.items()],
+        "learning_rates": step.rates,
+    }
+    functions = ["state_init", "state_export", "state_bytes", "workspace_bytes", "describe", "strerror"]
+    functions += [f"{function}{suffix}" for function in ("grad", "apply", "step") for suffix in ("", "_parallel")]
+    shared_name = f"{name}.wasm" if targets[-1].architecture == "wasm32" else f"lib{name}.so"
+    return write_bundle(library, Path(directory), files, about, compiled, linker, shared_name, functions)
+
+
+# Recording --------------------------------------------------------------------------------------------------
+class _Step:
+    """What there is to a training step, and its recordings."""
+
+    def __init__(self, model: Any, loss_function: Callable[[Any, Any], Any], optimizer: Any,
+                 tensors: Mapping[str, TensorBase]) -> None:
+        if not isinstance(optimizer, GroupOptimizer):
+            raise UnsupportedError(
+                f"cannot export a step of {type(optimizer).__name__}: only torturous.optim's optimizers are recorded")
+        if optimizer._step_pre_hooks or optimizer._step_post_hooks:
+            raise UnsupportedError(f"cannot export a step of {type(optimizer).__name__} with hooks: they are Python")
+        self.model = model
+        self.loss_function = loss_function
+        self.optimizer = optimizer
+        self.rates = len(optimizer.param_groups)
+        self.required = set(tensors)
+        self.trained: dict[str, Tensor] = {}
+        """Parameters with a gradient, in the model's order."""
+        self.loss_dtype = dtypes.float32
+        self._names = {id(tensor): name for name, tensor in tensors.items()}
+        self._moments: dict[tuple[int, str], Tensor] = {}
+        """The optimizer's tensors, by parameter and entry."""
+        self.tensors: dict[str, TensorBase] = {**tensors, GENERATOR: owned(np.zeros(STATE_WORDS, np.int32))}
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if id(parameter) not in self._names:
+                    raise ValueError("the optimizer has a parameter that is not one of the model's")
+
+    def record_grad(self, types: Sequence[Type], max_batch: int | None) -> Program:
+        """Forward, loss and backward: the loss, gradients, and what is written on the way."""
+        parameters: dict[str, Any] = {
+            name: tensor for name, tensor in self.tensors.items() if tensor._requires_grad}
+
+        def body(arguments: list[Any]) -> list[Any]:
+            self.trained = {}
+            with self._own_generator(), _without_gradients(parameters.values()), enable_grad():
+                loss = self.loss_function(self.model(*arguments[:-1]), arguments[-1])
+                if not isinstance(loss, TensorBase) or loss.shape:
+                    raise TypeError("the loss function must give a tensor of one number, without axes")
+                loss.backward()  # type: ignore[attr-defined]
+                self.loss_dtype = loss.dtype
+                found = []
+                for name, parameter in parameters.items():
+                    if parameter._grad is not None:
+                        self.trained[name] = parameter
+                        found.append(parameter._grad)
+            return [loss, *found]
+
+        return record_body(body, self.tensors, types, max_batch, training=True)
+
+    @contextmanager
+    def _own_generator(self) -> Iterator[None]:
+        """Draws of the default generator go on from the tensor GENERATOR; afterwards it is as it was."""
+        with default_generator.host():
+            default_generator._state = self.tensors[GENERATOR]
+            try:
+                yield
+            finally:
+                default_generator._state = None
+
+    def record_apply(self) -> tuple[Program, Program | None]:
+        """The optimizer's step, and its very first one if that is different."""
+        types = [Type(tuple(parameter.shape), parameter.dtype) for parameter in self.trained.values()]
+        parameters = {name: self.tensors[name] for name in self.trained}
+        asked = _Asked()
+        fresh: dict[int, dict[str, Any]] = {id(parameter): {"step": 0} for parameter in self.trained.values()}
+        try:
+            record_body(self._update(fresh, asked), parameters, types, None, training=True)
+        except _Answered:
+            pass
+        for parameter, entry, create in asked.found:
+            name = f"torturous.optimizer.{entry}.{self._names[id(parameter)]}"
+            content = self._moment(parameter, entry, create)
+            self._moments[id(parameter), entry] = self.tensors[name] = owned(content)
+            if content.any():
+                self.required.add(name)
+        tensors = {name: tensor for name, tensor in self.tensors.items()
+                   if name in parameters or name.startswith("torturous.optimizer.")}
+        given = _Given(self._moments)
+        later = record_body(self._update(self._present(), given), tensors, types, None, training=True)
+        first = record_body(self._update(fresh, given), tensors, types, None, training=True)
+        return later, None if same_structure(later, first) else first
+
+    def _moment(self, parameter: Tensor, entry: str, create: partial[Tensor]) -> np.ndarray:
+        """What a tensor of the optimizer holds now, or will hold at first."""
+        present = self.optimizer.state.get(parameter, {}).get(entry)
+        if present is None and create.func is empty_like:
+            return np.zeros(tuple(parameter.shape), parameter.dtype.numpy)
+        return array_of(create() if present is None else present)
+
+    def _update(self, state: Mapping[int, Mapping[str, Any]], changes: StateChanges
+                ) -> Callable[[list[Any]], list[Any]]:
+        """A recording of all groups' updates, the optimizer's state being this, by parameter."""
+
+        def body(gradients: list[Any]) -> list[Any]:
+            optimizer, kept = self.optimizer, self.optimizer.state
+            given = {id(parameter): gradient
+                     for parameter, gradient in zip(self.trained.values(), gradients, strict=True)}
+            optimizer.state = defaultdict(dict)
+            for parameter in self.trained.values():
+                optimizer.state[parameter].update(state.get(id(parameter), {}))
+            try:
+                with no_grad():
+                    for position, group in enumerate(optimizer.param_groups):
+                        parameters = [p for p in group["params"] if id(p) in given]
+                        traced = {**group, "lr": Traced.variable(position, float(group["lr"]))}
+                        if parameters:
+                            optimizer._update(traced, parameters, [given[id(p)] for p in parameters], changes)
+            finally:
+                optimizer.state = kept
+            if isinstance(changes, _Asked):
+                raise _Answered
+            return []
+
+        return body
+
+    def _present(self) -> dict[int, dict[str, Any]]:
+        """The state of an optimizer that has made steps: its tensors, and a count that is known later."""
+        count = Traced.variable(self.rates, 1.0)
+        state: dict[int, dict[str, Any]] = {id(parameter): {"step": count} for parameter in self.trained.values()}
+        for (parameter, entry), tensor in self._moments.items():
+            state[parameter][entry] = tensor
+        return state
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything in the state, as it is now."""
+        logical = {name: array_of(tensor) for name, tensor in self.tensors.items() if name != GENERATOR}
+        counts = set()
+        for parameter in self.trained.values():
+            entries = self.optimizer.state.get(parameter, {})
+            counts.add(int(entries.get("step", bool(entries))))  # SGD keeps no count, but its first step is another.
+        if len(counts) > 1:
+            raise UnsupportedError(
+                f"cannot export: parameters have made different numbers of steps ({sorted(counts)}), and the library "
+                "counts them together")
+        logical[STEP] = np.array(next(iter(counts), 0), np.int64)
+        with default_generator.host() as twister:
+            logical[GENERATOR] = twister.state.view(np.int32).copy()
+        return logical
+
+    def place_gradients(self) -> tuple[dict[str, int], int]:
+        """Offsets of gradients in their block, one after the other, and its length."""
+        offsets, end = {}, 0
+        for name, parameter in self.trained.items():
+            size = parameter.dtype.itemsize
+            end = -(-end // size) * size
+            offsets[name] = end
+            end += size * int(np.prod(tuple(parameter.shape), dtype=np.int64))
+        return offsets, end
+
+
+class _Answered(Exception):
+    """Ends a recording that was only to find out what an optimizer keeps."""
+
+
+class _Asked(StateChanges):
+    """Notes which tensors an optimizer keeps, and how they are made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[Tensor, str, partial[Tensor]]] = []
+
+    def buffer(self, param_state: dict[str, Any], name: str, create: Callable[[], Tensor]) -> Tensor:
+        assert isinstance(create, partial)  # Of zeros_like and its kind: the parameter comes first.
+        self.found.append((create.args[0], name, create))
+        return create()
+
+
+class _Given(StateChanges):
+    """Hands an optimizer the tensors it keeps, whether it knows them or asks for them the first time."""
+
+    def __init__(self, moments: Mapping[tuple[int, str], Tensor]) -> None:
+        super().__init__()
+        self.moments = moments
+
+    def buffer(self, param_state: dict[str, Any], name: str, create: Callable[[], Tensor]) -> Tensor:
+        assert isinstance(create, partial)
+        return self.moments[id(create.args[0]), name]
+
+
+def owned(content: np.ndarray) -> Tensor:
+    """A tensor whose memory nobody else sees."""
+    with no_grad():
+        tensor = from_array(np.ascontiguousarray(content)).clone()
+    tensor._realized()
+    return tensor
+
+
+@contextmanager
+def _without_gradients(parameters: Any) -> Iterator[None]:
+    """Parameters have no gradient inside, and what they had before outside."""
+    kept = [(parameter, parameter._grad) for parameter in parameters]
+    for parameter, _ in kept:
+        parameter._grad = None
+    try:
+        yield
+    finally:
+        for parameter, gradient in kept:
+            parameter._grad = gradient
+
+
+# Places -----------------------------------------------------------------------------------------------------
+def _routine(name: str, symbol: str, program: Program, batch: int, targets: Sequence[Target],
+             offsets: Mapping[str, int], n: int | None) -> Routine:
+    """A plan whose leaves by name lie in the state."""
+    unknown = [leaf for leaf in program.leaves if isinstance(leaf, str) and leaf not in offsets]
+    if unknown:
+        shape = list(program.weights[unknown[0]][0].shape)
+        raise UnsupportedError(
+            f"cannot export: the step reads a tensor of shape {shape} that is neither the model's nor made by recorded "
+            "operations; register it as a buffer")
+    plan = plan_of(program, batch)
+    kernels = {target.name: kernels_of(name, plan, target) for target in targets}
+    routine = Routine(symbol, program, plan, kernels, None, n)
+    routine.library = name
+    for node, leaf in zip(plan.leaves, program.leaves, strict=True):
+        if isinstance(leaf, str):
+            routine.places[node] = Place(0, offsets[leaf])
+    return routine
+
+
+def _place_grad(routine: Routine, inputs: int, gradients: Mapping[str, int]) -> None:
+    """Behind the state: inputs, the loss, the block of gradients."""
+    for node, leaf in zip(routine.plan.leaves, routine.program.leaves, strict=True):
+        if isinstance(leaf, int):
+            routine.places[node] = Place(1 + leaf)
+    loss, *rest = routine.plan.outputs
+    routine.places[loss] = Place(1 + inputs)
+    for node, offset in zip(rest, gradients.values(), strict=False):
+        routine.places[node] = Place(2 + inputs, offset)
+
+
+def _place_apply(routine: Routine, gradients: Mapping[str, int], rates: int) -> None:
+    """Behind the state: the block of gradients, and numbers."""
+    offsets = list(gradients.values())
+    for node, leaf in zip(routine.plan.leaves, routine.program.leaves, strict=True):
+        if isinstance(leaf, int):
+            routine.places[node] = Place(1, offsets[leaf])
+    routine.numbers = Place(2)
+
+
+def _keep(routine: Routine, first: int, offsets: Mapping[str, int]) -> None:
+    """Outputs from the `first` on are new values of what lies in the state."""
+    for node, name in zip(routine.plan.outputs[first:], routine.program.written, strict=True):
+        routine.kept.append((node, Place(0, offsets[name])))
+
+
+def _dtype(array: np.ndarray, tensor: TensorBase | None) -> dtypes.DType:
+    return tensor.dtype if tensor is not None else dtypes.int64 if array.dtype == np.int64 else dtypes.int32
+
+
+def _values(model: Any, types: Sequence[Type], loss: dtypes.DType, fixed: bool) -> tuple[list[Value], Value]:
+    taken = set(RESERVED)
+    names = [*argument_names(model, len(types) - 1), "target"]
+    inputs = [Value(unused(name, taken), kind.dtype, batched_shape(kind, fixed))
+              for name, kind in zip(names, types, strict=True)]
+    return inputs, Value(unused("loss", taken), loss, ())
+
+
+# The self-test ----------------------------------------------------------------------------------------------
+def _golden(model: Any, loss_function: Callable[[Any, Any], Any], optimizer: Any, examples: Sequence[Any],
+            step: _Step, batched: bool) -> Golden:
+    """Steps of copies of model and optimizer, on the examples' first samples."""
+    batch = min(examples[0].shape[0], GOLDEN_BATCH) if batched else 1
+    inputs = [example[:batch] if batched else example for example in examples]
+    model, optimizer = deepcopy((model, optimizer))
+    named = named_tensors(model)
+    for parameter in named.values():
+        parameter._grad = None
+    losses = []
+    with fork_rng(), enable_grad():
+        manual_seed(GOLDEN_SEED)
+        for _ in range(GOLDEN_STEPS):
+            for parameter in named.values():
+                parameter._grad = None
+            loss = loss_function(model(*inputs[:-1]), inputs[-1])
+            loss.backward()
+            optimizer.step()
+            losses.append(array_of(loss))
+    return Golden(GOLDEN_SEED, batch, [array_of(example) for example in inputs], losses,
+                  [float(group["lr"]) for group in optimizer.param_groups],
+                  {name: array_of(tensor) for name, tensor in named.items()})
