@@ -26,6 +26,8 @@ from torturous.ir.contraction import BLOCK
 ITEM_ROWS = 224
 ITEM_LANES = 128
 """Rows and lanes of an item at most: with a block of products its panels and its results stay in the second cache."""
+FEW_TILES = 2
+"""Up to so many tiles of rows, lanes that lie side by side are read in place."""
 TABLED_PRODUCTS = 8192
 """Up to so many products per sum, their offsets are worked out once a piece."""
 Run = Callable[["Sequence[Integer]", Integer, "str | None"], None]
@@ -61,7 +63,14 @@ class Contraction:
         self.most_lanes = max(1, ITEM_LANES // self.tile.lanes) * self.tile.lanes
         tables_fit = 0 < self.products <= TABLED_PRODUCTS
         self.lane_panels = LanePanels(self.lane, self.tile, self.tile.lanes, tables_fit)
+        self.in_place = self._in_place()
         self.row_panels = row_panels(self.row, self.tile)
+
+    def _in_place(self) -> bool:
+        """Whether lanes are read where they lie: side by side, for so few rows that packing them would not pay."""
+        rows, lane = self.rows.constant, self.lane
+        return (rows is not None and rows <= FEW_TILES * self.tile.rows and lane.load.dtype is self.dtype
+                and [stride.constant for stride in lane.own.strides] == [1] and len(lane.reduced.sizes) == 1)
 
     # The whole ---------------------------------------------------------------------------------------------------
     def write(self) -> Work:
@@ -123,20 +132,50 @@ class Contraction:
         k0: Integer = 0 if loop is None else loop.index
         count = total if loop is None else b.minimum(b.sub(total, k0), BLOCK)
         self.row_panels.pack(batch, rows, k0, count, row_place, tiles)
-        self.lane_panels.pack(batch, lanes, k0, count, lane_place, panels)
-        kernel = MicroKernel(b, Arithmetic(b, self.dtype, LANES), tile, tile.lanes * self.bytes,
-                             self.row_panels.product_step * self.bytes, self.row_panels.row_stride * self.bytes)
-        unroll = 4 if tile.rows * tile.vectors <= 12 else 2
         fresh = k0 == 0 if isinstance(k0, int) else b.compare("eq", k0, 0)
-        with looping(b, 0, panels) as panel:
-            lane_panel = b.offset(lane_place, b.mul(panel, tile.lanes * BLOCK * self.bytes))
+
+        def rows_of(panel: Integer, lane_panel: str, lane_step: Integer) -> None:
+            """All row tiles against one panel of lanes."""
+            kernel = MicroKernel(b, Arithmetic(b, self.dtype, LANES), tile, lane_step,
+                                 self.row_panels.product_step * self.bytes, self.row_panels.row_stride * self.bytes)
+            unroll = 4 if tile.rows * tile.vectors <= 12 else 2
             with looping(b, 0, tiles) as row_tile:
                 row_panel = b.offset(row_place, b.mul(row_tile, self.row_panels.elements * self.bytes))
                 place = b.mul(b.add(b.mul(panel, tiles), row_tile), tile.rows * tile.lanes)
                 state = kernel.run(lane_panel, row_panel, count, kernel.zeros(), unroll)
                 kernel.join(state, b.offset(accumulators, b.mul(place, self.bytes)), tile.lanes * self.bytes, fresh)
+
+        if self.in_place:
+            self._panels_in_place(batch, lanes, k0, count, lane_place, rows_of)
+        else:
+            self.lane_panels.pack(batch, lanes, k0, count, lane_place, panels)
+            with looping(b, 0, panels) as panel:
+                lane_panel = b.offset(lane_place, b.mul(panel, tile.lanes * BLOCK * self.bytes))
+                rows_of(panel, lane_panel, tile.lanes * self.bytes)
         if loop is not None:
             b.end_loop(loop)
+
+    def _panels_in_place(
+        self, batch: list[Integer], lanes: tuple[Integer, Integer], k0: Integer, count: Integer, lane_place: str,
+        rows_of: Callable[[Integer, str, Integer], None],
+    ) -> None:
+        """Whole panels of lanes as they lie in memory, and what is left over packed."""
+        b, tile, side = self.b, self.tile, self.lane
+        step = b.mul(self.writer.size(side.reduced.strides[0]), self.bytes)
+        origin = b.offset(side.origin(batch), b.mul(k0, step))
+        whole = b.div(b.sub(lanes[1], lanes[0]), tile.lanes)
+        with looping(b, 0, whole) as panel:
+            first = b.add(lanes[0], b.mul(panel, tile.lanes))
+            rows_of(panel, b.offset(origin, b.mul(first, self.bytes)), step)
+        if self.lanes.constant is not None and self.lanes.constant % tile.lanes == 0:
+            return
+        first = b.add(lanes[0], b.mul(whole, tile.lanes))
+
+        def rest() -> None:
+            self.lane_panels.pack(batch, (first, lanes[1]), k0, count, lane_place, 1)
+            rows_of(whole, lane_place, tile.lanes * self.bytes)
+
+        b.when(b.compare("sgt", lanes[1], first), rest)
 
     # The epilogue ----------------------------------------------------------------------------------------------------
     def _epilogue(self, batch: list[Integer], lanes: tuple[Integer, Integer], rows: tuple[Integer, Integer],

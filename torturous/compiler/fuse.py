@@ -46,11 +46,14 @@ class Fused:
     leaves: list[Node] = field(default_factory=list)
 
 
-def fuse(graph: Graph, enabled: bool = True) -> Fused:
-    """Groups a graph into kernels; without `enabled` every row is a kernel of its own."""
+def fuse(graph: Graph, enabled: bool = True, given: Mapping[Node, layout.Order] | None = None) -> Fused:
+    """Groups a graph into kernels; without `enabled` every row is a kernel of its own.
+
+    `given` says in which order some leaves lie, if not row-major.
+    """
     refused: set[Node] = set()
     while True:
-        fusion = _Fusion(graph, enabled, refused)
+        fusion = _Fusion(graph, enabled, refused, given or {})
         try:
             return fusion.finish()
         except CannotGroup as refusal:
@@ -58,8 +61,11 @@ def fuse(graph: Graph, enabled: bool = True) -> Fused:
 
 
 class _Fusion:
-    def __init__(self, graph: Graph, enabled: bool, refused: set[Node]) -> None:
+    def __init__(
+        self, graph: Graph, enabled: bool, refused: set[Node], given: Mapping[Node, layout.Order]
+    ) -> None:
         self.graph = graph
+        self.given = given
         self.enabled = enabled
         self.anchor: dict[Node, Node] = {}
         """Per stored node, the reduction or contraction that its kernel is built around."""
@@ -212,7 +218,7 @@ class _Fusion:
 
     def order(self, node: Node) -> layout.Order:
         """How a stored value's axes lie in memory."""
-        return self.orders.get(node) or self.chosen(node)
+        return self.orders.get(node) or self.given.get(node) or self.chosen(node)
 
     def _is_row_major(self, node: Node) -> bool:
         return self.order(node) == layout.row_major(len(node.shape))

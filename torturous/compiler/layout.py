@@ -75,6 +75,26 @@ def products_last(its_maps: Sequence[contraction.Map]) -> Order:
     return tuple(sorted(range(len(its_maps)), key=lambda axis: (its_maps[axis].lone or 0)))
 
 
+def lanes_last(factor: Node) -> Order:
+    """The order in which contractions like to read a factor that stays the same: what they keep of it innermost.
+
+    Row-major where that is so already, where it is used otherwise, or where its users disagree.
+    """
+    usual = row_major(len(factor.shape))
+    orders = set()
+    for user in factor.users:
+        if user.op is not contraction.CONTRACT or user.inputs.count(factor) != 1:
+            return usual
+        maps = user.attributes[1 + user.inputs.index(factor)]
+        loops = [contraction.Map(*index_map).lone for index_map in maps]
+        if None in loops:
+            return usual
+        rank = len(user.shape)
+        kept = [axis for axis, loop in enumerate(loops) if loop is not None and loop < rank]
+        orders.add((*(axis for axis in usual if axis not in kept), *kept))
+    return orders.pop() if len(orders) == 1 else usual
+
+
 def choose(graph: Graph, stored: set[Node], outputs: set[Node]) -> Callable[[Node], Order]:
     """The order of every stored value, as a function."""
     batches = {batch(node) for node in graph.nodes if wants_batch_innermost(node)}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torturous.compiler.graph import Node
-from torturous.compiler.kernel import Kernel, Repetition
+from torturous.compiler.kernel import Kernel, Moving, Repetition
 from torturous.compiler.schedule import loads
 from torturous.compiler.sizes import Size, product
 from torturous.ir.op import Kind
@@ -61,8 +61,10 @@ class Memory:
 
 def read_by(kernel: Kernel) -> set[Node]:
     """Buffers that a kernel reads."""
-    if kernel.repetition is not None:  # Histories have their beginning already.
-        return {*kernel.operands, *kernel.repetition.items}
+    if kernel.repetition is not None:  # Histories, which have their beginning already, among them.
+        places = kernel.repetition.places.values()
+        moving = {place.buffer for place in places if isinstance(place, Moving)}
+        return {*kernel.operands, *moving, *kernel.repetition.items}
     if kernel.special is not None:
         return set(kernel.operands)
     return {load.buffer for load in loads(kernel)}

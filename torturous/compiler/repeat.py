@@ -1,8 +1,9 @@
 """Repeat nodes: where what a step reads and writes lies.
 
-A slice of a stacked operand lies a stride further at every step; so does what is stacked, so that nothing is ever
-copied. A carried value of which everything is kept lies in its history, one stride ahead of where it was before the
-step; the history's first value is copied there before the loop. Other carried values lie in two buffers by turns.
+A slice of a stacked operand lies a stride further at every step; so does what is stacked, so that nothing is copied
+step by step. A carried value of which everything is kept lies in its history, one stride ahead of where it was before
+the step; the history's first value is copied there before the loop. Other carried values lie in two buffers by turns.
+Fixed operands that contractions like to read in another order than they lie in are copied into that order once.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from torturous.compiler.graph import Graph, Node
+from torturous.compiler import layout
+from torturous.compiler.graph import Node
 from torturous.compiler.kernel import Kernel, Load, Moving, Repetition, Store, Turning
+from torturous.compiler.lower import flat_address
 from torturous.compiler.sizes import ONE, ZERO, Affine, Size, product
 from torturous.ir.movement import ALIAS
 from torturous.ir.op import Kind
@@ -21,12 +24,13 @@ if TYPE_CHECKING:
 
 
 def repeat(
-    node: Node, operands: tuple[Node, ...], before: list[Kernel], fuse: Callable[[Graph, bool], Fused], enabled: bool
+    node: Node, operands: tuple[Node, ...], before: list[Kernel], fuse: Callable[..., Fused], enabled: bool
 ) -> Repetition:
     """The kernels of a repeat node; those that must run before it are appended to `before`."""
     loop = node.loop
     assert loop is not None
-    body = fuse(loop.graph, enabled)
+    orders = {leaf: layout.lanes_last(leaf) for leaf in loop.fixed}
+    body = fuse(loop.graph, enabled, orders)
     (steps,) = node.shape
     items = _items(node)
     count = len(loop.carried)
@@ -58,6 +62,9 @@ def repeat(
     for leaf, operand in zip(loop.stacked, slices, strict=True):
         places[leaf] = moving(leaf, operand, steps)
     for leaf, operand in zip(loop.fixed, fixed, strict=True):
+        if orders[leaf] != layout.row_major(len(leaf.shape)):
+            before.append(_relaid(operand, leaf, orders[leaf], node))
+            operand = before[-1].stores[0].buffer
         places[leaf] = Moving(operand, ZERO, ZERO)
     for output, item in zip(body.outputs[count:], items[count:], strict=True):
         places[output] = moving(output, item, steps)
@@ -68,6 +75,16 @@ def _items(node: Node) -> list[Node]:
     """A repeat node's values in order."""
     items = {user.attributes[0]: user for user in node.users if user.op.kind is Kind.ITEM}
     return [items[which] for which in range(len(items))]
+
+
+def _relaid(operand: Node, leaf: Node, order: layout.Order, node: Node) -> Kernel:
+    """Copies a fixed operand into the order in which the steps read it."""
+    copy = Node(-1, ALIAS, (), leaf.shape, leaf.dtype, (), node.place)
+    kernel = Kernel([leaf.shape[axis] for axis in order], names=["relay"], places=[node.place])
+    positions = [Affine.axis(order.index(axis)) for axis in range(len(order))]
+    value = Load(leaf.dtype, operand, flat_address(positions, leaf.shape), ())
+    kernel.stores.append(Store(copy, flat_address(positions, leaf.shape, order), value))
+    return kernel
 
 
 def _beginning(start: Node, history: Node, like: Node, reverse: bool) -> Kernel:
