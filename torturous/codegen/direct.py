@@ -1,16 +1,22 @@
-"""The contraction whose lanes are samples, read where they lie: convolutions with few channels.
+"""Convolutions whose operands are read where they lie.
 
-The samples of a pixel are consecutive in memory, and so are the products of a row (`compiler.layout` has seen to
-both), so nothing is packed and nothing prepared: a convolution is a run of products per tap of its window, where taps
-are listed in constant data of the kernel. Where a convolution reaches over the border, a tap exists for a pixel or
-it does not, the same for all lanes and all channels: each pixel has its own list of taps that exist.
+Lanes are samples, where channels are few, or pixels beside each other. Both are consecutive in memory, and so are the
+products of a row (`compiler.layout` has seen to that), so nothing is packed and nothing prepared: a convolution is a
+run of products per tap of its window, where taps are listed in constant data of the kernel. Where samples are lanes
+and a convolution reaches over the border, a tap exists for a pixel or it does not, the same for all lanes and all
+channels: each pixel has its own list of taps that exist.
+
+Lines of pixels that are no whole vectors are taken several at once, with what lies between them in memory: results
+there are computed and not looked at. The last vectors of an item reach back over those before them, so that nothing
+outside the operand is read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product as combinations
-from math import prod
+from math import inf, prod
 
 from torturous.codegen.arithmetic import Arithmetic
 from torturous.codegen.builder import Integer, looping
@@ -19,12 +25,13 @@ from torturous.codegen.loops import Divided, Work
 from torturous.codegen.microkernel import MicroKernel, Tile
 from torturous.codegen.operands import loaded, sides, split
 from torturous.codegen.panels import Side
+from torturous.codegen.target import Target
 from torturous.compiler.kernel import Load
 from torturous.compiler.sizes import Affine, Size, product
 from torturous.ir.contraction import BLOCK
 
-GROUP = 512
-"""Lanes of an item at most."""
+MOST_LANES = 512
+"""Of an item."""
 ENOUGH_ITEMS = 8
 """Below this many items the rows are divided among items too."""
 WORD = 8
@@ -60,69 +67,62 @@ class DirectContraction:
         self.bytes = self.dtype.itemsize
         self.lane = Side(writer, loaded(lane), self.dtype, self.axes.batch, self.axes.lane, reduced)
         self.row = Side(writer, loaded(row), self.dtype, self.axes.batch, self.axes.row, reduced)
-        self.samples = _known(kernel.axes[-1])
-        self.lanes = _known(self.lane.own.count)
         self.rows = _known(self.row.own.count)
         self.products = _known(product(kernel.reduced))
-        assert self.lane.own.strides[-1] == 1 and self.samples % LANES == 0, "lanes are whole vectors of samples"
         assert self.row.reduced.strides in ([], [Size.of(1)]), "the products of a row are consecutive"
         assert len(self.row.own.strides) <= 1, "rows step evenly"
         self.guards = self.lane.load.guards
         self.runs, self.lane_step = _runs(kernel.reduced, self.lane.load, first, self.bytes)
-        self.tile = self._tile()
-        self.group = next(count for count in range(min(self.samples, GROUP), 0, -self.tile.lanes)
-                          if self.samples % count == 0)
-        tiles = -(-self.rows // self.tile.rows)
+        *planes, self.width = [_known(kernel.axes[axis]) for axis in self.axes.lane]
+        assert self.lane.load.address.factor(self.axes.lane[-1]) == 1, "lanes are consecutive"
+        self.lines, self.pitch = 1, 0
+        if planes and not self.guards:  # Lanes that are computed together have the same taps.
+            self.lines, self.pitch = planes.pop(), _known(self.lane.load.address.factor(self.axes.lane[-2]))
+        self.cut = choose_cut(writer.target, self.bytes, self.rows, self.width, self.lines, self.pitch)
+        self.tile = self.cut.tile
+        self.segments = -(-self.width // self.cut.width)
+        """Parts of a line."""
+        self.bands = -(-self.lines // self.cut.lines)
+        """Groups of lines."""
+        self.planes = prod(planes)
         batches = product(kernel.axes[axis] for axis in self.axes.batch)
-        enough = _known(batches) * (self.lanes // self.group) >= ENOUGH_ITEMS
-        self.row_groups = 1 if enough else tiles
+        enough = _known(batches) * self.planes * self.bands * self.segments >= ENOUGH_ITEMS
+        self.row_groups = 1 if enough else -(-self.rows // self.tile.rows)
         self.rows_per_item = self.rows if enough else self.tile.rows
         self.batch = [writer.size(kernel.axes[axis]) for axis in self.axes.batch]
-
-    def _tile(self) -> Tile:
-        """As many accumulators as the registers hold: few rows computed twice, few loads per multiply-add."""
-        target = self.writer.target
-        registers = max(1, LANES * max(self.bytes, 4) // (target.lanes * 4))
-        available = max(target.registers - 2, 4) // registers
-        best = Tile(1, 1)
-        for vectors in (1, 2, 4):
-            if self.samples % (vectors * LANES):
-                continue
-            most = max(1, (available - vectors) // vectors)
-            tiles = -(-self.rows // most)
-            rows = -(-self.rows // tiles)
-            if rows + vectors > 1 and rows * vectors / (rows + vectors) > best.rows * best.vectors / (
-                    best.rows + best.vectors):
-                best = Tile(rows, vectors)
-        return best
 
     # The whole ---------------------------------------------------------------------------------------------------
     def write(self) -> Work:
         b, w = self.b, self.writer
         kernel = w.kernel
-        groups = self.lanes // self.group
         batch_count: Integer = 1
         for extent in self.batch:
             batch_count = b.mul(batch_count, extent)
-        items = b.mul(batch_count, groups * self.row_groups)
+        items = b.mul(batch_count, self.planes * self.bands * self.segments * self.row_groups)
         granule = w.argument(Argument("granule"), "i64")
         first = b.mul("%first_piece", granule)
         last = b.minimum(b.mul("%last_piece", granule), items)
         table = self._table()
         with looping(b, first, last) as item:
-            # Neighbouring items share their pixel.
-            row_own = b.mul(b.rem(item, self.row_groups), self.rows_per_item)
-            row_first = b.minimum(row_own, self.rows - self.rows_per_item)
-            rest = b.div(item, self.row_groups)
-            lane_first = b.mul(b.rem(rest, groups), self.group)
-            batch = split(w, b.div(rest, groups), self.batch)
-            runs, ends = self._existing(table, lane_first)
-            self._tiles(batch, lane_first, row_first, runs, ends)
-            self._epilogue(batch, lane_first, row_first, b.sub(row_own, row_first))
+            *batch, plane, band, segment, row_group = split(
+                w, item, [*self.batch, self.planes, self.bands, self.segments, self.row_groups])
+            # The last part along each way reaches back over the one before it; `own` is where it begins anew.
+            row_own, row = self._part(row_group, self.rows_per_item, self.rows)
+            line_own, line = self._part(band, self.cut.lines, self.lines)
+            lane_own, lane = self._part(segment, self.cut.width, self.width)
+            flat = b.add(b.mul(b.add(b.mul(plane, self.lines), line), self.width), lane)
+            runs, ends = self._existing(table, flat)
+            self._tiles(batch, flat, row, runs, ends)
+            self._epilogue(batch, plane, (line_own, line), (lane_own, lane), (row_own, row))
         batches = product(kernel.axes[axis] for axis in self.axes.batch)
-        cost = product(kernel.reduced) * self.lanes * self.rows
-        divided = Divided(Size.of(self.lanes), self.group, self.group), Divided(Size.of(self.row_groups), 1, 1)
-        return Work(batches, divided, Size.of(1) + cost)
+        cost = product(kernel.reduced) * self.planes * self.lines * self.width * self.rows
+        parts = [self.planes * self.bands, self.segments, self.row_groups]
+        return Work(batches, tuple(Divided(Size.of(count), 1, 1) for count in parts), Size.of(1) + cost)
+
+    def _part(self, number: Integer, size: int, extent: int) -> tuple[Integer, Integer]:
+        """Where a part's own share begins, and where it begins to compute so that it is whole."""
+        own = self.b.mul(number, size)
+        return own, self.b.minimum(own, extent - size)
 
     def scratch(self) -> Size:
         """Bytes of scratch a worker needs: the item's results, and the list of runs that exist for it."""
@@ -133,7 +133,11 @@ class DirectContraction:
         return max(1, -(-self.products // BLOCK))
 
     def _list_place(self) -> int:
-        return -(-self.rows_per_item * self.group * self.bytes // 64) * 64
+        return -(-self.rows_per_item * self._row_bytes() // 64) * 64
+
+    def _row_bytes(self) -> int:
+        """A row of an item's results."""
+        return self.cut.span(self.pitch) * self.bytes
 
     # Runs --------------------------------------------------------------------------------------------------------
     def _entry_bytes(self) -> int:
@@ -187,16 +191,18 @@ class DirectContraction:
         kernel = MicroKernel(b, e, tile, self.lane_step, self.bytes, row_stride)
         lanes = b.offset(self.lane.origin(batch), b.mul(self.lane.place(self.lane.own, lane_first), self.bytes))
         rows = b.offset(self.row.origin(batch), b.mul(row_first, row_stride))
+        span = self.cut.span(self.pitch)
         with looping(b, 0, -(-self.rows_per_item // tile.rows)) as number:
             row = b.minimum(b.mul(number, tile.rows), self.rows_per_item - tile.rows)
             row_place = b.offset(rows, b.mul(row, row_stride))
-            with looping(b, 0, self.group, tile.lanes) as lane:
+            with looping(b, 0, -(-span // tile.lanes)) as panel:
+                lane = b.minimum(b.mul(panel, tile.lanes), span - tile.lanes)
                 lane_place = b.offset(lanes, b.mul(lane, self.bytes))
-                out = b.offset("%scratch", b.mul(b.add(b.mul(row, self.group), lane), self.bytes))
+                out = b.offset("%scratch", b.add(b.mul(row, self._row_bytes()), b.mul(lane, self.bytes)))
                 first: Integer = 0
                 for block, last in enumerate(ends):
                     state = self._chain(kernel, lane_place, row_place, runs, first, last)
-                    kernel.join(state, out, self.group * self.bytes, block == 0)
+                    kernel.join(state, out, self._row_bytes(), block == 0)
                     first = last
 
     def _chain(self, kernel: MicroKernel, lanes: str, rows: str, runs: str, first: Integer, last: Integer) -> list[str]:
@@ -214,28 +220,86 @@ class DirectContraction:
         return b.end_loop(loop, state)
 
     # The epilogue ------------------------------------------------------------------------------------------------
-    def _epilogue(self, batch: list[Integer], lane_first: Integer, row_first: Integer, skipped: Integer) -> None:
-        """Reads the item's results, whole vectors of one pixel's samples, and stores what the kernel makes of them."""
-        b, w = self.b, self.writer
+    def _epilogue(self, batch: list[Integer], plane: Integer, lines: tuple[Integer, Integer],
+                  lanes: tuple[Integer, Integer], rows: tuple[Integer, Integer]) -> None:
+        """Reads the item's results, vectors of one line, and stores what the kernel makes of them."""
+        b, w, cut = self.b, self.writer, self.cut
         kernel = w.kernel
-        e = Arithmetic(b, self.dtype, LANES)
         inner = self.axes.lane[-1]
         fixed: dict[int, Integer] = {axis: 0 for axis in range(len(kernel.axes) + len(kernel.reduced))}
         fixed |= dict(zip(self.axes.batch, batch, strict=True))
         lane_extents = [w.size(kernel.axes[axis]) for axis in self.axes.lane]
-        pixel = split(w, lane_first, lane_extents)
-        fixed |= dict(zip(self.axes.lane, pixel, strict=True))
         row_extents = [w.size(kernel.axes[axis]) for axis in self.axes.row]
-        with looping(b, skipped, self.rows_per_item) as row:
-            fixed |= dict(zip(self.axes.row, split(w, b.add(row_first, row), row_extents), strict=True))
-            line = b.offset("%scratch", b.mul(row, self.group * self.bytes))
-            with looping(b, 0, self.group, self.tile.lanes) as lane:
-                for vector in range(self.tile.vectors):
-                    there = b.add(lane, vector * LANES)
-                    point = Point(fixed | {inner: b.add(pixel[-1], there)}, inner, LANES)
-                    point.accumulated = [b.load(e.kind, b.offset(line, b.mul(there, self.bytes)), self.bytes)]
+        with looping(b, b.sub(rows[0], rows[1]), self.rows_per_item) as row:
+            fixed |= dict(zip(self.axes.row, split(w, b.add(rows[1], row), row_extents), strict=True))
+            with looping(b, b.sub(lines[0], lines[1]), cut.lines) as line:
+                flat = b.mul(b.add(b.mul(plane, self.lines), b.add(lines[1], line)), self.width)
+                place = split(w, b.add(flat, lanes[1]), lane_extents)
+                fixed |= dict(zip(self.axes.lane, place, strict=True))
+                lead = b.add(b.mul(row, self._row_bytes()), b.mul(line, self.pitch * self.bytes))
+                results = b.offset("%scratch", lead)
+
+                def vector(lane: Integer, tail: int | None, results: str = results, last: Integer = place[-1]) -> None:
+                    mask = w.tail_mask(tail, LANES) if tail else None
+                    point = Point(fixed | {inner: b.add(last, lane)}, inner, LANES, mask, tail)
+                    at = b.offset(results, b.mul(lane, self.bytes))
+                    point.accumulated = [self.lane.read_results(at, LANES, mask)]
                     for store in kernel.stores:
                         w.store(w.emit(store.expression, point), store.buffer, store.address, point)
+
+                whole = cut.width - cut.width % LANES
+                first = b.sub(lanes[0], lanes[1])
+                with looping(b, first, whole, LANES) as lane:
+                    vector(lane, None)
+                if cut.width % LANES:
+                    vector(whole, cut.width % LANES)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How lanes are cut into items and tiles: so much of a line, so many lines at once."""
+
+    tile: Tile
+    width: int
+    lines: int
+
+    def span(self, pitch: int) -> int:
+        """Consecutive lanes that an item computes."""
+        return (self.lines - 1) * pitch + self.width
+
+
+def choose_cut(target: Target, itemsize: int, rows: int, width: int, lines: int, pitch: int) -> Cut:
+    """The cut that computes least beside what is asked for, with tiles as large as the registers hold."""
+    registers = max(1, LANES * max(itemsize, 4) // (target.lanes * 4))
+    available = max(target.registers - 2, 4) // registers
+    best: Cut | None = None
+    least = inf
+    for vectors in (1, 2, 4):
+        most = max(1, (available - vectors) // vectors)
+        tiles = -(-rows // most)
+        tile = Tile(-(-rows // tiles), vectors)
+        loads = (tile.rows / 2 + vectors) / (tile.rows * vectors)
+        for cut in _cuts(tile, width, lines, pitch):
+            span = cut.span(pitch)
+            if span < tile.lanes:
+                continue
+            computed = -(-span // tile.lanes) * tile.lanes / (cut.lines * cut.width) * tiles * tile.rows / rows
+            cost = computed * (1 + loads)
+            if cost < least:
+                best, least = cut, cost
+    assert best is not None, "lanes that fill no vector"
+    return best
+
+
+def _cuts(tile: Tile, width: int, lines: int, pitch: int) -> Iterator[Cut]:
+    if width <= MOST_LANES or width % LANES:
+        yield Cut(tile, width, 1)
+    else:
+        yield Cut(tile, next(part for part in range(MOST_LANES, 0, -LANES) if width % part == 0), 1)
+    if 0 < pitch < 2 * width:
+        for count in range(2, lines + 1):
+            if (count - 1) * pitch + width <= MOST_LANES:
+                yield Cut(tile, width, count)
 
 
 def _known(size: Size) -> int:

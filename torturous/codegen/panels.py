@@ -124,6 +124,12 @@ class Side:
             value = w._contiguous(address, dtype, lanes, mask)
         return convert(self.b, value, dtype, self.dtype, lanes)
 
+    def read_results(self, address: str, lanes: int, mask: str | None) -> str:
+        """Contiguous elements of what is computed."""
+        if mask is None:
+            return self.b.load(kind(self.dtype, lanes), address, self.dtype.itemsize)
+        return self.writer._contiguous(address, self.dtype, lanes, mask)
+
     def gather(self, address: str, places: str, lanes: int, mask: str | None) -> str:
         value = self.writer._gathered(address, places, self.load.dtype, lanes, mask)
         return convert(self.b, value, self.load.dtype, self.dtype, lanes)

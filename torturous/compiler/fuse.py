@@ -411,7 +411,7 @@ class _Fusion:
                     extents[loop] = size
         samples = layout.batch(anchor) if layout.wants_batch_innermost(anchor) else None
         kernel.direct = layout.reads_in_place(anchor)
-        guarded = kernel.direct and not kernel.lanewise
+        guarded = kernel.direct and not kernel.lanewise and samples is not None
         # Loops of the result in the order it lies in memory, or samples innermost where those are lanes; the reduced
         # ones, whose order is the sum's, as they are.
         order = (*range(1, rank), 0) if guarded else self.order(node)
@@ -425,11 +425,12 @@ class _Fusion:
                 contraction.Map(tuple((loops[loop], factor) for loop, factor in terms), offset, divisor)
                 for terms, offset, divisor in its_maps
             ]
+            windows = any(len(terms) > 1 for terms, _, _ in its_maps)
             if kernel.direct and operand not in self.stored:
                 raise CannotPull(operand)
             if samples is not None and operand.shape[0] == samples and len(operand.shape) > 2:
                 operand = self._in_order(operand, (*range(1, len(operand.shape)), 0))
-            elif kernel.direct:
+            elif not windows and layout.is_windowed(anchor):
                 operand = self._in_order(operand, layout.products_last([contraction.Map(*m) for m in its_maps]))
             if guarded:
                 value = puller.mapped(operand, all_maps)  # Guards and all: borders are left out, not multiplied.
@@ -446,7 +447,8 @@ class _Fusion:
 
     def _in_order(self, operand: Node, order: layout.Order) -> Node:
         """A copy of a leaf, or whatever else lies row-major, whose axes lie in this order."""
-        if operand not in self.stored or order == layout.row_major(len(order)):
+        moved = [axis for axis in order if operand.shape[axis] != 1]
+        if operand not in self.stored or moved == sorted(moved):
             return operand
         if not self._is_row_major(self.storage_of(operand)):
             return operand

@@ -8,6 +8,7 @@ channels, windows need no shuffling, and pooling and elementwise kernels in betw
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 
 from torturous.compiler.graph import Graph, Node
 from torturous.compiler.sizes import Size, product
@@ -16,6 +17,8 @@ from torturous.ir.op import Kind
 
 Order = tuple[int, ...]
 LANES = 16
+MOST_COMPUTED = 1.4
+"""Pixels computed for every pixel asked for, up to which lanes are pixels read in place."""
 SPECIAL = frozenset({Kind.RANDOM, Kind.SCATTER, Kind.ALONG, Kind.HOST, Kind.REPEAT, Kind.ITEM})
 """What has kernels of its own, which read and write whole values as they are shaped."""
 
@@ -59,15 +62,56 @@ def batch(node: Node) -> Size | None:
 def reads_in_place(node: Node) -> bool:
     """Whether a convolution's operands, or those of a gradient of one, are read where they lie: see `codegen.direct`.
 
-    For that every size must be known. A convolution's borders are then left out; elements between those of the
+    For that every size must be known. Where lanes are samples, borders are left out; elements between those of the
     operand (a divisor) would have to be, too, and gradients of weights leave nothing out: they want a padded copy.
     """
-    if not wants_batch_innermost(node) or node.dtype.is_half:
+    if node.op.kind is not Kind.CONTRACT or len(node.inputs) != 2 or node.dtype.is_half:
         return False
     if any(size.constant is None for shape in (node.shape, *(x.shape for x in node.inputs)) for size in shape):
         return False
+    if not wants_batch_innermost(node):
+        return _runs_along_pixels(node)
+    return bool(node.attributes[3:]) or not _has_divisors(node)
+
+
+def _has_divisors(node: Node) -> bool:
     _, *maps = node.attributes[:3]
-    return bool(node.attributes[3:]) or all(contraction.Map(*m).divisor == 1 for its_maps in maps for m in its_maps)
+    return any(contraction.Map(*m).divisor != 1 for its_maps in maps for m in its_maps)
+
+
+def _runs_along_pixels(node: Node) -> bool:
+    """Whether a convolution's results lie beside each other, and so does what they are made of, vectors at a time."""
+    if not is_windowed(node) or _has_divisors(node):
+        return False
+    last = len(node.shape) - 1
+    _, *maps = node.attributes[:3]
+    position = next(n for n, its_maps in enumerate(maps) if any(len(terms) > 1 for terms, _, _ in its_maps))
+    terms = dict(contraction.Map(*maps[position][-1]).terms)
+    if terms.pop(last, None) != 1 or len(terms) != 1:
+        return False
+    (tap, dilation), = terms.items()
+    weights = node.inputs[1 - position]
+    taps = next(size for size, m in zip(weights.shape, maps[1 - position], strict=True)
+                if contraction.Map(*m).lone == tap)
+    width, lines = node.shape[-1].constant or 1, node.shape[-2].constant or 1
+    pitch = max(node.inputs[position].shape[-1].constant or 1, width + ((taps.constant or 1) - 1) * abs(dilation))
+    together = (lines - 1) * pitch + width if len(node.shape) > 3 else 0
+    computed = [-(-width // LANES) * LANES / width if width >= LANES else inf,
+                -(-together // LANES) * LANES / (width * lines) if together >= LANES else inf]
+    return min(computed) <= MOST_COMPUTED
+
+
+def is_windowed(node: Node) -> bool:
+    """Whether a contraction is a convolution, or the gradient of one's input: windows slide over one operand.
+
+    Its other operand, the weights, is then small beside the first.
+    """
+    _, *maps = node.attributes[:3]
+    windowed = [any(len(contraction.Map(*m).terms) > 1 for m in its_maps) for its_maps in maps]
+    if sorted(windowed) != [False, True]:
+        return False
+    samples = contraction.Map(*maps[windowed.index(True)][0]).lone
+    return samples is not None and samples < len(node.shape)
 
 
 def products_last(its_maps: Sequence[contraction.Map]) -> Order:
