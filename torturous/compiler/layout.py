@@ -95,7 +95,9 @@ def _runs_along_pixels(node: Node) -> bool:
                 if contraction.Map(*m).lone == tap)
     width, lines = node.shape[-1].constant or 1, node.shape[-2].constant or 1
     pitch = max(node.inputs[position].shape[-1].constant or 1, width + ((taps.constant or 1) - 1) * abs(dilation))
-    together = (lines - 1) * pitch + width if len(node.shape) > 3 else 0
+    if len(node.shape) > 3:
+        pitch *= dict(contraction.Map(*maps[position][-2]).terms).get(last - 1, 0)
+    together = (lines - 1) * pitch + width if len(node.shape) > 3 and 0 < pitch < 2 * width else 0
     computed = [-(-width // LANES) * LANES / width if width >= LANES else inf,
                 -(-together // LANES) * LANES / (width * lines) if together >= LANES else inf]
     return min(computed) <= MOST_COMPUTED
