@@ -234,11 +234,10 @@ def export(model: Any, kinds: Sequence[Any], folder: Path, batch: int = 7, **opt
 def test_same_bits_at_every_batch(name: str, tmp_path: Path) -> None:
     model, kinds = MODELS[name]()
     bundle = export(model, kinds, tmp_path, batch=7, max_batch=64)
-    program = None
     for batch in BATCHES:
         inputs = make_inputs(kinds, batch, seed=batch)
         expected = results(model, inputs)
-        program = program or build(bundle, len(inputs) + len(expected))
+        program = build(bundle, len(inputs) + len(expected))
         got = run(program, bundle, batch, inputs, expected)
         for index, (mine, theirs) in enumerate(zip(got, expected, strict=True)):
             assert mine.tobytes() == theirs.tobytes(), f"output {index} at batch {batch}"
@@ -323,12 +322,11 @@ def test_the_mnist_net_as_users_write_it(tmp_path: Path) -> None:
             return F.log_softmax(self.fc2(x), dim=1)
 
     model = Net().eval()
-    program = None
     for batch in BATCHES:
         inputs = make_inputs([((1, 28, 28), dtypes.float32)], batch, seed=batch)
         expected = [model(from_array(inputs[0])).detach().numpy()]
         bundle = native.export(model, (from_array(inputs[0]),), tmp_path, max_batch=64)
-        program = program or build(bundle, 2)
+        program = build(bundle, 2)
         (got,) = run(program, bundle, batch, inputs, expected)
         assert got.tobytes() == expected[0].tobytes(), f"batch {batch}"
     assert set(load_file(tmp_path / "net.safetensors")) == set(model.state_dict())
@@ -598,11 +596,10 @@ def test_the_self_test(name: str, options: dict[str, Any], tmp_path: Path) -> No
 @needs_compiler
 def test_plans_for_single_batches_give_the_same_bits(tmp_path: Path) -> None:
     model, kinds = mnist()
-    program = None
     for batch in (1, 16, 17):
         inputs = make_inputs(kinds, batch, seed=batch)
         bundle = export(model, kinds, tmp_path, batch=batch, batches=(1, 16), max_batch=20)
-        program = program or build(bundle, 2)
+        program = build(bundle, 2)
         expected = results(model, inputs)
         (got,) = run(program, bundle, batch, inputs, expected)
         assert got.tobytes() == expected[0].tobytes()
