@@ -43,7 +43,8 @@ def cases(tiny: bool) -> list[Case]:
     widths, batch, size = (TINY, 2, 16) if tiny else (WIDTHS, 16, 32)
     sizes = {"widths": widths, "batch": batch, "size": size}
     return [
-        # Later losses stand on updates through twenty layers of batch statistics.
-        Case(f"training step, batch {batch}", partial(training, **sizes), training=True, tolerance=1e-3),
+        # A ReLU whose input is a rounding error away from 0 has either gradient, and the next steps' losses show it: in
+        # float64, where that does not happen, they agree to 1e-15.
+        Case(f"training step, batch {batch}", partial(training, **sizes), training=True, tolerance=1e-2),
         Case(f"inference, batch {batch}", partial(inference, **sizes), inference=True, tolerance=1e-4),
     ]
