@@ -111,6 +111,28 @@ OPTIONS = {
         },
     ),
 }
+BETAS = st.sampled_from([(0.9, 0.999), (0.5, 0.7)])
+OPTIONS |= {
+    "Adadelta": st.fixed_dictionaries(
+        {"lr": RATES}, optional={"rho": st.sampled_from([0.9, 0.5]), "weight_decay": DECAYS, "maximize": FLAGS}),
+    "Adamax": st.fixed_dictionaries(
+        {"lr": RATES}, optional={"betas": BETAS, "weight_decay": DECAYS, "maximize": FLAGS}),
+    "NAdam": st.fixed_dictionaries(
+        {"lr": RATES},
+        optional={"betas": BETAS, "momentum_decay": st.sampled_from([4e-3, 0.1]), "weight_decay": DECAYS,
+                  "decoupled_weight_decay": FLAGS, "maximize": FLAGS}),
+    "RAdam": st.fixed_dictionaries(
+        {"lr": RATES},
+        optional={"betas": BETAS, "weight_decay": DECAYS, "decoupled_weight_decay": FLAGS, "maximize": FLAGS}),
+    "Rprop": st.fixed_dictionaries(
+        {"lr": RATES},
+        optional={"etas": st.sampled_from([(0.5, 1.2), (0.3, 3.0)]), "step_sizes": st.sampled_from([(1e-3, 0.2)]),
+                  "maximize": FLAGS}),
+    "ASGD": st.fixed_dictionaries(
+        {"lr": RATES},
+        optional={"lambd": st.sampled_from([1e-4, 0.1]), "t0": st.sampled_from([1e6, 1.0]), "weight_decay": DECAYS,
+                  "maximize": FLAGS}),
+}
 # Which parameters have a gradient, step by step.
 PRESENCE = st.lists(st.tuples(FLAGS, FLAGS, FLAGS), min_size=1, max_size=5)
 
@@ -119,7 +141,8 @@ def trained(library, name, options, presence, groups):
     params = parameters(library)
     given_params = params
     if groups:
-        given_params = [{"params": params[:1], "lr": 0.05}, {"params": params[1:], "weight_decay": 0.2}]
+        other = {} if name == "Rprop" else {"weight_decay": 0.2}
+        given_params = [{"params": params[:1], "lr": 0.05}, {"params": params[1:], **other}]
     optimizer = getattr(library.optim, name)(given_params, **options)
     for step, present in enumerate(presence):
         set_gradients(library, params, step, present)
@@ -206,6 +229,14 @@ MISUSES = [
     lambda lib, p: lib.optim.RMSprop(p, weight_decay=-1.0),
     lambda lib, p: lib.optim.Adagrad(p, lr_decay=-1.0),
     lambda lib, p: lib.optim.Adagrad(p, initial_accumulator_value=-1.0),
+    lambda lib, p: lib.optim.Adadelta(p, rho=1.5),
+    lambda lib, p: lib.optim.Adadelta(p, eps=-1.0),
+    lambda lib, p: lib.optim.Adamax(p, betas=(1.0, 0.9)),
+    lambda lib, p: lib.optim.NAdam(p, momentum_decay=-1.0),
+    lambda lib, p: lib.optim.NAdam(p, weight_decay=-1.0),
+    lambda lib, p: lib.optim.RAdam(p, eps=-1.0),
+    lambda lib, p: lib.optim.Rprop(p, etas=(1.1, 1.2)),
+    lambda lib, p: lib.optim.ASGD(p, weight_decay=-1.0),
     lambda lib, p: lib.optim.SGD([]),
     lambda lib, p: lib.optim.SGD({p[0]}),
     lambda lib, p: lib.optim.SGD([{"params": {p[0]}}]),

@@ -11,10 +11,11 @@ from torturous.optim.optimizer import (
     GroupOptimizer,
     StateChanges,
     as_number,
+    by_step,
     check_implementation,
     check_learning_rate,
 )
-from torturous.tensor import Tensor, full_like
+from torturous.tensor import Tensor, full_like, multi_tensor
 
 
 class Adagrad(GroupOptimizer):
@@ -67,17 +68,8 @@ class Adagrad(GroupOptimizer):
     def _update(
         self, group: Group, params: list[Tensor], grads: list[Tensor], changes: StateChanges
     ) -> None:
-        for param, grad in zip(params, grads, strict=True):
-            state = self.state[param]
-            step = state["step"] + 1
-            changes.set(state, "step", step)
-            total = changes.buffer(
-                state, "sum", partial(full_like, param, group["initial_accumulator_value"])
-            )
-            if group["maximize"]:
-                grad = -grad
-            if group["weight_decay"] != 0:
-                grad = grad.add(param, alpha=group["weight_decay"])
+        initial = group["initial_accumulator_value"]
+        steps, (sums,) = self._buffers(params, changes, sum=partial(full_like, fill_value=initial))
+        for step, kinds in by_step(steps, params, grads, sums):
             rate = as_number(group["lr"]) / (1 + (step - 1) * group["lr_decay"])
-            total.add_(grad * grad)
-            param.add_(grad / (total.sqrt() + group["eps"]), alpha=-rate)
+            multi_tensor.adagrad(kinds, rate, group["eps"], group["weight_decay"], group["maximize"])

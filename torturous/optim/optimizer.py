@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import struct
 import warnings
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from itertools import chain
-from typing import Any
+from typing import Any, ClassVar
 
 from torturous.tensor import Tensor, enable_grad, float32, no_grad, realize_step, tensor
 from torturous.utils.hooks import RemovableHandle, add_hook
@@ -284,6 +285,9 @@ class GroupOptimizer(Optimizer):
     float32 tensor in `state_dict`, as PyTorch saves it.
     """
 
+    numbers: ClassVar[frozenset[str]] = frozenset({"step"})
+    """Entries of a parameter's state that are plain numbers here, and 0-d tensors in `state_dict`."""
+
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters that have a gradient; `closure` computes the loss and its gradients first.
 
@@ -314,16 +318,30 @@ class GroupOptimizer(Optimizer):
         """Update one group's parameters and state in place, noting the state in `changes`."""
         raise NotImplementedError
 
+    def _buffers(
+        self, params: list[Tensor], changes: StateChanges, **create: Callable[[Tensor], Tensor]
+    ) -> tuple[list[int], list[list[Tensor]]]:
+        """The number of the step that each parameter takes now, and its state tensors, made where there are none."""
+        steps: list[int] = []
+        buffers: list[list[Tensor]] = [[] for _ in create]
+        for param in params:
+            state = self.state[param]
+            steps.append(state.get("step", 0) + 1)
+            changes.set(state, "step", steps[-1])
+            for found, (name, make) in zip(buffers, create.items(), strict=True):
+                found.append(changes.buffer(state, name, functools.partial(make, param)))
+        return steps, buffers
+
     def _pack(self, param_state: dict[str, Any]) -> dict[str, Any]:
-        if "step" not in param_state:
-            return param_state
-        return {**param_state, "step": tensor(float(param_state["step"]), dtype=float32)}
+        return {name: tensor(float(value), dtype=float32) if name in self.numbers else value
+                for name, value in param_state.items()}
 
     def _unpack(self, param_state: dict[str, Any]) -> dict[str, Any]:
-        if "step" not in param_state:
-            return param_state
-        step = param_state["step"]
-        return {**param_state, "step": int(step.item() if isinstance(step, Tensor) else step)}
+        unpacked = dict(param_state)
+        for name in self.numbers & unpacked.keys():
+            value = as_number(unpacked[name])
+            unpacked[name] = int(value) if name == "step" else float(value)
+        return unpacked
 
 
 class StateChanges:
@@ -363,6 +381,32 @@ def check_learning_rate(lr: Any) -> None:
         raise ValueError("Tensor lr must be 1-element")
     if not 0.0 <= as_number(lr):
         raise ValueError(f"Invalid learning rate: {lr}")
+
+
+def single(number: float) -> float:
+    """The number rounded to float32, as which PyTorch keeps the numbers of its state."""
+    return struct.unpack("f", struct.pack("f", number))[0]
+
+
+def check_range(name: str, value: float, below: float = float("inf")) -> None:
+    """Raise `ValueError`, naming the option, unless 0 <= value < below."""
+    if not (0.0 <= value < below or (value == below == float("inf"))):
+        raise ValueError(f"Invalid {name}: {value}")
+
+
+def check_betas(betas: tuple[float, float]) -> tuple[float, float]:
+    """The two shares as numbers; `ValueError` unless each is in [0, 1)."""
+    values = (as_number(betas[0]), as_number(betas[1]))
+    for position, beta in enumerate(values):
+        check_range(f"beta parameter at index {position}", beta, 1.0)
+    return values
+
+
+def by_step(steps: list[int], *kinds: list[Tensor]) -> Iterator[tuple[int, list[list[Tensor]]]]:
+    """The tensors of all kinds, those of parameters with the same step together."""
+    for step in sorted(set(steps)):
+        chosen = [position for position, count in enumerate(steps) if count == step]
+        yield step, [[tensors[position] for position in chosen] for tensors in kinds]
 
 
 def check_implementation(

@@ -7,10 +7,24 @@ from typing import Any
 
 from torturous.ir.macros import ITEM
 from torturous.ir.op import Attributes, Op
-from torturous.ir.optimizers import ADAM, RMSPROP, SGD
+from torturous.ir.optimizers import (
+    ADADELTA,
+    ADAGRAD,
+    ADAM,
+    ADAMAX,
+    ASGD,
+    CLAMPED,
+    NADAM,
+    RADAM,
+    RMSPROP,
+    RPROP,
+    SCALED_TO_NORM,
+    SGD,
+    TOTAL_NORM,
+)
 from torturous.ir.record import context, user_place
 from torturous.runtime.realize import realize
-from torturous.tensor.base import TensorBase
+from torturous.tensor.base import TensorBase, apply_typed
 
 Tensors = Sequence[TensorBase]
 
@@ -97,9 +111,92 @@ def rmsprop(params: Tensors, grads: Tensors, square_avgs: Tensors, momentum_buff
     _update(RMSPROP, attributes, kinds, (lr, alpha, 1 - alpha, eps, weight_decay, momentum), [kinds[0], *kinds[2:]])
 
 
+def _decayed(op: Op, kinds: Sequence[Tensors], numbers: Sequence[float], weight_decay: float, maximize: bool,
+             *flags: bool) -> None:
+    """One of the rules for one tensor at a time, over parameters, gradients and states."""
+    if kinds[0]:
+        attributes = (len(kinds[0]), weight_decay != 0, maximize, *flags)
+        _update(op, attributes, kinds, (*numbers, weight_decay), [kinds[0], *kinds[2:]])
+
+
+@_untracked
+def adagrad(kinds: Sequence[Tensors], lr: float, eps: float, weight_decay: float, maximize: bool) -> None:
+    """Adagrad (Duchi et al., 2011); kinds: parameters, gradients, sums of squares."""
+    _decayed(ADAGRAD, kinds, (lr, eps), weight_decay, maximize)
+
+
+@_untracked
+def adadelta(kinds: Sequence[Tensors], lr: float, rho: float, eps: float, weight_decay: float, maximize: bool) -> None:
+    """Adadelta (Zeiler, 2012); kinds: parameters, gradients, mean squares of gradients and of changes."""
+    _decayed(ADADELTA, kinds, (lr, rho, 1 - rho, eps), weight_decay, maximize)
+
+
+@_untracked
+def adamax(kinds: Sequence[Tensors], lr: float, beta1: float, beta2: float, eps: float, weight_decay: float,
+           maximize: bool) -> None:
+    """Adamax (Kingma and Ba, 2015), the rate bias-corrected; kinds: parameters, gradients, means, largest."""
+    _decayed(ADAMAX, kinds, (lr, 1 - beta1, beta2, eps), weight_decay, maximize)
+
+
+@_untracked
+def nadam(kinds: Sequence[Tensors], by_gradient: float, by_mean: float, beta1: float, beta2: float, correction: float,
+          eps: float, weight_decay: float, shrunk: float | None, maximize: bool) -> None:
+    """NAdam (Dozat, 2016); kinds: parameters, gradients, means, mean squares. `shrunk` multiplies parameters first."""
+    numbers = (by_gradient, by_mean, 1 - beta1, beta2, 1 - beta2, correction, eps, 1.0 if shrunk is None else shrunk)
+    _decayed(NADAM, kinds, numbers, weight_decay, maximize, shrunk is not None)
+
+
+@_untracked
+def radam(kinds: Sequence[Tensors], lr: float, rectified: float | None, beta1: float, beta2: float, eps: float,
+          weight_decay: float, shrunk: float | None, maximize: bool) -> None:
+    """RAdam (Liu et al., 2020); kinds: parameters, gradients, means, mean squares. Without `rectified` the mean's
+    spread is not yet used; `shrunk` multiplies parameters first."""
+    numbers = (lr, rectified or 0.0, 1 - beta1, beta2, 1 - beta2, eps, 1.0 if shrunk is None else shrunk)
+    _decayed(RADAM, kinds, numbers, weight_decay, maximize, shrunk is not None, rectified is not None)
+
+
+@_untracked
+def rprop(kinds: Sequence[Tensors], smaller: float, larger: float, least: float, most: float, maximize: bool) -> None:
+    """Rprop (Riedmiller, Braun 1993); kinds: parameters, gradients, last gradients, step sizes."""
+    _decayed(RPROP, kinds, (smaller, larger, least, most), 0.0, maximize)
+
+
+@_untracked
+def asgd(kinds: Sequence[Tensors], rate: float, lambd: float, share: float, weight_decay: float, maximize: bool
+         ) -> None:
+    """Averaged gradient descent (Polyak, Juditsky 1992); kinds: parameters, gradients, averages."""
+    _decayed(ASGD, kinds, (1 - lambd * rate, rate, share), weight_decay, maximize, share != 1)
+
+
+# Clipping ---------------------------------------------------------------------------------------------------------
+_ORDERS = {2.0: "two", float("inf"): "most", float("-inf"): "least", 0.0: "zero"}
+
+
+def total_norm(tensors: Tensors, order: float) -> Any:
+    """The norm (0-d) of all tensors as one vector, one row for all."""
+    wide = max((t.dtype for t in tensors), key=lambda dtype: dtype.itemsize)
+    kind = _ORDERS.get(float(order), "power")
+    root = 1.0 / order if order else 0.0
+    return apply_typed(TOTAL_NORM, (), wide, *tensors, float(order), root, attributes=(kind,))
+
+
+@_untracked
+def scale_to_norm(tensors: Tensors, norm: TensorBase, largest: float) -> None:
+    """Scales tensors, of which the norm is known, down to at most the `largest` norm, in place."""
+    _update(SCALED_TO_NORM, (), [tensors, [norm]], (largest,), [tensors])
+
+
+@_untracked
+def clamp(tensors: Tensors, low: float, high: float) -> None:
+    """Cuts the elements of tensors off, in place."""
+    if tensors:
+        _update(CLAMPED, (), [tensors], (low, high), [tensors])
+
+
 def realize_step(params: Tensors, states: Tensors, grads: Tensors) -> None:
     """The end of a training step: computes everything that is alive, parameters, states and gradients among it."""
     realize()
 
 
-__all__ = ["adam", "realize_step", "rmsprop", "sgd"]
+__all__ = ["adadelta", "adagrad", "adam", "adamax", "asgd", "clamp", "nadam", "radam", "realize_step", "rmsprop",
+           "rprop", "scale_to_norm", "sgd", "total_norm"]

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from torturous.nn.utils import rnn
-from torturous.nn.utils.clip_grad import clip_grad_norm_, clip_grad_value_, get_total_norm
+from torturous.nn.utils.clip_grad import (
+    clip_grad_norm_,
+    clip_grad_value_,
+    clip_grads_with_norm_,
+    get_total_norm,
+)
 from torturous.nn.utils.convert_parameters import parameters_to_vector, vector_to_parameters
 
 __all__ = [
     "clip_grad_norm_",
     "clip_grad_value_",
+    "clip_grads_with_norm_",
     "get_total_norm",
     "parameters_to_vector",
     "rnn",

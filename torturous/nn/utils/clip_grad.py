@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable
 from types import GeneratorType
 
-from torturous.tensor import Tensor, clamp, no_grad, stack, tensor
+from torturous.tensor import Tensor, multi_tensor, no_grad, tensor
 
 
 def get_total_norm(
@@ -26,7 +26,7 @@ def get_total_norm(
     if not parts:
         return tensor(0.0)
     with no_grad():
-        total = _norm(stack([_norm(part, order) for part in parts]), order)
+        total = multi_tensor.total_norm(parts, order)
     if error_if_nonfinite and not math.isfinite(total.item()):
         raise RuntimeError(
             f"The total norm of order {order} for gradients from `parameters` is non-finite, so it cannot be "
@@ -34,18 +34,6 @@ def get_total_norm(
             "`error_if_nonfinite=False`"
         )
     return total
-
-
-def _norm(values: Tensor, order: float) -> Tensor:
-    if order == 2.0:
-        return (values * values).sum().sqrt()
-    if order == math.inf:
-        return values.abs().amax()
-    if order == -math.inf:
-        return values.abs().amin()
-    if order == 0.0:
-        return (values != 0).sum().to(values.dtype)
-    return values.abs().pow(order).sum().pow(1.0 / order)
 
 
 def _as_list(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
@@ -72,11 +60,17 @@ def clip_grad_norm_(
     """
     gradients = [parameter.grad for parameter in _as_list(parameters) if parameter.grad is not None]
     total = get_total_norm(gradients, norm_type, error_if_nonfinite)
-    with no_grad():
-        scale = clamp(float(max_norm) / (total + 1e-6), max=1.0)
-        for gradient in gradients:
-            gradient.mul_(scale)
+    if gradients:
+        multi_tensor.scale_to_norm(gradients, total, max_norm)
     return total
+
+
+def clip_grads_with_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Tensor,
+                          foreach: bool | None = None) -> None:
+    """Scale the gradients, whose total norm is given, down so that it is at most `max_norm`."""
+    gradients = [parameter.grad for parameter in _as_list(parameters) if parameter.grad is not None]
+    if gradients:
+        multi_tensor.scale_to_norm(gradients, total_norm, max_norm)
 
 
 def clip_grad_value_(
@@ -84,7 +78,5 @@ def clip_grad_value_(
 ) -> None:
     """Cut off the elements of the gradients of `parameters` to [-clip_value, clip_value]."""
     limit = float(clip_value)
-    with no_grad():
-        for parameter in _as_list(parameters):
-            if parameter.grad is not None:
-                parameter.grad.clamp_(min=-limit, max=limit)
+    gradients = [parameter.grad for parameter in _as_list(parameters) if parameter.grad is not None]
+    multi_tensor.clamp(gradients, -limit, limit)

@@ -1,0 +1,62 @@
+"""Adamax, the form of Adam with the largest gradient in place of the mean square (Kingma and Ba, 2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torturous.optim.optimizer import (
+    Group,
+    GroupOptimizer,
+    StateChanges,
+    as_number,
+    by_step,
+    check_betas,
+    check_implementation,
+    check_learning_rate,
+    check_range,
+)
+from torturous.tensor import Tensor, multi_tensor, zeros_like
+
+
+class Adamax(GroupOptimizer):
+    """Steps along the mean of the gradients over the largest of them, which fades by the second beta."""
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        capturable: bool = False,
+    ) -> None:
+        check_learning_rate(lr)
+        check_range("epsilon value", eps)
+        betas = check_betas(betas)
+        check_range("weight_decay value", weight_decay)
+        check_implementation(foreach, None, differentiable, capturable)
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "foreach": foreach,
+            "maximize": maximize,
+            "differentiable": differentiable,
+            "capturable": capturable,
+        }
+        super().__init__(params, defaults)
+
+    def _update(
+        self, group: Group, params: list[Tensor], grads: list[Tensor], changes: StateChanges
+    ) -> None:
+        beta1, beta2 = group["betas"]
+        steps, states = self._buffers(params, changes, exp_avg=zeros_like, exp_inf=zeros_like)
+        for step, kinds in by_step(steps, params, grads, *states):
+            rate = as_number(group["lr"]) / (1 - beta1**step)
+            multi_tensor.adamax(kinds, rate, beta1, beta2, group["eps"], group["weight_decay"], group["maximize"])
