@@ -70,3 +70,15 @@ def test_kernels_of_one_space_do_not_wait_for_each_other() -> None:
         return [a, b, c, d, x - d, y - c, (x + c).amax((0,), True), (y + d).amax((1,), True)]
 
     check(case, (12, 20), (20, 33), (33, 40), tolerance=CANCELLED)
+
+
+@pytest.mark.parametrize("shape", [(4500, 150), (100, 290), (70, 16), (8200, 40)], ids=str)
+def test_sums_of_columns_in_strips(shape: tuple[int, int]) -> None:
+    def case(p: Program, n: int, m: int) -> list[Value]:
+        x, y = p.normal(n, m), p.normal(n, 1)
+        shifted = (x + y.exp()) * 0.5
+        return [shifted.sum((0,)), (x * y).sum((0,)) + 1.0, x.amax((0,)), x.reduce(reduction.ARGMIN, (0,), False),
+                x.gt(2.0).reduce(reduction.ANY, (0,), False), x.reshape((n, m, 1)).sum((0, 2))]
+
+    n, m = shape
+    check(case, shape, (n + 1, m + 1), (n + 90, m + 18), tolerance=CANCELLED)

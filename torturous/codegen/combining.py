@@ -36,6 +36,28 @@ class Combiner:
             return [self.e.kind, self.index.kind]
         return [self.e.kind] * (2 if self.watches_nan else 1)
 
+    def memory_kinds(self) -> list[str]:
+        """The types of a state's values in memory, where a bool is a byte."""
+        return [kind.replace("x i1>", "x i8>") for kind in self.kinds()]
+
+    def widths(self) -> list[int]:
+        """Bytes per element in memory."""
+        return [self.dtype.itemsize, 8] if self.indexed else [self.dtype.itemsize] * len(self.kinds())
+
+    def to_memory(self, state: State) -> State:
+        b = self.writer.builder
+        return [
+            value if kind == memory else b.value(f"zext {kind} {value} to {memory}")
+            for kind, memory, value in zip(self.kinds(), self.memory_kinds(), state, strict=True)
+        ]
+
+    def from_memory(self, values: State) -> State:
+        b = self.writer.builder
+        return [
+            value if kind == memory else b.value(f"icmp ne {memory} {value}, zeroinitializer")
+            for kind, memory, value in zip(self.kinds(), self.memory_kinds(), values, strict=True)
+        ]
+
     def resized(self, lanes: int) -> Combiner:
         return Combiner(self.writer, self.accumulator, lanes)
 

@@ -267,13 +267,16 @@ class KernelWriter:
 
     def hoist(self, expressions: list[Expression], point: Point, axis: int) -> None:
         """Evaluates now, at a point outside the loop over `axis`, whatever does not vary along it."""
-        for expression in expressions:
-            if isinstance(expression, (Accumulated, Literal)):
+        pending, seen = list(expressions), set()
+        while pending:
+            expression = pending.pop()
+            if isinstance(expression, (Accumulated, Literal)) or id(expression) in seen:
                 continue
+            seen.add(id(expression))
             if not depends(self.kernel, expression, axis):
                 self.emit(expression, point)
             else:
-                self.hoist(list(children(expression)), point, axis)
+                pending += children(expression)
 
     def arithmetic(self, dtype: DType, point: Point) -> Arithmetic:
         return Arithmetic(self.builder, dtype, point.lanes)

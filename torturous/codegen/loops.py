@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from torturous.codegen.builder import Integer
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.rows import Rows
+from torturous.codegen.strips import STRIP, UNIT, Strips
 from torturous.compiler.schedule import roots
 from torturous.compiler.sizes import ONE, ZERO, Size, product
 
 CHUNK = 8192
 """Elements of the innermost axis per item, at most; a multiple of LANES."""
 ACROSS_CHUNK = 64
-"""The same where LANES results at a time go through many elements each: a strip is worth a piece."""
+"""The same where LANES results at a time go through many elements each."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,15 @@ def write_loops(writer: KernelWriter) -> tuple[Work, Size]:
     kernel = writer.kernel
     if not kernel.reduced:
         inner = kernel.lane_axis if kernel.axes else None
-        return _write_items(writer, inner, lambda point: _store(writer, point), CHUNK), ZERO
+        return _write_items(writer, inner, _vectors(writer, lambda point: _store(writer, point)), CHUNK), ZERO
     rows = Rows(writer)
     if rows.along:
-        return _write_items(writer, None, rows.write, CHUNK), rows.scratch
-    elements = product(kernel.reduced).constant
-    chunk = CHUNK if elements is not None and elements < ACROSS_CHUNK else ACROSS_CHUNK
-    return _write_items(writer, kernel.lane_axis, rows.write, chunk), rows.scratch
+        return _write_items(writer, None, lambda row, first, past: rows.write(row), CHUNK), rows.scratch
+    if Strips.serve(rows):
+        strips = Strips(writer, rows)
+        return _write_items(writer, kernel.lane_axis, strips.write, STRIP, UNIT), strips.scratch
+    chunk = CHUNK if rows.is_written_out else ACROSS_CHUNK
+    return _write_items(writer, kernel.lane_axis, _vectors(writer, rows.write), chunk), rows.scratch
 
 
 def _store(writer: KernelWriter, point: Point) -> None:
@@ -63,15 +66,22 @@ def _store(writer: KernelWriter, point: Point) -> None:
 
 
 # Items -----------------------------------------------------------------------------------------------------------
-def _write_items(writer: KernelWriter, lane_axis: int | None, body: Callable[[Point], None], chunk: int) -> Work:
-    """The loop over items; `lane_axis` None makes every kept place an item of one lane."""
+def _write_items(writer: KernelWriter, lane_axis: int | None, body: Callable[[Point, Integer, Integer], None],
+                 most: int, unit: int = 0) -> Work:
+    """The loop over items; `lane_axis` None makes every kept place an item of one lane.
+
+    An item takes up to `most` elements of the lane axis, or any multiple of `unit` that suits the sizes at hand.
+    `body` writes an item: a place of the other kept axes, and from where to where it reaches along the lane axis.
+    """
     b, kernel = writer.builder, writer.kernel
     outer_axes = [axis for axis in range(len(kernel.axes)) if axis != lane_axis]
     inner = kernel.axes[lane_axis] if lane_axis is not None else None
     outer = product(kernel.axes[axis] for axis in outer_axes)
     known = inner.constant if inner is not None else 1
     chunks: Integer = 1
-    if inner is not None and (known is None or known > chunk):
+    chunk: Integer = most
+    if inner is not None and (known is None or known > (unit or most)):
+        chunk = writer.argument(Argument("group", 0), "i64") if unit else most
         chunks = b.ceil_div(writer.size(inner), chunk)
     items = b.mul(writer.size(outer), chunks)
     granule = writer.argument(Argument("granule"), "i64")
@@ -92,12 +102,12 @@ def _write_items(writer: KernelWriter, lane_axis: int | None, body: Callable[[Po
             rest = b.div(rest, extents[position])
     loop = b.begin_loop(first, last, 1, [("i64", start) for start in [*starts, chunk_start]])
     axes: dict[int, Integer] = dict(zip(outer_axes, loop.carried, strict=False))
-    row = Point(axes, None, 1)
-    if lane_axis is None:
-        body(row)
-    else:
-        assert inner is not None
-        _write_lanes(writer, row, lane_axis, writer.size(inner), loop.carried[-1] if chunks != 1 else None, chunk, body)
+    start: Integer = 0
+    stop: Integer = writer.size(inner) if inner is not None else 1
+    if chunks != 1:
+        start = b.mul(loop.carried[-1], chunk)
+        stop = b.minimum(b.add(start, chunk), stop)
+    body(Point(axes, None, 1), start, stop)
     # Count up: the chunk first, then the outer axes from the innermost.
     following: list[Integer] = []
     carry: Integer = 1
@@ -115,23 +125,27 @@ def _write_items(writer: KernelWriter, lane_axis: int | None, body: Callable[[Po
         carry = b.value(f"zext i1 {wrapped} to i64")
     b.end_loop(loop, following)
     reduced = product(kernel.reduced)
-    divided = (Divided(inner, chunk, chunk),) if inner is not None else ()
+    divided = (Divided(inner, unit or most, most),) if inner is not None else ()
     return Work(outer, divided, (inner if inner is not None else ONE) * reduced)
 
 
-def _write_lanes(writer: KernelWriter, row: Point, axis: int, extent: Integer, number: Integer | None, chunk: int,
-                 body: Callable[[Point], None]) -> None:
-    """The loop over one row, or one chunk of it by number, LANES places at a time, the last ones masked."""
+def _vectors(writer: KernelWriter, body: Callable[[Point], None]) -> Callable[[Point, Integer, Integer], None]:
+    """The body of items whose vectors have nothing to do with each other."""
+    return lambda row, start, stop: _write_lanes(writer, row, start, stop, body)
+
+
+def _write_lanes(writer: KernelWriter, row: Point, start: Integer, stop: Integer, body: Callable[[Point], None]
+                 ) -> None:
+    """The loop over one row, or a stretch of it, LANES places at a time, the last ones masked."""
     b, kernel = writer.builder, writer.kernel
+    axis = kernel.lane_axis
+    if not kernel.axes:
+        body(row)
+        return
     hoisted = Point(dict(row.axes), axis, LANES)
     hoisted.axes[axis] = 0
     if not kernel.reduced:
         writer.hoist(roots(kernel), hoisted, axis)
-    start: Integer = 0
-    stop = extent
-    if number is not None:
-        start = b.mul(number, chunk)
-        stop = b.minimum(b.add(start, chunk), extent)
     length = b.sub(stop, start)
     full = length - length % LANES if isinstance(length, int) else b.value(f"and i64 {length}, {-LANES}")
     main = b.add(start, full)

@@ -52,6 +52,12 @@ class Rows:
     def inner(self) -> Integer:
         return self.writer.size(self.kernel.reduced[-1])
 
+    @property
+    def is_written_out(self) -> bool:
+        """Whether a reduction across lanes is short enough to be written element by element."""
+        outer, inner = self.outer, self.inner
+        return isinstance(outer, int) and isinstance(inner, int) and outer * inner <= UNROLLED
+
     # Points --------------------------------------------------------------------------------------------------------
     def at(self, row: Point, outer: Integer, inner: Integer, mask: str | None = None, tail: int | None = None) -> Point:
         """A place of the reduced loops; `row` holds what does not vary along them."""
@@ -317,8 +323,9 @@ class Rows:
     def _across(self, stage: Stage, row: Point, combiners: Sequence[Combiner]) -> list[State]:
         """States of LANES rows at a time, each made of its LANES partial results."""
         outer, inner = self.outer, self.inner
-        if not (isinstance(outer, int) and isinstance(inner, int) and outer * inner <= UNROLLED):
+        if not self.is_written_out:
             return self._blocks_across(stage, row, combiners)
+        assert isinstance(outer, int) and isinstance(inner, int)
         partial: list[list[State | None]] = [[None] * LANES for _ in combiners]
         for o in range(outer):
             for k in range(inner):
@@ -391,34 +398,24 @@ class _Slots:
     """The second level's LANES states of one accumulator, on the stack."""
 
     def __init__(self, writer: KernelWriter, combiner: Combiner) -> None:
-        self.writer = writer
+        self.builder = writer.builder
         self.combiner = combiner
         self.arrays = [
-            writer.builder.hoisted(f"alloca [{LANES} x {_in_memory(k)}], align 64") for k in combiner.kinds()
+            writer.builder.hoisted(f"alloca [{LANES} x {kind}], align 64") for kind in combiner.memory_kinds()
         ]
         for lane in range(LANES):
             self.put(lane, combiner.identity())
 
-    def _place(self, kind_: str, array: str, lane: Integer) -> str:
-        return self.writer.builder.value(f"getelementptr {_in_memory(kind_)}, ptr {array}, i64 {lane}")
+    def _place(self, memory: str, array: str, lane: Integer) -> str:
+        return self.builder.value(f"getelementptr {memory}, ptr {array}, i64 {lane}")
 
     def put(self, lane: Integer, state: State) -> None:
-        b = self.writer.builder
-        for k, array, value in zip(self.combiner.kinds(), self.arrays, state, strict=True):
-            if k != _in_memory(k):
-                value = b.value(f"zext {k} {value} to {_in_memory(k)}")
-            b.store(_in_memory(k), value, self._place(k, array, lane), 8)
+        values = self.combiner.to_memory(state)
+        for memory, array, value in zip(self.combiner.memory_kinds(), self.arrays, values, strict=True):
+            self.builder.store(memory, value, self._place(memory, array, lane), 8)
 
     def get(self, lane: Integer) -> State:
-        b = self.writer.builder
-        state = []
-        for k, array in zip(self.combiner.kinds(), self.arrays, strict=True):
-            value = b.load(_in_memory(k), self._place(k, array, lane), 8)
-            if k != _in_memory(k):
-                value = b.value(f"icmp ne {_in_memory(k)} {value}, zeroinitializer")
-            state.append(value)
-        return state
-
-
-def _in_memory(kind_: str) -> str:
-    return kind_.replace("x i1>", "x i8>")
+        return self.combiner.from_memory([
+            self.builder.load(memory, self._place(memory, array, lane), 8)
+            for memory, array in zip(self.combiner.memory_kinds(), self.arrays, strict=True)
+        ])
