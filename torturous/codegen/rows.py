@@ -287,37 +287,56 @@ class Rows:
         """`_along` over outer runs too: blocks of reduction.BLOCK steps may begin and end within a run."""
         b, inner = self.builder, self.inner
         kinds = [k for combiner in combiners for k in combiner.kinds()]
-        initial = list(zip(kinds, flatten([combiner.identity() for combiner in combiners]), strict=True))
+        identities = flatten([combiner.identity() for combiner in combiners])
         steps = b.mul(self.outer, chunks)
-        always_full = isinstance(inner, int) and inner % LANES == 0
+        full = self._full_vectors()
+        left = b.sub(inner, full)
+        two_levels = not (isinstance(steps, int) and steps <= reduction.BLOCK)
+        width = len(kinds)
+        carried = list(zip(kinds * 2, identities * 2, strict=True)) if two_levels else list(
+            zip(kinds, identities, strict=True))
 
-        def block(first: Integer, last: Integer, o: Integer, c: Integer) -> tuple[list[State], Integer, Integer]:
-            loop = b.begin_loop(first, last, 1, [("i64", o), ("i64", c), *initial])
-            o_now, c_now, *values = loop.carried
-            start = b.mul(c_now, LANES)
-            mask = None if always_full else self.writer.tail_mask(b.sub(inner, start), LANES)
-            states = feed(regroup(values, combiners), o_now, start, mask, None)
-            if chunks == 1:
-                after = b.end_loop(loop, [b.add(o_now, 1), 0, *flatten(states)])
-            else:
-                c_next = b.add(c_now, 1)
-                wrapped = b.compare("eq", c_next, chunks)
-                o_next = b.choose(wrapped, b.add(o_now, 1), o_now)
-                after = b.end_loop(loop, [o_next, b.choose(wrapped, 0, c_next), *flatten(states)])
-            return regroup(after[2:], combiners), after[0], after[1]
+        def after(values: list[str], o: Integer, start: Integer) -> list[str]:
+            """What goes on after a step: a block that is full enters level two."""
+            if not two_levels:
+                return values
+            step = b.add(b.mul(o, chunks), b.div(start, LANES))
+            last = b.compare("eq", b.value(f"and i64 {step}, {reduction.BLOCK - 1}"), reduction.BLOCK - 1)
+            usual = list(zip(kinds * 2, values, strict=True))
 
-        if isinstance(steps, int) and steps <= reduction.BLOCK:
-            states, _, _ = block(0, steps, 0, 0)
-            return [combiner.folded(state) for combiner, state in zip(combiners, states, strict=True)]
-        blocks = b.ceil_div(steps, reduction.BLOCK)
-        loop = b.begin_loop(0, blocks, 1, [("i64", 0), ("i64", 0), *initial])
-        o_now, c_now, *values = loop.carried
-        first = b.mul(loop.index, reduction.BLOCK)
-        last = b.minimum(b.add(first, reduction.BLOCK), steps)
-        states, o_next, c_next = block(first, last, o_now, c_now)
-        second = self._second_level(combiners, loop.index, regroup(values, combiners), states)
-        after = b.end_loop(loop, [o_next, c_next, *flatten(second)])
-        return [combiner.folded(s) for combiner, s in zip(combiners, regroup(after[2:], combiners), strict=True)]
+            def flush() -> list[str]:
+                return identities + self._entered(combiners, b.div(step, reduction.BLOCK), values)
+
+            return rarely(combiners[0].e, last, usual, flush)
+
+        def fed(values: list[str], o: Integer, start: Integer, mask: str | None, tail: int | None) -> list[str]:
+            states = feed(regroup(values[:width], combiners), o, start, mask, tail)
+            return after(flatten(states) + values[width:], o, start)
+
+        def run(values: list[str], o: Integer) -> list[str]:
+            """One run of the inner axis."""
+            if full != 0:
+                loop = b.begin_loop(0, full, LANES, list(zip([k for k, _ in carried], values, strict=True)))
+                values = b.end_loop(loop, fed(loop.carried, o, loop.index, None, None))
+            if left == 0:
+                return values
+            if isinstance(left, int):
+                return fed(values, o, full, self.writer.tail_mask(left, LANES), left)
+            usual = list(zip([k for k, _ in carried], values, strict=True))
+            return rarely(combiners[0].e, b.compare("sgt", left, 0), usual,
+                          lambda: fed(values, o, full, self.writer.tail_mask(left, LANES), None))
+
+        loop = b.begin_loop(0, self.outer, 1, carried)
+        values = b.end_loop(loop, run(loop.carried, loop.index))
+        if two_levels:
+            values = self._entered(combiners, b.div(steps, reduction.BLOCK), values)
+        return [combiner.folded(state) for combiner, state in zip(combiners, regroup(values, combiners), strict=True)]
+
+    def _entered(self, combiners: Sequence[Combiner], block: Integer, values: list[str]) -> list[str]:
+        """Level two after a block, whose states come first in `values`."""
+        width = len(values) // 2
+        states, level = regroup(values[:width], combiners), regroup(values[width:], combiners)
+        return flatten(self._second_level(combiners, block, level, states))
 
     # Lanes along a kept axis ---------------------------------------------------------------------------------------
     def _across(self, stage: Stage, row: Point, combiners: Sequence[Combiner]) -> list[State]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from torturous.compiler import layout
 from torturous.compiler.graph import Graph, Node
-from torturous.compiler.groups import Group, Groups, is_index
+from torturous.compiler.groups import Group, Groups
 from torturous.compiler.kernel import Accumulator, Convert, Expression, Kernel, Load, Store
 from torturous.compiler.layout import SPECIAL
 from torturous.compiler.lower import CannotGroup, CannotPull, Positions, Puller, flat_address
@@ -337,7 +337,7 @@ class _Fusion:
         members = sorted(group.members, key=lambda node: node.number)
         stored = [node for node in members if node in self.stored]
         whole = next((node for node in stored if node.shape == space), None)
-        outer, inner = group.runs
+        outer, inner = reduction.ordered_runs(axes)
         kept = [axis for axis in range(len(space)) if axis not in axes]
         # Kept loops in the order in which results lie in memory.
         if whole is not None:
@@ -392,7 +392,7 @@ class _Fusion:
     def _accumulate(self, kernel: Kernel, node: Node, positions: Positions, puller: Puller) -> None:
         """Adds a reduction to its group's kernel."""
         (operand,) = node.inputs
-        indexed = is_index(node)
+        indexed = node.op in (reduction.ARGMAX, reduction.ARGMIN)
         dtype = reduction.accumulator(operand.dtype if indexed else node.dtype)
         value = puller.convert(puller.pull(operand, positions), dtype)
         puller.accumulated[node] = (len(kernel.accumulators), node.dtype if indexed else dtype)

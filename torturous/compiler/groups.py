@@ -16,10 +16,8 @@ from dataclasses import dataclass, field
 from torturous.compiler import layout
 from torturous.compiler.graph import Graph, Node, Shape
 from torturous.compiler.sizes import ONE, product
-from torturous.ir import reduction
 from torturous.ir.op import Kind
 
-Runs = tuple[tuple[int, ...], tuple[int, ...]]
 FOLLOWED = frozenset({Kind.ELEMENTWISE, Kind.MOVEMENT})
 """What is computed wherever it is needed, rather than by a kernel that it anchors."""
 MOST_MEMBERS = 16
@@ -38,8 +36,6 @@ class Group:
 
     space: Shape | None = None
     axes: tuple[int, ...] = ()
-    runs: Runs = ((), ())
-    """The reduced axes as outer ones and the inner run (see `ir.reduction`)."""
     order: layout.Order | None = None
     """How the space lies in memory, once a value of its shape has joined."""
     members: list[Node] = field(default_factory=list)
@@ -63,20 +59,6 @@ class Group:
         return tuple(
             ONE if axis in self.axes else size for axis, size in enumerate(self.space or ())
             if keep or axis not in self.axes)
-
-
-def is_index(node: Node) -> bool:
-    return node.op in (reduction.ARGMAX, reduction.ARGMIN)
-
-
-def runs_of(node: Node) -> Runs:
-    """A reduction's axes as outer ones and the inner run."""
-    axes, _ = node.attributes
-    outer, inner = reduction.ordered_runs(axes)
-    if is_index(node):  # They count positions in the order of the axes.
-        *first, inner = reduction.merged_runs(axes) or [[]]
-        outer = [axis for run in first for axis in run]
-    return tuple(outer), tuple(inner)
 
 
 class Groups:
@@ -125,16 +107,15 @@ class Groups:
     def _enter_reduction(self, node: Node, last: Node) -> None:
         """Puts a reduction and what follows it up to `last` into a group, which may be its own."""
         space, axes = node.inputs[0].shape, node.attributes[0]
-        runs = runs_of(node)
         nodes = (node,) if last is node else (node, last)
         self.kernels.remove(self.of[node])
         for group in reversed(self._by_space.get(space, [])):
-            if group.axes == axes and group.runs == runs and self._may_join(group, *nodes):
+            if group.axes == axes and self._may_join(group, *nodes):
                 wait = self._pass_of(group, node)
                 if wait < MOST_PASSES and (not wait or self._fits(group)):
                     group.passes[node] = wait
                     return self._add(group, nodes)
-        group = self._begin(space, axes, runs, node in self.refused)
+        group = self._begin(space, axes, node in self.refused)
         group.passes[node] = 0
         self._add(group, nodes)
 
@@ -148,13 +129,13 @@ class Groups:
         if candidates:
             group = max(candidates, key=lambda group: self._preference(group, node))
         else:
-            group = self._begin(node.shape, (), ((), ()), node in self.refused)
+            group = self._begin(node.shape, (), node in self.refused)
         if group.space == node.shape:
             group.order = self.order(node)
         self._add(group, (node,))
 
-    def _begin(self, space: Shape, axes: tuple[int, ...], runs: Runs, closed: bool) -> Group:
-        group = Group(space, axes, runs, closed=closed)
+    def _begin(self, space: Shape, axes: tuple[int, ...], closed: bool) -> Group:
+        group = Group(space, axes, closed=closed)
         self._by_space.setdefault(space, []).append(group)
         self.kernels.append(group)
         return group

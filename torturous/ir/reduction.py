@@ -1,7 +1,6 @@
 """Reductions, and the order in which a sum is taken.
 
-Bits belong to the op: adjacent reduced axes are merged into runs. The *inner* run is the last one, or, where there
-are several and the first begins with axis 0, that first one (the batch: its elements lie in lanes); the others are
+Bits belong to the op: adjacent reduced axes are merged into runs. The *inner* run is the last one, the others are
 the *outer* ones. Elements are taken in steps of LANES along the inner run (step s of outer index o covers inner
 elements LANES·s …), BLOCK steps make a block. Within a block lane l adds up its elements in order; the lanes are
 combined pairwise (l with l+8, +4, +2, +1); block results are combined by the same scheme. Every accumulator starts
@@ -45,11 +44,8 @@ def merged_runs(axes: Sequence[int]) -> list[list[int]]:
 
 def ordered_runs(axes: Sequence[int]) -> tuple[list[int], list[int]]:
     """Reduced axes (rising) as outer axes and the axes of the inner run."""
-    runs = merged_runs(axes)
-    if not runs:
-        return [], []
-    inner = runs.pop(0) if len(runs) > 1 and runs[0][0] == 0 else runs.pop()
-    return [axis for run in runs for axis in run], inner
+    *outer, inner = merged_runs(axes) or [[]]
+    return [axis for run in outer for axis in run], inner
 
 
 def accumulator(dtype: DType) -> DType:
