@@ -82,3 +82,17 @@ def test_sums_of_columns_in_strips(shape: tuple[int, int]) -> None:
 
     n, m = shape
     check(case, shape, (n + 1, m + 1), (n + 90, m + 18), tolerance=CANCELLED)
+
+
+@pytest.mark.parametrize("shape", [(32, 3, 20), (64, 5, 49), (20, 4, 300), (128, 2, 64)], ids=str)
+def test_rows_that_lie_across_memory_are_turned(shape: tuple[int, int, int]) -> None:
+    """Sums over (N, …) of what lies samples innermost, as batch normalization takes them."""
+    def case(p: Program, n: int, c: int, m: int) -> list[Value]:
+        x = p.normal(c, m, n).permute((2, 0, 1))
+        mean = x.sum((0, 2), True) / 40.0
+        centred = x - mean
+        y = centred * ((centred * centred).sum((0, 2), True) + 1.0).rsqrt()
+        return [y.permute((1, 2, 0)), mean, (x * 2.0).sum((0, 2)), x.amax((0, 2)), y]
+
+    n, c, m = shape
+    check(case, shape, (n + 16, c + 1, m + 1), (n + 3, c + 2, m + 40), tolerance=CANCELLED)

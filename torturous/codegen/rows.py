@@ -13,7 +13,9 @@ from torturous.codegen.builder import Integer, looping
 from torturous.codegen.combining import Combiner, State, flatten, regroup, tree
 from torturous.codegen.expressions import LANES, KernelWriter, Point
 from torturous.codegen.lanes import rarely
-from torturous.compiler.kernel import Expression
+from torturous.codegen.turning import turned
+from torturous.compiler.kernel import Expression, Load
+from torturous.compiler.schedule import walk
 from torturous.compiler.sizes import ONE, ZERO, Size
 from torturous.compiler.stages import Stage, Staging
 from torturous.ir import reduction
@@ -31,10 +33,12 @@ class Rows:
         self.writer = writer
         self.builder = writer.builder
         self.kernel = writer.kernel
-        self.staging = Staging(writer.kernel)
-        self.stages = self.staging.stages
         self.inner_axis = len(self.kernel.axes) + len(self.kernel.reduced) - 1
         self.along = self.kernel.lane_axis == self.inner_axis
+        self.turned = self._to_be_turned()
+        """Loads whose elements follow each other along the outer run, while lanes run along the inner one."""
+        self.staging = Staging(writer.kernel, apart=bool(self.turned))
+        self.stages = self.staging.stages
         self.places: dict[int, Size] = {}
         """Where in scratch memory a held expression's row begins, in bytes, by identity."""
         end = ZERO
@@ -42,7 +46,11 @@ class Rows:
             for expression in stage.held:
                 self.places[id(expression)] = end
                 end = end + self._held_row() * expression.dtype.itemsize
+        for load in self.turned:
+            self.places[id(load)] = end
+            end = end + (self.kernel.reduced[-1] + (LANES - 1)) * (LANES * load.dtype.itemsize)
         self.scratch = end
+        self.tile_start: Integer = 0
 
     @property
     def outer(self) -> Integer:
@@ -57,6 +65,18 @@ class Rows:
         """Whether a reduction across lanes is short enough to be written element by element."""
         outer, inner = self.outer, self.inner
         return isinstance(outer, int) and isinstance(inner, int) and outer * inner <= UNROLLED
+
+    def _to_be_turned(self) -> list[Load]:
+        kernel = self.kernel
+        if not self.along or not kernel.outer_runs:
+            return []
+        found = []
+        for expression in walk([accumulator.expression for accumulator in kernel.accumulators]):
+            if isinstance(expression, Load) and not expression.guards and min(expression.address.terms, default=0) >= 0:
+                along, across = (expression.address.factor(axis) for axis in (self.inner_axis, self.inner_axis - 1))
+                if across == 1 and along != 0:
+                    found.append(expression)
+        return found
 
     # Points --------------------------------------------------------------------------------------------------------
     def at(self, row: Point, outer: Integer, inner: Integer, mask: str | None = None, tail: int | None = None) -> Point:
@@ -111,6 +131,45 @@ class Rows:
             memory, place = self._held_place(expression, point)
             value = self.builder.load(memory, place, expression.dtype.itemsize)
             point.memo[id(expression)] = self.writer.from_memory(value, expression.dtype, point.lanes)
+        for load in self.turned:
+            if not self.staging.is_read(load, stage):
+                continue
+            memory, place = self._tile_place(load, point.axes[self.inner_axis - 1], point.axes[self.inner_axis])
+            value = self.builder.load(memory, place, load.dtype.itemsize)
+            point.memo[id(load)] = self.writer.from_memory(value, load.dtype, point.lanes)
+
+    # Tiles ---------------------------------------------------------------------------------------------------------
+    def _tile_place(self, load: Load, outer: Integer, inner: Integer) -> tuple[str, str]:
+        """Type and address of a turned load's vector in the present tile."""
+        b = self.builder
+        row = b.mul(b.ceil_div(self.inner, LANES), LANES)
+        index = b.add(b.mul(b.sub(outer, self.tile_start), row), inner)
+        start = b.add(b.mul(index, load.dtype.itemsize), self.writer.size(self.places[id(load)]))
+        return f"<{LANES} x {self.writer.memory_kind(load.dtype)}>", b.offset("%scratch", start)
+
+    def _fill_tile(self, stage: Stage, row: Point) -> None:
+        """Turns what a stage reads of the LANES places of the outer run from `tile_start` on."""
+        b, first = self.builder, self.tile_start
+        outer, inner = self.outer, self.inner
+        mask = None
+        if not (isinstance(outer, int) and outer % LANES == 0):
+            mask = self.writer.tail_mask(b.sub(outer, first), LANES)
+        with looping(b, 0, self.inner, LANES) as start:
+            for load in self.turned:
+                if not self.staging.is_read(load, stage):
+                    continue
+                vectors = []
+                for lane in range(LANES):
+                    k = b.add(start, lane)
+                    if not (isinstance(inner, int) and inner % LANES == 0):
+                        k = b.choose(b.compare("slt", k, inner), k, start)  # What is past the end is left out later.
+                    axes = row.axes | {self.inner_axis - 1: first, self.inner_axis: k}
+                    point = Point(axes, self.inner_axis - 1, LANES, mask)
+                    vectors.append(self.writer.to_memory(self.writer.emit(load, point), load.dtype, LANES))
+                memory, _ = self._tile_place(load, first, start)
+                for position, vector in enumerate(turned(b, memory, vectors)):
+                    _, place = self._tile_place(load, b.add(first, position), start)
+                    b.store(memory, vector, place, load.dtype.itemsize)
 
     def _finish_point(self, stage: Stage, point: Point) -> None:
         """Holds and stores what a stage computes at a point."""
@@ -157,6 +216,10 @@ class Rows:
         """A stage without reductions."""
         b = self.builder
 
+        if self.turned:
+            self._visit_turned(stage, row)
+            return
+
         def visit(point: Point) -> None:
             self._recall(stage, point)
             self._finish_point(stage, point)
@@ -166,13 +229,13 @@ class Rows:
                 with looping(b, 0, self.inner) as index:
                     visit(self.at(row, outer, index))
                 return
-            full = self._full_vectors()
+            full = self._full_vectors(self.inner)
             if full == LANES:
                 visit(self.at(row, outer, 0))
             elif full != 0:
                 with looping(b, 0, full, LANES) as index:
                     visit(self.at(row, outer, index))
-            self._tail(full, lambda mask, tail: visit(self.at(row, outer, full, mask, tail)))
+            self._tail(self.inner, full, lambda mask, tail: visit(self.at(row, outer, full, mask, tail)))
 
         if self.outer == 1:
             visit_row(0)
@@ -180,15 +243,29 @@ class Rows:
             with looping(b, 0, self.outer) as outer:
                 visit_row(outer)
 
-    def _full_vectors(self) -> Integer:
-        """How much of the inner run fills whole vectors."""
-        inner = self.inner
-        return inner - inner % LANES if isinstance(inner, int) else self.builder.value(f"and i64 {inner}, {-LANES}")
+    def _visit_turned(self, stage: Stage, row: Point) -> None:
+        """A stage without reductions, whose lanes may as well run along the outer run."""
+        b = self.builder
 
-    def _tail(self, full: Integer, body: Callable[[str, int | None], None]) -> None:
-        """The last, partial vector of the inner run, if there is one."""
-        b, inner = self.builder, self.inner
-        left = b.sub(inner, full)
+        def visit(inner: Integer, outer: Integer, mask: str | None = None, tail: int | None = None) -> None:
+            axes = row.axes | {self.inner_axis - 1: outer, self.inner_axis: inner}
+            self._finish_point(stage, Point(axes, self.inner_axis - 1, LANES, mask, tail, outer=row,
+                                            accumulated=row.accumulated))
+
+        full = self._full_vectors(self.outer)
+        with looping(b, 0, self.inner) as inner:
+            with looping(b, 0, full, LANES) as outer:
+                visit(inner, outer)
+            self._tail(self.outer, full, lambda mask, tail: visit(inner, full, mask, tail))
+
+    def _full_vectors(self, extent: Integer) -> Integer:
+        """How much of a run fills whole vectors."""
+        return extent - extent % LANES if isinstance(extent, int) else self.builder.value(f"and i64 {extent}, {-LANES}")
+
+    def _tail(self, extent: Integer, full: Integer, body: Callable[[str, int | None], None]) -> None:
+        """The last, partial vector of a run, if there is one."""
+        b = self.builder
+        left = b.sub(extent, full)
         if isinstance(left, int):
             if left:
                 body(self.writer.tail_mask(left, LANES), left)
@@ -212,7 +289,7 @@ class Rows:
             self._finish_point(stage, point)
             return new
 
-        most = UNROLLED_ALONG if len(self.stages) == 1 else 1
+        most = 0 if self.turned else UNROLLED_ALONG if len(self.stages) == 1 else 1
         if isinstance(outer, int) and isinstance(inner, int) and outer * int(chunks) <= most:
             states = [combiner.identity() for combiner in combiners]
             for o in range(outer):
@@ -221,9 +298,9 @@ class Rows:
                     mask = self.writer.tail_mask(tail, LANES) if tail < LANES else None
                     states = feed(states, o, start, mask, tail if mask else None)
             return [combiner.folded(state) for combiner, state in zip(combiners, states, strict=True)]
-        if outer == 1:
+        if outer == 1 and not self.turned:
             return self._blocks_of_one_run(combiners, feed, chunks)
-        return self._blocks_of_runs(combiners, feed, chunks)
+        return self._blocks_of_runs(stage, row, combiners, feed, chunks)
 
     def _blocks_of_one_run(self, combiners: Sequence[Combiner], feed: Callable[..., list[State]], chunks: Integer
                            ) -> list[State]:
@@ -231,7 +308,7 @@ class Rows:
         b, inner = self.builder, self.inner
         kinds = [k for combiner in combiners for k in combiner.kinds()]
         initial = list(zip(kinds, flatten([combiner.identity() for combiner in combiners]), strict=True))
-        full = self._full_vectors()
+        full = self._full_vectors(self.inner)
 
         def block(first: Integer, last: Integer) -> list[State]:
             """Elements from `first` to `last`, which is past the end of the run in its last block; known if it is
@@ -282,14 +359,14 @@ class Rows:
             for combiner, old, state in zip(combiners, level, states, strict=True)
         ]
 
-    def _blocks_of_runs(self, combiners: Sequence[Combiner], feed: Callable[..., list[State]], chunks: Integer
-                        ) -> list[State]:
+    def _blocks_of_runs(self, stage: Stage, row: Point, combiners: Sequence[Combiner],
+                        feed: Callable[..., list[State]], chunks: Integer) -> list[State]:
         """`_along` over outer runs too: blocks of reduction.BLOCK steps may begin and end within a run."""
         b, inner = self.builder, self.inner
         kinds = [k for combiner in combiners for k in combiner.kinds()]
         identities = flatten([combiner.identity() for combiner in combiners])
         steps = b.mul(self.outer, chunks)
-        full = self._full_vectors()
+        full = self._full_vectors(self.inner)
         left = b.sub(inner, full)
         two_levels = not (isinstance(steps, int) and steps <= reduction.BLOCK)
         width = len(kinds)
@@ -326,8 +403,18 @@ class Rows:
             return rarely(combiners[0].e, b.compare("sgt", left, 0), usual,
                           lambda: fed(values, o, full, self.writer.tail_mask(left, LANES), None))
 
-        loop = b.begin_loop(0, self.outer, 1, carried)
-        values = b.end_loop(loop, run(loop.carried, loop.index))
+        def runs(values: list[str], first: Integer, past: Integer) -> list[str]:
+            loop = b.begin_loop(first, past, 1, list(zip([k for k, _ in carried], values, strict=True)))
+            return b.end_loop(loop, run(loop.carried, loop.index))
+
+        if self.turned:
+            tiles = b.begin_loop(0, self.outer, LANES, carried)
+            self.tile_start = tiles.index
+            self._fill_tile(stage, row)
+            values = runs(tiles.carried, tiles.index, b.minimum(b.add(tiles.index, LANES), self.outer))
+            values = b.end_loop(tiles, values)
+        else:
+            values = runs([value for _, value in carried], 0, self.outer)
         if two_levels:
             values = self._entered(combiners, b.div(steps, reduction.BLOCK), values)
         return [combiner.folded(state) for combiner, state in zip(combiners, regroup(values, combiners), strict=True)]

@@ -224,11 +224,18 @@ def _lane_axis(kernel: Kernel, hint: Callable[[Size], int]) -> int:
 
     def cost(axis: int) -> float:
         total = 0.0
+        # What steps evenly along the outer run is turned in registers.
+        other = axis - 1 if kernel.outer_runs and axis == inner else None
         for address in [load.address for load in loads(kernel)]:
             factor = _lane_factor(kernel, address, axis)
+            if other is not None and factor not in (0, 1) and _lane_factor(kernel, address, other) == 1:
+                total += 3.0
+                continue
             total += 1.0 if factor is not None and factor in (0, 1) else 2.5 if factor in (2, 3, 4) else 12.0
         for store in kernel.stores:
-            if store.inside or axis < len(kernel.axes):
+            if store.inside and other is not None and _lane_factor(kernel, store.address, other) == 1:
+                total += 1.0
+            elif store.inside or axis < len(kernel.axes):
                 total += 1.0 if _lane_factor(kernel, store.address, axis) == 1 else 16.0
         filled = max(1, min(hint(extents[axis]), LANES))
         return max(total, 1.0) / filled

@@ -48,11 +48,13 @@ class Stage:
 class Staging:
     """A kernel's stages, and what they tell of its expressions."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, apart: bool = False) -> None:
+        """With `apart`, what is stored inside the loops is left to a last pass, and nothing is held."""
         self.kernel = kernel
         self._ready: dict[int, int] = {}
         self._varies: dict[int, bool] = {}
         self._cost: dict[int, int] = {}
+        self._loads: dict[Stage, set[Load]] = {}
         self._stage_of: list[int] = []
         for accumulator in kernel.accumulators:
             self._stage_of.append(self.ready(accumulator.expression))
@@ -61,14 +63,34 @@ class Staging:
         self.stages = [Stage() for _ in range(count)]
         for number, stage in enumerate(self._stage_of):
             self.stages[stage].accumulators.append(number)
+        if apart and inside:
+            self.stages = [stage for stage in self.stages if stage.accumulators]
+            self.stages.append(Stage(stores=inside))
+            return
         for store in inside:
             self.stages[self.ready(store.expression)].stores.append(store)
-        self._hold()
+        if not apart:
+            self._hold()
 
     def roots(self, stage: Stage) -> list[Expression]:
         """What a stage evaluates at every point."""
         accumulators = [self.kernel.accumulators[number].expression for number in stage.accumulators]
         return accumulators + [store.expression for store in stage.stores]
+
+    def is_read(self, load: Load, stage: Stage) -> bool:
+        """Whether a stage evaluates a load."""
+        loads = self._loads.get(stage)
+        if loads is None:
+            loads = self._loads[stage] = set()
+            pending, seen = list(self.roots(stage)), set()
+            while pending:
+                expression = pending.pop()
+                if id(expression) not in seen:
+                    seen.add(id(expression))
+                    pending += self.parts(expression)
+                    if isinstance(expression, Load):
+                        loads.add(expression)
+        return load in loads
 
     def ready(self, expression: Expression) -> int:
         """The first stage in which an expression can be evaluated."""
