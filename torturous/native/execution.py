@@ -103,7 +103,7 @@ class Execution:
                 b.emit(f"br label %{done}")
                 b.start_block(done)
                 b.emit(f"br label %{ready}")
-                counts.append(f"[ {len(routine.running(target.name))}, %{done} ]")
+                counts.append(f"[ {routine.entries(target.name)}, %{done} ]")
             if following is not None:
                 b.start_block(following)
         b.start_block(ready)

@@ -14,11 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torturous.codegen.arithmetic import literal
-from torturous.codegen.builder import Builder, Integer
+from torturous.codegen.builder import Builder, Integer, looping
 from torturous.codegen.expressions import Argument
 from torturous.codegen.kernels import Generated, generate
 from torturous.codegen.target import Target
 from torturous.compiler.graph import Node
+from torturous.compiler.kernel import Repetition
 from torturous.compiler.memory import read_by, written_by
 from torturous.compiler.plan import Plan
 from torturous.compiler.sizes import Size, Variable, product
@@ -27,6 +28,7 @@ from torturous.core.dtypes import DType
 from torturous.core.errors import UnsupportedError
 from torturous.ir.record import describe_place, slot_ordinal
 from torturous.native.recording import InBatch, Program, Ratio
+from torturous.native.stretches import Stretch, pointers_at, stretches, written_in_loops
 from torturous.native.traced import Expression, Traced
 from torturous.native.walker import (
     ARGUMENTS,
@@ -63,17 +65,20 @@ class Called:
     level: int
     reads: frozenset[Node]
     writes: frozenset[Node]
+    repetition: Repetition | None
+    """The loop that it belongs to."""
 
 
 def kernels_of(name: str, plan: Plan, target: Target) -> list[Called]:
     """A plan's kernels for a target, in order."""
     kernels = []
+    repeated = {level: each.repetition for each in plan.memory.repeated for level in range(each.first, each.past)}
     for level, group in enumerate(plan.memory.levels):
         for kernel in group:
             generated = generate(kernel, target)
             description = f"{'+'.join(kernel.names)} at {describe_place(kernel.places[0])}"
             kernels.append(Called(generated, f"{name}_{generated.symbol}", description, level,
-                                  frozenset(read_by(kernel)), frozenset(written_by(kernel))))
+                                  frozenset(read_by(kernel)), frozenset(written_by(kernel)), repeated.get(level)))
     return kernels
 
 
@@ -106,12 +111,13 @@ class Routine:
 
     # What runs when -----------------------------------------------------------------------------------------
     def _preparable(self, inputs: frozenset[Node]) -> list[int]:
-        varying = set(inputs)
         outputs = set(self.plan.outputs)
+        in_loops = written_in_loops(next(iter(self.kernels.values())))
+        varying = inputs | in_loops
         chosen = []
         for number, versions in enumerate(zip(*self.kernels.values(), strict=True)):
             first = versions[0]
-            fixed = not (first.reads & varying) and not (first.writes & outputs)
+            fixed = first.repetition is None and not (first.reads & varying) and not first.writes & (outputs | in_loops)
             if fixed and all(self._is_constant(version.generated) for version in versions):
                 chosen.append(number)
             else:
@@ -129,6 +135,14 @@ class Routine:
                     return False
         return kernel.scratch.constant == 0
 
+    def stretches(self, target: str) -> list[Stretch]:
+        """The kernels of a run by the loops that they belong to."""
+        return list(stretches(self.running(target), self.in_batch))
+
+    def entries(self, target: str) -> int:
+        """How many entries a run has."""
+        return sum(stretch.steps * len(stretch.kernels) for stretch in self.stretches(target))
+
     def running(self, target: str) -> list[Called]:
         """The kernels of a run, which begins when weights are prepared."""
         prepared = set(self.prepared)
@@ -141,6 +155,7 @@ class Routine:
     def workspace(self) -> Workspace:
         """What a run needs on any of the targets."""
         runs = [self.running(target) for target in self.kernels]
+        laid_out = [self.stretches(target) for target in self.kernels]
         constant = set(self.constants)
         slots = []
         for index, slot in enumerate(self.plan.memory.slots):
@@ -148,8 +163,8 @@ class Routine:
             used = any(node not in constant for node in nodes)
             slots.append(candidates(map(self.in_batch, slot.sizes)) if used else ())
         return Workspace(
-            kernels=max(map(len, runs)),
-            arguments=max(sum(len(called.generated.arguments) for called in run) for run in runs),
+            kernels=max(map(self.entries, self.kernels)),
+            arguments=max(sum(stretch.steps * stretch.words for stretch in run) for run in laid_out),
             slots=tuple(slots),
             kept=tuple(self.nbytes(node) for node, _ in self.kept),
             scratch=candidates(self.in_batch(called.generated.scratch) for run in runs for called in run),
@@ -182,14 +197,28 @@ class Routine:
         b.store("i64", places.stride, b.offset("%workspace", STRIDE), 8)
         numbers = _Numbers(self, b, self._pointers(b, places))
         table, entry = places.tables, places.entries
-        run = self.running(target)
-        for number, called in enumerate(run):
-            numbers.write(called.generated, "%workspace", table)
-            ends = number + 1 == len(run) or run[number + 1].level != called.level
-            b.store("ptr", f"@{called.symbol}", b.offset("%workspace", entry), 8)
-            b.store("ptr", b.offset("%workspace", table), b.offset("%workspace", entry + ARGUMENTS), 8)
-            b.store("i64", 1, b.offset("%workspace", entry + ENTRY_PIECES), 8)
-            b.store("i64", int(ends), b.offset("%workspace", entry + BARRIER), 8)
+        for stretch in self.stretches(target):
+            if stretch.repetition is None:
+                self._fill(b, stretch, numbers, "%workspace", "%workspace", table, entry)
+            else:
+                with looping(b, 0, stretch.steps) as step:
+                    inside = numbers.within(stretch.repetition, stretch.steps, step)
+                    tables = b.offset("%workspace", b.mul(step, 8 * stretch.words))
+                    entries = b.offset("%workspace", b.mul(step, ENTRY_BYTES * len(stretch.kernels)))
+                    self._fill(b, stretch, inside, tables, entries, table, entry)
+            table += 8 * stretch.steps * stretch.words
+            entry += ENTRY_BYTES * stretch.steps * len(stretch.kernels)
+
+    def _fill(
+        self, b: Builder, stretch: Stretch, numbers: _Numbers, tables: str, entries: str, table: int, entry: int
+    ) -> None:
+        """Lays out one step of a stretch, `table` and `entry` bytes behind where the step counts them from."""
+        for number, called in enumerate(stretch.kernels):
+            numbers.write(called.generated, tables, table)
+            b.store("ptr", f"@{called.symbol}", b.offset(entries, entry), 8)
+            b.store("ptr", b.offset(tables, table), b.offset(entries, entry + ARGUMENTS), 8)
+            b.store("i64", 1, b.offset(entries, entry + ENTRY_PIECES), 8)
+            b.store("i64", int(stretch.ends_level(number)), b.offset(entries, entry + BARRIER), 8)
             table += 8 * len(called.generated.arguments)
             entry += ENTRY_BYTES
 
@@ -198,16 +227,23 @@ class Routine:
         places = self.workspace().places(Builder(b.target))
         table, entry = places.tables, places.entries
         known: dict[Size, Integer] = {}
-        for called in self.running(target):
-            kernel = called.generated
-            granules = [n for n, argument in enumerate(kernel.arguments) if argument.kind == "granule"]
-            if granules:
-                granule, pieces = self._pieces(b, kernel, known)
-                for position in granules:
-                    b.store("i64", granule, b.offset("%workspace", table + 8 * position), 8)
-                b.store("i64", pieces, b.offset("%workspace", entry + ENTRY_PIECES), 8)
-            table += 8 * len(kernel.arguments)
-            entry += ENTRY_BYTES
+        for stretch in self.stretches(target):
+            first, pieces = table, []
+            for number, called in enumerate(stretch.kernels):
+                kernel = called.generated
+                granules = [n for n, argument in enumerate(kernel.arguments) if argument.kind == "granule"]
+                if granules:
+                    cut = self._pieces(b, kernel, known)
+                    pieces.append((entry + ENTRY_BYTES * number, [first + 8 * n for n in granules], cut))
+                first += 8 * len(kernel.arguments)
+            if stretch.repetition is None:
+                _cut(b, pieces, "%workspace", "%workspace")
+            else:
+                with looping(b, 0, stretch.steps) as step:
+                    tables = b.offset("%workspace", b.mul(step, 8 * stretch.words))
+                    _cut(b, pieces, tables, b.offset("%workspace", b.mul(step, ENTRY_BYTES * len(stretch.kernels))))
+            table += 8 * stretch.steps * stretch.words
+            entry += ENTRY_BYTES * stretch.steps * len(stretch.kernels)
 
     def _pieces(self, b: Builder, kernel: Generated, known: dict[Size, Integer]) -> tuple[Integer, Integer]:
         """Items per piece, and pieces: `runtime.bound.share_out` as instructions, items being as large as they may."""
@@ -283,6 +319,15 @@ class Routine:
             move(b, b.offset(base, place.offset), b.offset("%workspace", start), length)
 
 
+def _cut(b: Builder, pieces: Iterable[tuple[int, list[int], tuple[Integer, Integer]]], tables: str, entries: str
+         ) -> None:
+    """Writes the granules and the numbers of pieces of a step's kernels."""
+    for entry, granules, (granule, count) in pieces:
+        for place in granules:
+            b.store("i64", granule, b.offset(tables, place), 8)
+        b.store("i64", count, b.offset(entries, entry + ENTRY_PIECES), 8)
+
+
 class _Numbers:
     """Writes argument tables: addresses, sizes and slots."""
 
@@ -292,6 +337,17 @@ class _Numbers:
         self.pointers = pointers
         self._sizes: dict[Size, Integer] = {}
         self._words: dict[Argument, Integer] = {}
+
+    def within(self, repetition: Repetition, steps: int, step: Integer) -> _Numbers:
+        """The same at a step of a loop. What it works out holds only there."""
+        known = dict(self._sizes)
+
+        def size(of: Size) -> Integer:
+            return polynomial(self.b, self.routine.in_batch(of), known)
+
+        inside = _Numbers(self.routine, self.b, pointers_at(self.b, repetition, steps, step, self.pointers, size))
+        inside._sizes, inside._words = known, dict(self._words)
+        return inside
 
     def write(self, kernel: Generated, base: str, table: int) -> None:
         """A kernel's table at `table` bytes behind `base`, all items being one piece."""

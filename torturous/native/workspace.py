@@ -64,7 +64,7 @@ class Workspace:
         """The whole as a C expression in `batch` and `workers`, with the macros that `C_MACROS` defines."""
 
         def largest(sizes: Candidates) -> str:
-            text = c_size(sizes[0])
+            text = c_size(sizes[0]) if sizes else "0"
             for size in sizes[1:]:
                 text = f"{prefix}_LARGER_({text}, {c_size(size)})"
             return text

@@ -1,0 +1,63 @@
+"""Exported loops: recurrent layers, at every batch and through a parallel-for, bit for bit as in Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from native.test_export import BATCHES, build, needs_compiler, run
+
+from torturous import native, nn
+from torturous.core.errors import UnsupportedError
+from torturous.tensor import Tensor
+from torturous.tensor.conversion import from_array
+
+STEPS = 6
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer over (batch, steps, 5), and a linear layer on its last output."""
+
+    def __init__(self, kind: str, **options: Any) -> None:
+        super().__init__()
+        self.recurrent = getattr(nn, kind)(5, 9, batch_first=True, **options)
+        self.head = nn.Linear(9 * (2 if options.get("bidirectional") else 1), 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        output, last = self.recurrent(x)
+        h = last[0] if isinstance(last, tuple) else last
+        return self.head(output[:, -1]), output, h.transpose(0, 1)
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind, options", [
+    ("LSTM", {"num_layers": 2}), ("GRU", {"bidirectional": True}), ("RNN", {}), ("LSTM", {"bias": False}),
+])
+def test_recurrent_layers(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
+    model = Recurrent(kind, **options).eval()
+    random = np.random.default_rng(0)
+    program = None
+    for batch in BATCHES:
+        x = random.standard_normal((batch, STEPS, 5)).astype(np.float32)
+        expected = [np.ascontiguousarray(value.detach().numpy()) for value in model(from_array(x))]
+        if program is None:
+            example = from_array(np.zeros((7, STEPS, 5), np.float32))
+            bundle = native.export(model, (example,), tmp_path, max_batch=64)
+            program = build(bundle, 1 + len(expected))
+        for mine, theirs in zip(run(program, bundle, batch, [x], expected), expected, strict=True):
+            assert mine.tobytes() == theirs.tobytes()
+
+
+def test_a_loop_over_the_batch_is_refused(tmp_path: Path) -> None:
+    class OverBatch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(5, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lstm(x)[0]
+
+    with pytest.raises(UnsupportedError, match="number of steps of a loop"):
+        native.export(OverBatch().eval(), (from_array(np.zeros((6, 5), np.float32)),), tmp_path)
