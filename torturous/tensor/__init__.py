@@ -8,8 +8,10 @@ from __future__ import annotations
 from torturous.tensor import (
     arithmetic,
     comparison,
+    composed,
     creation,
     functions,
+    matrices,
     modes,
     multi_tensor,
     names,
@@ -18,11 +20,13 @@ from torturous.tensor import (
     products,
     reductions,
     running,
+    summation,
     types,
 )
 from torturous.tensor.activations import celu, hardshrink, log_softmax, prelu, selu, softmax, threshold
 from torturous.tensor.arithmetic import *  # noqa: F403
 from torturous.tensor.comparison import *  # noqa: F403
+from torturous.tensor.composed import *  # noqa: F403
 from torturous.tensor.creation import *  # noqa: F403
 from torturous.tensor.functions import *  # noqa: F403
 from torturous.tensor.gathering import (
@@ -64,6 +68,7 @@ from torturous.tensor.joining import (
     stack,
     vstack,
 )
+from torturous.tensor.matrices import *  # noqa: F403
 from torturous.tensor.modes import *  # noqa: F403
 from torturous.tensor.movement import (
     broadcast_shapes,
@@ -104,20 +109,44 @@ from torturous.tensor.random import (
     randn_like,
     randperm,
 )
-from torturous.tensor.rearranging import diag, flip, fliplr, flipud, repeat_interleave, roll, rot90, tile
+from torturous.tensor.rearranging import (
+    diag,
+    diagonal_scatter,
+    flip,
+    fliplr,
+    flipud,
+    repeat_interleave,
+    roll,
+    rot90,
+    select_scatter,
+    slice_scatter,
+    tile,
+)
 from torturous.tensor.reductions import *  # noqa: F403
 from torturous.tensor.running import *  # noqa: F403
-from torturous.tensor.splitting import chunk, split, tensor_split, unbind
+from torturous.tensor.splitting import (
+    chunk,
+    dsplit,
+    hsplit,
+    split,
+    split_with_sizes,
+    tensor_split,
+    unbind,
+    vsplit,
+)
 from torturous.tensor.tensor import Tensor
 from torturous.tensor.types import *  # noqa: F403
 
 tensor = creation.tensor  # Not the module of this name.
+einsum, tensordot = summation.einsum, summation.tensordot
 
 __all__ = [
     *arithmetic.__all__,
     *comparison.__all__,
+    *composed.__all__,
     *creation.__all__,
     *functions.__all__,
+    *matrices.__all__,
     *modes.__all__,
     *names.__all__,
     *ordering.__all__,
@@ -126,16 +155,16 @@ __all__ = [
     *reductions.__all__,
     *running.__all__,
     *types.__all__,
-    "Generator", "Tensor", "argwhere", "bernoulli", "broadcast_shapes", "broadcast_tensors", "broadcast_to",
-    "cat", "celu", "chunk", "clone", "column_stack", "concat", "concatenate", "default_generator", "diag",
-    "diagonal", "dstack", "enable_grad", "flatten", "flip", "fliplr", "flipud", "fork_rng", "gather",
-    "get_rng_state", "hardshrink", "hstack", "index_add", "index_copy", "index_fill", "index_put",
-    "index_select", "inference_mode", "initial_seed", "is_grad_enabled", "log_softmax", "manual_seed",
-    "masked_scatter", "masked_select", "meshgrid", "moveaxis", "movedim", "multi_tensor",
-    "multinomial", "narrow", "no_grad", "nonzero", "normal", "permute", "prelu", "rand", "rand_like",
-    "randint", "randint_like", "randn", "randn_like", "randperm", "ravel", "realize_step",
-    "repeat_interleave", "reshape", "roll", "rot90", "row_stack", "scatter", "scatter_add", "seed",
-    "select", "selu", "set_grad_enabled", "set_rng_state", "softmax", "split", "squeeze", "stack",
-    "swapaxes", "swapdims", "t", "take", "take_along_dim", "tensor_split", "threshold", "tile", "transpose",
-    "unbind", "unflatten", "unsqueeze", "vstack",
+    "Generator", "Tensor", "argwhere", "bernoulli", "broadcast_shapes", "broadcast_tensors", "broadcast_to", "cat",
+    "celu", "chunk", "clone", "column_stack", "concat", "concatenate", "default_generator", "diag", "diagonal",
+    "diagonal_scatter", "dsplit", "dstack", "einsum", "enable_grad", "flatten", "flip", "fliplr", "flipud",
+    "fork_rng", "gather", "get_rng_state", "hardshrink", "hsplit", "hstack", "index_add", "index_copy", "index_fill",
+    "index_put", "index_select", "inference_mode", "initial_seed", "is_grad_enabled", "log_softmax", "manual_seed",
+    "masked_scatter", "masked_select", "meshgrid", "moveaxis", "movedim", "multi_tensor", "multinomial", "narrow",
+    "no_grad", "nonzero", "normal", "permute", "prelu", "rand", "rand_like", "randint", "randint_like", "randn",
+    "randn_like", "randperm", "ravel", "realize_step", "repeat_interleave", "reshape", "roll", "rot90", "row_stack",
+    "scatter", "scatter_add", "seed", "select", "select_scatter", "selu", "set_grad_enabled", "set_rng_state",
+    "slice_scatter", "softmax", "split", "split_with_sizes", "squeeze", "stack", "swapaxes", "swapdims", "t", "take",
+    "take_along_dim", "tensor_split", "tensordot", "threshold", "tile", "transpose", "unbind", "unflatten",
+    "unsqueeze", "vsplit", "vstack",
 ]

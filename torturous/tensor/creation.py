@@ -285,6 +285,52 @@ def linspace(start: Number, end: Number, steps: int, *, dtype: DType | None = No
     return finished(cast(apply(ops.WHERE, place < steps // 2, rising, falling), wanted), **options)
 
 
+def logspace(start: Number, end: Number, steps: int, base: float = 10.0, *, dtype: DType | None = None,
+             **options: Any) -> Tensor:
+    """`base` to the power of `steps` numbers evenly spaced from `start` to `end`, both included."""
+    wanted = chosen_dtype("logspace", dtype, dtypes.default_float())
+    powers: Any = linspace(start, end, steps, dtype=dtypes.float64)
+    return finished(cast(apply(ops.POW, float(base), powers), wanted), **options)
+
+
+def inclusive_range(start: Number, end: Number | None = None, step: Number = 1, *, dtype: DType | None = None,
+          **options: Any) -> Tensor:
+    """start, start + step, … up to `end`, which is included: PyTorch's deprecated form of `arange`."""
+    if end is None:
+        start, end = 0, start
+    wanted = chosen_dtype("range", dtype, dtypes.default_float())
+    if step == 0:
+        raise RuntimeError("step must be nonzero")
+    if (end - start) * step < 0:
+        raise RuntimeError(
+            f"upper bound and lower bound inconsistent with step sign: from {start} to {end} by {step}")
+    exact = dtypes.float64 if wanted.is_floating_point else dtypes.int64
+    return finished(cast(iota(int((end - start) / step) + 1, exact, start, step), wanted), **options)
+
+
+def asarray(obj: Any, *, dtype: DType | None = None, device: Any = None, copy: bool | None = None,
+            requires_grad: bool = False) -> Tensor:
+    """`obj` as a tensor, sharing memory with a tensor or array where it can, unless `copy` is true.
+
+    RuntimeError where `copy` is False and there is no way but copying.
+    """
+    result: Any = as_tensor(obj, dtype=dtype, device=device)
+    shares = isinstance(obj, (TensorBase, np.ndarray)) and result.dtype is (
+        obj.dtype if isinstance(obj, TensorBase) else dtypes.from_numpy(obj.dtype))
+    if copy is False and not shares:
+        raise ValueError(f"asarray(): can't alias {type(obj).__name__} as {result.dtype} without copying")
+    if copy and shares:
+        result = result.detach().clone()
+    return result.requires_grad_() if requires_grad else result
+
+
+def frombuffer(buffer: Any, *, dtype: DType, count: int = -1, offset: int = 0, requires_grad: bool = False) -> Tensor:
+    """A vector that shares the memory of bytes; ValueError where they are too few or do not divide evenly."""
+    wanted = chosen_dtype("frombuffer", dtype, dtypes.default_float())
+    t: Any = from_numpy(np.frombuffer(buffer, wanted.numpy, count, offset))
+    return t.requires_grad_() if requires_grad else t
+
+
 def eye(n: int, m: int | None = None, *, dtype: DType | None = None, **options: Any) -> Tensor:
     """Ones where row and column are equal, else zeros: shape (n, m), or (n, n)."""
     columns = n if m is None else m
@@ -302,6 +348,16 @@ def _triangle(name: str, t: TensorBase, diagonal: int, lower: bool) -> Tensor:
     distance: Any = iota(columns, dtypes.int64) - iota(rows, dtypes.int64).unsqueeze(1)
     kept = distance <= diagonal if lower else distance >= diagonal
     return apply(ops.WHERE, kept, t, False if t.dtype.category is Category.BOOL else 0)
+
+
+def _triangle_in_place(name: str, t: Any, diagonal: int) -> Tensor:
+    lower = name == "tril"
+    if not t._repeats():
+        return modifying(getattr(Creation, name))(t, diagonal)
+    # Of an expanded tensor a place in memory becomes zero if any element there does.
+    if len(t.shape) < 2:
+        raise RuntimeError(f"{name}: input tensor must have at least 2 dimensions")
+    return t.masked_fill_(~_triangle(name, ones(*t.shape[-2:], dtype=dtypes.bool_), diagonal, lower), 0)
 
 
 class Creation(TensorBase):
@@ -339,7 +395,11 @@ class Creation(TensorBase):
         """The last two axes' elements from a diagonal on, zeros below it."""
         return _triangle("triu", self, diagonal, False)
 
-    tril_, triu_ = modifying(tril), modifying(triu)
+    def tril_(self, diagonal: int = 0) -> Tensor:
+        return _triangle_in_place("tril", self, diagonal)
+
+    def triu_(self, diagonal: int = 0) -> Tensor:
+        return _triangle_in_place("triu", self, diagonal)
 
 
 def legacy(arguments: tuple[Any, ...], dtype: DType) -> Tensor:
@@ -397,6 +457,7 @@ triu: Callable[..., Any] = as_function(Creation.triu)
 
 __all__ = [
     "BFloat16Tensor", "BoolTensor", "ByteTensor", "DoubleTensor", "FloatTensor", "HalfTensor", "IntTensor",
-    "LongTensor", "arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like",
-    "linspace", "ones", "ones_like", "scalar_tensor", "tensor", "tril", "triu", "zeros", "zeros_like",
+    "LongTensor", "arange", "as_tensor", "asarray", "empty", "empty_like", "eye", "from_numpy", "frombuffer", "full",
+    "full_like", "inclusive_range", "linspace", "logspace", "ones", "ones_like", "scalar_tensor", "tensor", "tril",
+    "triu", "zeros", "zeros_like",
 ]

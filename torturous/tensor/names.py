@@ -17,6 +17,7 @@ from torturous.core.devices import (
 )
 from torturous.core.dtypes import DType as dtype
 from torturous.tensor.base import Size
+from torturous.tensor.creation import inclusive_range as range
 
 bool = dtypes.bool_
 uint8 = dtypes.uint8
@@ -29,7 +30,7 @@ float64 = double = dtypes.float64
 newaxis = None
 
 __all__ = [
-    "Size", "bfloat16", "bool", "channels_last", "channels_last_3d", "contiguous_format", "device", "double",
-    "dtype", "e", "float", "float16", "float32", "float64", "half", "inf", "int", "int32", "int64", "layout",
-    "long", "memory_format", "nan", "newaxis", "pi", "preserve_format", "strided", "uint8",
+    "Size", "bfloat16", "bool", "channels_last", "channels_last_3d", "contiguous_format", "device", "double", "dtype",
+    "e", "float", "float16", "float32", "float64", "half", "inf", "int", "int32", "int64", "layout", "long",
+    "memory_format", "nan", "newaxis", "pi", "preserve_format", "range", "strided", "uint8",
 ]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from torturous.core.errors import UnsupportedError
 from torturous.core.shapes import broadcast, describe
-from torturous.ir.contraction import CONTRACT, lone
 from torturous.ir.host import INVERSE
-from torturous.tensor.base import Number, TensorBase, apply, apply_typed
-from torturous.tensor.linear import matmul, same_dtype
+from torturous.tensor.base import Number, TensorBase, apply
+from torturous.tensor.linear import matmul
 from torturous.tensor.movement import as_function
+from torturous.tensor.recording import modifying
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -106,6 +105,10 @@ class Products(TensorBase):
         return _sum(self, batch1.bmm(batch2), beta, alpha)
 
 
+    addmm_, addmv_, baddbmm_ = modifying(addmm), modifying(addmv), modifying(baddbmm)
+    ger = outer
+
+
 def _sum(t: Any, product: Any, beta: Number, alpha: Number) -> Tensor:
     """beta · t + alpha · product; with beta 0 t is not read, so that its NaN do not count."""
     scaled = product if alpha == 1 else product * alpha
@@ -115,64 +118,14 @@ def _sum(t: Any, product: Any, beta: Number, alpha: Number) -> Tensor:
     return scaled + (t if beta == 1 else t * beta)
 
 
-def einsum(equation: str, *operands: Any) -> Tensor:
-    """Einstein summation over one or two operands, as `torch.einsum`.
-
-    Letters name axes; those left out of the result are summed. Two operands become one contraction; one operand is
-    permuted and summed. UnsupportedError for more operands, repeated letters within an operand, and ellipses.
-    """
-    if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
-        operands = tuple(operands[0])
-    equation = equation.replace(" ", "")
-    if "." in equation:
-        raise UnsupportedError("einsum(): ellipses are not supported yet; name the axes")
-    inputs, arrow, result = equation.partition("->")
-    terms = inputs.split(",")
-    if len(terms) != len(operands):
-        raise ValueError(f"einsum(): the equation names {len(terms)} operands, but {len(operands)} were given")
-    if len(operands) > 2:
-        raise UnsupportedError("einsum(): more than two operands are not supported yet; multiply two at a time")
-    letters = inputs.replace(",", "")
-    if not arrow:
-        result = "".join(sorted(letter for letter in set(letters) if letters.count(letter) == 1))
-    sizes: dict[str, int] = {}
-    for term, operand in zip(terms, operands, strict=True):
-        if len(set(term)) != len(term):
-            raise UnsupportedError(f"einsum(): a letter repeated within one operand ({term}) is not supported yet")
-        if len(term) != len(operand.shape):
-            raise RuntimeError(
-                f"einsum(): the number of subscripts in the equation ({len(term)}) does not match the number of "
-                f"dimensions ({len(operand.shape)}) of operand {describe(operand.shape)}")
-        for letter, size in zip(term, operand.shape, strict=True):
-            if sizes.setdefault(letter, size) != size:
-                raise RuntimeError(
-                    f"einsum(): subscript {letter} has size {size} in {describe(operand.shape)}, which does not match "
-                    f"previously seen size {sizes[letter]}")
-    for letter in result:
-        if letter not in sizes:
-            raise RuntimeError(f"einsum(): output subscript {letter} does not appear in the equation for any input")
-    if len(operands) == 1:
-        (term,), (operand,) = terms, operands
-        summed = [axis for axis, letter in enumerate(term) if letter not in result]
-        reduced = operand.sum(summed) if summed else operand
-        kept = [letter for letter in term if letter in result]
-        return reduced.permute([kept.index(letter) for letter in result])
-    reduced_letters = [letter for letter in sizes if letter not in result]
-    loops = {letter: loop for loop, letter in enumerate([*result, *reduced_letters])}
-    maps = [tuple(lone(loops[letter]) for letter in term) for term in terms]
-    dtype = same_dtype("einsum", *operands)
-    shape = tuple(sizes[letter] for letter in result)
-    return apply_typed(CONTRACT, shape, dtype, *operands, attributes=(len(reduced_letters), *maps))
-
-
 mm = as_function(Products.mm)
 bmm = as_function(Products.bmm)
 mv = as_function(Products.mv)
 dot = as_function(Products.dot)
-outer = as_function(Products.outer)
+outer = ger = as_function(Products.outer)
 inverse = as_function(Products.inverse)
 addmm = as_function(Products.addmm)
 addmv = as_function(Products.addmv)
 baddbmm = as_function(Products.baddbmm)
 
-__all__ = ["addmm", "addmv", "baddbmm", "bmm", "dot", "einsum", "inverse", "matmul", "mm", "mv", "outer"]
+__all__ = ["addmm", "addmv", "baddbmm", "bmm", "dot", "ger", "inverse", "matmul", "mm", "mv", "outer"]

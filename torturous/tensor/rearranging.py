@@ -159,6 +159,31 @@ class Rearranging(Movement):
         places = index_tensor(np.repeat(np.arange(size), counts))
         return apply(indexing.TAKE, t, places, attributes=(axis,))
 
+    # Parts written over -------------------------------------------------------------------------------------
+    def _written(self, view: Any, src: TensorBase) -> Tensor:
+        """A copy with `src` in place of what a view of it shows."""
+        copy = self.clone()
+        part = view(copy)
+        if tuple(part.shape) != tuple(src.shape):
+            raise RuntimeError("expected src to have a size equal to the slice of self. src size = "
+                               f"{list(src.shape)}, slice size = {list(part.shape)}")
+        part.copy_(src)
+        return copy
+
+    def select_scatter(self, src: TensorBase, dim: int, index: int) -> Tensor:
+        """A copy with `src` at one place of an axis."""
+        return self._written(lambda t: t.select(dim, index), src)
+
+    def slice_scatter(self, src: TensorBase, dim: int = 0, start: int | None = None, end: int | None = None,
+                      step: int = 1) -> Tensor:
+        """A copy with `src` over a slice of an axis."""
+        axis = normalize_axis(dim, len(self.shape))
+        return self._written(lambda t: t[(slice(None),) * axis + (slice(start, end, step),)], src)
+
+    def diagonal_scatter(self, src: TensorBase, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+        """A copy with `src` over a diagonal."""
+        return self._written(lambda t: t.diagonal(offset, dim1, dim2), src)
+
 
 # Functions --------------------------------------------------------------------------------------------------
 def flip(input: TensorBase, dims: Sequence[int]) -> Tensor:
@@ -171,6 +196,9 @@ def tile(input: TensorBase, dims: Sequence[int]) -> Tensor:
     return input.tile(tuple(dims))  # type: ignore[attr-defined]
 
 
+diagonal_scatter = as_function(Rearranging.diagonal_scatter)
+select_scatter = as_function(Rearranging.select_scatter)
+slice_scatter = as_function(Rearranging.slice_scatter)
 diag = as_function(Rearranging.diag)
 fliplr = as_function(Rearranging.fliplr)
 flipud = as_function(Rearranging.flipud)
@@ -178,7 +206,8 @@ repeat_interleave = as_function(Rearranging.repeat_interleave)
 roll = as_function(Rearranging.roll)
 rot90 = as_function(Rearranging.rot90)
 
-FUNCTIONS = ("diag", "flip", "fliplr", "flipud", "repeat_interleave", "roll", "rot90", "tile")
+FUNCTIONS = ("diag", "diagonal_scatter", "flip", "fliplr", "flipud", "repeat_interleave", "roll", "rot90",
+             "select_scatter", "slice_scatter", "tile")
 """Names that the package offers as functions."""
 
 __all__ = ["Rearranging", *FUNCTIONS]

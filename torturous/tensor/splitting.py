@@ -81,13 +81,48 @@ class Splitting(Movement):
             start = place
         return tuple(parts)
 
+    def split_with_sizes(self, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+        """Parts of the given sizes."""
+        return self.split(list(split_sizes), dim)
+
+    def hsplit(self, indices_or_sections: int | Sequence[int]) -> tuple[Tensor, ...]:
+        """`tensor_split` of columns, or of a vector; a number of sections must divide them evenly."""
+        if not self.shape:
+            raise RuntimeError(
+                "torch.hsplit requires a tensor with at least 1 dimension, but got a tensor with 0 dimensions!")
+        return self._evenly("hsplit", indices_or_sections, 0 if len(self.shape) == 1 else 1)
+
+    def vsplit(self, indices_or_sections: int | Sequence[int]) -> tuple[Tensor, ...]:
+        """`tensor_split` of rows; a number of sections must divide them evenly."""
+        if len(self.shape) < 2:
+            raise RuntimeError("torch.vsplit requires a tensor with at least 2 dimension, but got a tensor with "
+                               f"{len(self.shape)} dimensions!")
+        return self._evenly("vsplit", indices_or_sections, 0)
+
+    def dsplit(self, indices_or_sections: int | Sequence[int]) -> tuple[Tensor, ...]:
+        """`tensor_split` along the third axis; a number of sections must divide it evenly."""
+        if len(self.shape) < 3:
+            raise RuntimeError("torch.dsplit requires a tensor with at least 3 dimension, but got a tensor with "
+                               f"{len(self.shape)} dimensions!")
+        return self._evenly("dsplit", indices_or_sections, 2)
+
+    def _evenly(self, name: str, parts: int | Sequence[int], axis: int) -> tuple[Tensor, ...]:
+        if isinstance(parts, int) and (parts <= 0 or self.shape[axis] % parts):
+            raise RuntimeError(f"torch.{name} attempted to split along dimension {axis}, but the size of the dimension "
+                               f"{self.shape[axis]} is not divisible by the split_size {parts}!")
+        return self.tensor_split(parts, axis)
+
 
 chunk = as_function(Splitting.chunk)
+dsplit = as_function(Splitting.dsplit)
+hsplit = as_function(Splitting.hsplit)
+split_with_sizes = as_function(Splitting.split_with_sizes)
+vsplit = as_function(Splitting.vsplit)
 split = as_function(Splitting.split)
 tensor_split = as_function(Splitting.tensor_split)
 unbind = as_function(Splitting.unbind)
 
-FUNCTIONS = ("chunk", "split", "tensor_split", "unbind")
+FUNCTIONS = ("chunk", "dsplit", "hsplit", "split", "split_with_sizes", "tensor_split", "unbind", "vsplit")
 """Names that the package offers as functions."""
 
 __all__ = ["Splitting", *FUNCTIONS]
