@@ -32,6 +32,8 @@ from torturous.ir.contraction import BLOCK
 
 MOST_LANES = 512
 """Of an item."""
+WEIGHT_BYTES = 1 << 19
+"""Of the rows of an item, about."""
 ENOUGH_ITEMS = 8
 """Below this many items the rows are divided among items too."""
 WORD = 8
@@ -85,10 +87,15 @@ class DirectContraction:
         self.bands = -(-self.lines // self.cut.lines)
         """Groups of lines."""
         self.planes = prod(planes)
+        tiles = -(-self.rows // self.tile.rows)
+        shared = max(1, WEIGHT_BYTES // (self.products * self.tile.rows * self.bytes + 1))
+        self.row_groups = -(-tiles // shared)
+        """Groups of rows whose weights stay in the second cache for all pixels."""
         batches = product(kernel.axes[axis] for axis in self.axes.batch)
-        enough = _known(batches) * self.planes * self.bands * self.segments >= ENOUGH_ITEMS
-        self.row_groups = 1 if enough else -(-self.rows // self.tile.rows)
-        self.rows_per_item = self.rows if enough else self.tile.rows
+        if _known(batches) * self.planes * self.bands * self.segments * self.row_groups < ENOUGH_ITEMS:
+            self.row_groups = tiles
+        self.rows_per_item = min(self.rows, -(-tiles // self.row_groups) * self.tile.rows)
+        self.row_groups = -(-self.rows // self.rows_per_item)
         self.batch = [writer.size(kernel.axes[axis]) for axis in self.axes.batch]
 
     # The whole ---------------------------------------------------------------------------------------------------
@@ -104,8 +111,8 @@ class DirectContraction:
         last = b.minimum(b.mul("%last_piece", granule), items)
         table = self._table()
         with looping(b, first, last) as item:
-            *batch, plane, band, segment, row_group = split(
-                w, item, [*self.batch, self.planes, self.bands, self.segments, self.row_groups])
+            *batch, row_group, plane, band, segment = split(
+                w, item, [*self.batch, self.row_groups, self.planes, self.bands, self.segments])
             # The last part along each way reaches back over the one before it; `own` is where it begins anew.
             row_own, row = self._part(row_group, self.rows_per_item, self.rows)
             line_own, line = self._part(band, self.cut.lines, self.lines)

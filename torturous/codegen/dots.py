@@ -4,14 +4,14 @@ Such a sum runs over samples and pixels, long in both operands, while channels a
 `ir.contraction`, LANEWISE) puts product k into lane k mod LANES, so the register tile is rows against rows, with no
 broadcast and no wasted lane. Lanes are combined at the end.
 
-Products come in chunks that both operands have in consecutive memory: where samples lie innermost those are read in
-place, else they are packed. A tile's chains wait in memory from chunk to chunk, so that all tiles of an item share
-what a chunk has brought into the cache.
+Where samples lie innermost products are read in place, else they are packed, a chunk of them at a time. A tile's
+chains wait in memory from chunk to chunk, so that all tiles of an item share what a chunk has brought into the cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import product as combinations
 from math import prod
 
@@ -33,9 +33,30 @@ CHUNK = 512
 """Products read in place before the next tile has its turn."""
 ENOUGH_ITEMS = 20
 """Items to share out, where tiles are that many."""
+MOST_UNROLLED = 4
+"""Steps of LANES products in the body of a loop."""
+MOST_ROWS = 64
+"""Of either side in an item: with a chunk of products they stay in the second cache."""
 WORD = 8
 Rows = Callable[[int, Integer], list[str]]
 """`rows(side, number of the tile)`: where the tile's rows have their products of the present chunk."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Runs of products at even distances, in both operands, within one block."""
+
+    left: int
+    right: int
+    """Where the first run lies, in bytes from the first product."""
+    runs: int
+    begins: bool
+    """Whether a block begins here."""
+    ends: int
+    """1 where the first block ends, 2 where another does, else 0."""
+
+    def words(self) -> tuple[int, ...]:
+        return self.left, self.right, self.runs, int(self.begins), self.ends
 
 
 class Dots:
@@ -75,9 +96,17 @@ class Dots:
         """Rows of the other side per item."""
         if not kernel.direct:  # Every item packs: few of them, and the other side whole.
             self.group, self.other_group = -(-tiles[0] // 8) * self.tile[0], tiles[1] * self.tile[1]
+        self.group, self.other_group = (
+            min(group, max(1, MOST_ROWS // rows) * rows)
+            for group, rows in zip((self.group, self.other_group), self.tile, strict=True)
+        )
         self.panels = [RowPanels(side, Tile(rows, 1)) for side, rows in zip(self.sides, self.tile, strict=True)]
         self.batch = [writer.size(kernel.axes[axis]) for axis in self.batch_axes]
         self.total = writer.size(product(kernel.reduced))
+        self.run = LANES
+        """Products that are consecutive in both operands."""
+        self.run_steps = [LANES * self.bytes] * 2
+        """From one run to the next, in bytes."""
         self.blocked = not isinstance(self.total, int) or self.total > CHAIN
         """Whether there may be several blocks, whose chains are added."""
 
@@ -140,7 +169,7 @@ class Dots:
         """Chunks are listed in constant data, and so is where each row begins."""
         b = self.b
         chunks = self._chunks()
-        table = b.constants([word for chunk in chunks for word in chunk])
+        table = b.constants([word for chunk in chunks for word in chunk.words()])
         offsets = [b.constants(self._row_offsets(which)) for which in (0, 1)]
         origins = [side.origin(batch) for side in self.sides]
         with looping(b, 0, len(chunks)) as number:
@@ -156,32 +185,40 @@ class Dots:
 
             self._tiles(ranges, rows, count, b.compare("ne", fresh, 0), ends)
 
-    def _chunks(self) -> list[tuple[int, int, int, int, int]]:
-        """Stretches consecutive in both operands: place in each, in bytes; products; whether a block begins or ends.
-
-        What ends a block says which: 1 for the first, 2 for those after it.
-        """
+    def _chunks(self) -> list[Chunk]:
+        """All products, in runs of consecutive ones that both operands step evenly from one to the next."""
         kernel = self.writer.kernel
         axes = [axis for axis, size in enumerate(kernel.reduced) if size != 1]
         sizes = [kernel.reduced[axis].constant or 0 for axis in axes]
         first = len(kernel.axes)
         factors = [[side.load.address.factor(first + axis).constant or 0 for axis in axes] for side in self.sides]
-        merged = len(axes) - 1
         assert all(factor[-1] == 1 for factor in factors), "samples lie innermost"
-        while merged and all(f[merged - 1] == f[merged] * sizes[merged] for f in factors):
-            merged -= 1
-        length = prod(sizes[merged:])
+        run = sizes[-1]
+        stepped = len(axes) - 1
+        if stepped:
+            stepped -= 1
+            self.run_steps = [factor[stepped] * self.bytes for factor in factors]
+        while stepped and all(f[stepped - 1] == f[stepped] * sizes[stepped] for f in factors):
+            stepped -= 1
+        self.run = run if CHAIN % run == 0 else LANES
+        if self.run != run:
+            stepped, self.run_steps = len(axes) - 1, [LANES * self.bytes] * 2
+        runs = prod(sizes[stepped:]) // self.run
+        total, most = prod(sizes), max(1, CHUNK // self.run)
         chunks = []
-        for number, taps in enumerate(combinations(*map(range, sizes[:merged]))):
-            places = [sum(tap * f for tap, f in zip(taps, factor[:merged], strict=True)) for factor in factors]
-            start, stop = number * length, (number + 1) * length
+        for number, taps in enumerate(combinations(*map(range, sizes[:stepped]))):
+            places = [
+                sum(tap * f for tap, f in zip(taps, factor[:stepped], strict=True)) * self.bytes for factor in factors
+            ]
+            start, stop = number * runs, (number + 1) * runs
             while start < stop:
-                end = min(stop, (start // CHAIN + 1) * CHAIN, start + CHUNK)
-                within = start - number * length
-                closes = end % CHAIN == 0 or end == length * prod(sizes[:merged])
-                chunks.append((
-                    (places[0] + within) * self.bytes, (places[1] + within) * self.bytes, end - start,
-                    int(start % CHAIN == 0), 0 if not closes else 1 if end <= CHAIN else 2))
+                per_block = CHAIN // self.run
+                end = min(stop, (start // per_block + 1) * per_block, start + most)
+                within = start - number * runs
+                closes = end % per_block == 0 or end * self.run == total
+                left, right = (place + within * step for place, step in zip(places, self.run_steps, strict=True))
+                chunks.append(Chunk(left, right, end - start, start % per_block == 0,
+                                    0 if not closes else 1 if end <= per_block else 2))
                 start = end
         return chunks
 
@@ -216,7 +253,7 @@ class Dots:
             after = b.add(k0, BLOCK)
             closes = b.value(f"or i1 {b.compare('eq', b.rem(after, CHAIN), 0)}, {b.compare('sge', after, self.total)}")
             ends = b.choose(closes, b.choose(b.compare("sle", after, CHAIN), 1, 2), 0)
-            self._tiles(ranges, rows, count, fresh, ends)
+            self._tiles(ranges, rows, b.ceil_div(count, LANES), fresh, ends)
 
     def _pack(self, which: int, batch: list[Integer], rows: tuple[Integer, Integer], k0: Integer, count: Integer,
               place: str) -> None:
@@ -246,25 +283,40 @@ class Dots:
         return self.tile[0] * self.tile[1] * LANES * self.bytes
 
     def _chunk(self, left: list[str], right: list[str], chains: str, count: Integer, fresh: str, ends: Integer) -> None:
-        """chain[a][c] += left[a][k…] · right[c][k…], LANES products at a time; what ends a block joins the sums."""
+        """chain[a][c] += left[a][k…] · right[c][k…] over so many runs; what ends a block joins the sums."""
         b = self.b
         e = Arithmetic(b, self.dtype, LANES)
         places = [b.offset(chains, n * LANES * self.bytes) for n in range(len(left) * len(right))]
         begun = [b.value(f"select i1 {fresh}, {e.kind} {e.constant(0)}, {e.kind} {b.load(e.kind, place, self.bytes)}")
                  for place in places]
-        loop = b.begin_loop(0, count, LANES, [(e.kind, value) for value in begun])
-        at = b.mul(loop.index, self.bytes)
-        columns = [b.load(e.kind, b.offset(line, at), self.bytes) for line in right]
-        state = []
-        for row, line in enumerate(left):
-            value = b.load(e.kind, b.offset(line, at), self.bytes)
-            for column, other in enumerate(columns):
-                state.append(e.multiply_add(value, other, loop.carried[row * len(right) + column]))
+        loop = b.begin_loop(0, count, 1, [(e.kind, value) for value in begun])
+        starts = [b.mul(loop.index, step) for step in self.run_steps]
+        vectors = self.run // LANES
+        if vectors <= MOST_UNROLLED:
+            state = loop.carried
+            for vector in range(vectors):
+                at = [b.add(start, vector * LANES * self.bytes) for start in starts]
+                state = self._step(e, left, right, at, state)
+        else:
+            inner = b.begin_loop(0, self.run * self.bytes, LANES * self.bytes, [(e.kind, v) for v in loop.carried])
+            places_now = [b.add(start, inner.index) for start in starts]
+            state = b.end_loop(inner, self._step(e, left, right, places_now, inner.carried))
         state = b.end_loop(loop, state)
         for place, value in zip(places, state, strict=True):
             b.store(e.kind, value, place, self.bytes)
         if self.blocked:
             b.when(b.compare("ne", ends, 0), lambda: self._join(e, state, chains, b.compare("eq", ends, 1)))
+
+    def _step(self, e: Arithmetic, left: list[str], right: list[str], at: list[Integer], state: list[str]) -> list[str]:
+        """LANES products of every pair of rows."""
+        b = self.b
+        columns = [b.load(e.kind, b.offset(line, at[1]), self.bytes) for line in right]
+        result = []
+        for row, line in enumerate(left):
+            value = b.load(e.kind, b.offset(line, at[0]), self.bytes)
+            for column, other in enumerate(columns):
+                result.append(e.multiply_add(value, other, state[row * len(right) + column]))
+        return result
 
     def _join(self, e: Arithmetic, state: list[str], chains: str, first: str) -> None:
         b = self.b

@@ -18,7 +18,7 @@ from torturous.compiler.kernel import Accumulator, Convert, Expression, Kernel, 
 from torturous.compiler.layout import SPECIAL
 from torturous.compiler.lower import CannotGroup, CannotPull, Positions, Puller, flat_address
 from torturous.compiler.repeat import repeat
-from torturous.compiler.sizes import ONE, Affine, Size
+from torturous.compiler.sizes import ONE, Affine, Size, product
 from torturous.ir import contraction, movement, reduction
 from torturous.ir.op import Kind, Op
 
@@ -32,6 +32,8 @@ RECOMPUTED_COST = 3
 """An elementwise value of at most this cost is computed again in every kernel that uses it."""
 DEPTH = 32
 """Ops that one may follow another in a kernel: long chains become several kernels, which are soon compiled."""
+CROWDED_ROW = 512
+"""Rows of weights of a multiple of this length would share cache sets."""
 REPEATED_COST = 1
 """The same for a value that one kernel reads several times per element (windows, broadcasting, products)."""
 
@@ -234,7 +236,7 @@ class _Fusion:
 
     def _run(self) -> Fused:
         self.orders.clear()
-        self.relaid: dict[tuple[Node, layout.Order], Node] = {}
+        self.relaid: dict[tuple[Node, tuple[Size, ...]], Node] = {}
         self.kernels: list[Kernel] = []
         self.padded: dict[tuple, Node] = {}
         kernels = self.kernels
@@ -311,7 +313,8 @@ class _Fusion:
         """Loops over the operand's shape, in which what is read has its own axes; the place stored at follows."""
         (x,) = node.inputs
         order, rank = self.order(node), len(x.shape)
-        loops = (*range(1, rank), 0) if order and order[-1] == 0 and rank > 1 else layout.row_major(rank)
+        samples = order and order[-1] == 0 and rank > 1
+        loops = layout.samples_innermost(rank) if samples else layout.row_major(rank)
         kernel.axes = [x.shape[axis] for axis in loops]
         positions = tuple(Affine.axis(loops.index(axis)) for axis in range(rank))
         puller = self._puller(kernel)
@@ -414,7 +417,7 @@ class _Fusion:
         guarded = kernel.direct and not kernel.lanewise and samples is not None
         # Loops of the result in the order it lies in memory, or samples innermost where those are lanes; the reduced
         # ones, whose order is the sum's, as they are.
-        order = (*range(1, rank), 0) if guarded else self.order(node)
+        order = layout.samples_innermost(rank) if guarded else self.order(node)
         kernel.axes, kernel.reduced = [extents[axis] for axis in order], extents[rank:]
         loops = {axis: order.index(axis) for axis in range(rank)} | {n: n for n in range(rank, len(extents))}
         puller = self._puller(kernel)
@@ -428,11 +431,12 @@ class _Fusion:
             windows = any(len(terms) > 1 for terms, _, _ in its_maps)
             if kernel.direct and operand not in self.stored:
                 raise CannotPull(operand)
-            if samples is not None and operand.shape[0] == samples and len(operand.shape) > 2:
-                operand = self._in_order(operand, (*range(1, len(operand.shape)), 0))
-            elif not windows and layout.is_windowed(anchor):
-                operand = self._in_order(operand, layout.products_last([contraction.Map(*m) for m in its_maps]))
-            if guarded:
+            if samples is not None and operand.shape[0] == samples and len(operand.shape) > 2 and (
+                    windows or not layout.is_windowed(anchor)):
+                operand = self._in_order(operand, layout.samples_innermost(len(operand.shape)))
+            if not windows and layout.is_windowed(anchor):
+                value = self._rows_of_products(operand, all_maps, rank)
+            elif guarded:
                 value = puller.mapped(operand, all_maps)  # Guards and all: borders are left out, not multiplied.
             else:
                 value = puller.mapped(*self._padded(operand, all_maps, puller))
@@ -452,17 +456,51 @@ class _Fusion:
             return operand
         if not self._is_row_major(self.storage_of(operand)):
             return operand
-        copy = self.relaid.get((operand, order))
+        strides = layout.strides(operand.shape, order)
+        copy = self.relaid.get((operand, strides))
         if copy is None:
-            copy = self._new_node(movement.ALIAS, operand.shape, operand)
-            self.relaid[operand, order] = copy
+            copy = self.relaid[operand, strides] = self._new_node(movement.ALIAS, operand.shape, operand)
             self.orders[copy] = order
-            kernel = Kernel([copy.shape[axis] for axis in order], names=["relay"], places=[operand.place])
-            positions = tuple(Affine.axis(order.index(axis)) for axis in range(len(order)))
-            value = self._puller(kernel).pull(operand, positions)
-            kernel.stores.append(Store(copy, flat_address(positions, copy.shape, order), value))
-            self.kernels.append(kernel)
+            self._relay(operand, order, copy, strides)
         return copy
+
+    def _rows_of_products(self, operand: Node, maps: list[contraction.Map], rank: int) -> Expression:
+        """A convolution's weights, as rows of what a sum runs over, in its order; a copy unless they lie so.
+
+        `rank` loops are kept. Rows whose length would put them all into the same few cache sets are set apart.
+        """
+        if operand not in self.stored:
+            raise CannotPull(operand)
+        loops = [index_map.terms[0][0] for index_map in maps]  # No windows, so each axis is one loop.
+        order = layout.products_last(maps)
+        products = product(size for size, loop in zip(operand.shape, loops, strict=True) if loop >= rank)
+        crowded = products.constant is not None and products.constant % CROWDED_ROW == 0
+        row = products + layout.LANES if crowded else products
+        strides = layout.strides(operand.shape, order)
+        if crowded:
+            kept = [axis for axis in order if loops[axis] < rank]
+            strides = tuple(
+                stride if loops[axis] >= rank else row * product(operand.shape[a] for a in kept[kept.index(axis) + 1:])
+                for axis, stride in enumerate(strides)
+            )
+        positions = tuple(Affine.axis(loop) for loop in loops)
+        moved = [axis for axis in order if operand.shape[axis] != 1]
+        if not crowded and moved == sorted(moved) and self._is_row_major(self.storage_of(operand)):
+            return self._puller(Kernel([])).pull(operand, positions)
+        copy = self.relaid.get((operand, strides))
+        if copy is None:
+            shape = (*[operand.shape[axis] for axis in order if loops[axis] < rank], row)
+            copy = self.relaid[operand, strides] = self._new_node(movement.ALIAS, shape, operand)
+            self._relay(operand, order, copy, strides)
+        return Load(operand.dtype, copy, _address(positions, strides), ())
+
+    def _relay(self, operand: Node, order: layout.Order, copy: Node, strides: tuple[Size, ...]) -> None:
+        """Copies a value: the loops in this order, each axis with this stride in the copy."""
+        kernel = Kernel([operand.shape[axis] for axis in order], names=["relay"], places=[operand.place])
+        positions = tuple(Affine.axis(order.index(axis)) for axis in range(len(order)))
+        value = self._puller(kernel).pull(operand, positions)
+        kernel.stores.append(Store(copy, _address(positions, strides), value))
+        self.kernels.append(kernel)
 
     def _new_node(self, op: Op, shape: tuple[Size, ...], like: Node) -> Node:
         """A stored value that the graph did not have."""
@@ -518,6 +556,13 @@ class _Fusion:
         kernel.stores.append(Store(copy, flat_address(axes, shape, order), value))
         self.kernels.append(kernel)
         return copy
+
+
+def _address(positions: Positions, strides: tuple[Size, ...]) -> Affine:
+    address = Affine.fixed(0)
+    for position, stride in zip(positions, strides, strict=True):
+        address = address + position * stride
+    return address
 
 
 def _is_plain_load(expression: Expression, guarded: bool) -> bool:

@@ -27,6 +27,11 @@ def row_major(rank: int) -> Order:
     return tuple(range(rank))
 
 
+def samples_innermost(rank: int) -> Order:
+    """Pixels, then channels, then samples: all channels of a pixel are a stretch of memory, in whole vectors."""
+    return (*range(2, rank), 1, 0)
+
+
 def strides(shape: tuple[Size, ...], order: Order) -> tuple[Size, ...]:
     """Strides in elements of a dense buffer whose axes lie in this order."""
     result = [Size.of(1)] * len(shape)
@@ -36,18 +41,12 @@ def strides(shape: tuple[Size, ...], order: Order) -> tuple[Size, ...]:
 
 
 def wants_batch_innermost(node: Node) -> bool:
-    """Whether a contraction is a convolution, or a gradient of one, that runs best with samples as lanes."""
+    """Whether a contraction is a convolution, or a gradient of one, of whole vectors of samples: these are lanes."""
     if node.op.kind is not Kind.CONTRACT or len(node.inputs) != 2:
         return False
     samples = batch(node)
-    if samples is None or samples.constant is None or samples.constant % LANES:
-        return False
-    channels = [node.shape[1] if len(node.shape) > 1 else None]
-    channels += [operand.shape[1] if len(operand.shape) > 1 else None for operand in node.inputs]
-    return all(
-        size is not None and size.constant is not None and size.constant <= contraction.FEW_CHANNELS
-        for size in channels
-    )
+    return samples is not None and samples.constant is not None and 0 < samples.constant and (
+        samples.constant % LANES == 0)
 
 
 def batch(node: Node) -> Size | None:
@@ -71,7 +70,7 @@ def reads_in_place(node: Node) -> bool:
         return False
     if not wants_batch_innermost(node):
         return _runs_along_pixels(node)
-    return bool(node.attributes[3:]) or not _has_divisors(node)
+    return bool(node.attributes[3:]) or (is_windowed(node) and not _has_divisors(node))
 
 
 def _has_divisors(node: Node) -> bool:
@@ -153,7 +152,7 @@ def choose(graph: Graph, stored: set[Node], outputs: set[Node]) -> Callable[[Nod
         if any(user.op.kind in SPECIAL for user in node.users):
             return row_major(rank)
         if node.shape[0] in batches:
-            return (*range(1, rank), 0)
+            return samples_innermost(rank)
         return row_major(rank)
 
     return order

@@ -9,7 +9,7 @@ that reads as zero where it is not whole or outside the operand. The sum is take
 row-major order, in blocks of BLOCK products: a block is one chain of multiply-adds, each rounded once, from zero;
 block results are added in order. The order thus depends on the reduced extents alone.
 
-A contraction marked LANEWISE (the gradient of the weights of a convolution with few channels) deals its products out
+A contraction marked LANEWISE (the gradient of the weights of most convolutions) deals its products out
 to LANES chains, product k to chain k mod LANES, in blocks of BLOCK products a chain; block results are added chain by
 chain, and the chains are combined pairwise at the end (l with l+8, +4, +2, +1).
 
@@ -34,7 +34,9 @@ from torturous.ir.op import Attributes, Kind, Op, Type, define
 BLOCK = 256
 LANES = 16
 FEW_CHANNELS = 32
-"""Convolutions of at most so many channels run with samples as vector lanes."""
+MANY_PRODUCTS = 1024
+"""The gradient of a convolution's weights is LANEWISE where channels are few, or whole vectors of samples and so many
+products pay for combining the lanes."""
 LANEWISE = "lanewise"
 """A fourth attribute: see the module's text."""
 
@@ -150,12 +152,6 @@ def _substitute(index_map: Map, loop: int, solution: Map) -> Map:
     raise NotImplementedError("a contraction whose two operands both step through the same loop with a stride")
 
 
-def _has_few_channels(weight: Shape, windows: Sequence[Map]) -> bool:
-    """Whether neither axis of channels of a convolution's weights is long."""
-    spatial = sum(len(index_map.terms) > 1 for index_map in windows)
-    return all(size <= FEW_CHANNELS for size in weight[len(weight) - spatial - 2:len(weight) - spatial])
-
-
 def _gradient_rule(position: int) -> Any:
     """The gradient of one operand: a contraction of the result's gradient with the other operand."""
 
@@ -182,9 +178,14 @@ def _gradient_rule(position: int) -> Any:
         remaining = [loop for loop in range(total) if loop not in eliminated]
         windowed = {loop for m in [*upstream, *theirs] if len(m.terms) > 1 for loop, _ in m.terms}
         lanewise: tuple[str, ...] = ()
-        if 0 in remaining and windowed and _has_few_channels(operand.shape, theirs):
-            lanewise = (LANEWISE,)  # A convolution's weights: many samples and pixels, few channels.
-        if 0 not in remaining or lanewise:
+        samples_last = 0 not in remaining or out.shape[0] % LANES == 0
+        if 0 in remaining and windowed:
+            spatial = sum(len(index_map.terms) > 1 for index_map in theirs)
+            channels = operand.shape[len(operand.shape) - spatial - 2:len(operand.shape) - spatial]
+            products = out.shape[0] * prod(out.shape[rank - spatial:])
+            if max(channels) <= FEW_CHANNELS or (samples_last and products >= MANY_PRODUCTS):
+                lanewise = (LANEWISE,)
+        if samples_last or lanewise:
             remaining.sort(key=lambda loop: loop not in windowed)
         numbering = {total + axis: axis for axis in range(len(mine))}
         numbering |= {loop: len(mine) + position for position, loop in enumerate(remaining)}
