@@ -187,6 +187,19 @@ def cases() -> Iterator[Case]:
 
 
     yield from normalization_cases()
+    units = {"gelu": (), "gelu_tanh": (), "silu": (), "leaky_relu": (0.2,), "softplus": (1.3, 1.5),
+             "hardtanh": (-0.9, 1.2), "exponential_unit": (0.7, 1.1, 1.3)}
+    for name, numbers in units.items():
+        yield typed(name, (2, 3), (), smooth(2, 3), numbers=numbers)
+        yield typed(f"{name}_backward", (2, 3), (), smooth(2, 3, seed=1), smooth(2, 3), numbers=numbers)
+    at = ((2, 2), (1, 2), (1, 0), (1, 1))
+    yield typed("unfold", (1, 8, 8), at, smooth(1, 2, 3, 4))
+    yield typed("fold", (1, 2, 3, 4), at, smooth(1, 8, 8))
+    for axis, weight in ((1, positive(3)), (-1, positive(1))):
+        x, g = smooth(2, 3, 2), smooth(2, 3, 2, seed=1)
+        yield typed("prelu", (2, 3, 2), (axis,), x, weight)
+        yield typed("prelu_backward", (2, 3, 2), (axis,), g, x, weight)
+        yield typed("prelu_weight", weight.shape, (axis,), g, x)
     scores, g = smooth(2, 3, 4), smooth(2, 3, 4, seed=1)
     yield typed("attention_weights", (2, 3, 4), (True, "", True), scores, numbers=(0.7,))
     yield Case("attention_weights", lambda x, mask: apply_typed(

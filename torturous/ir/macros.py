@@ -269,6 +269,35 @@ WINDOW_SPREAD: Op = _define(
     lambda gg, out, at, g: gg.apply_typed(WINDOW_SUM, g.shape, g.dtype, attributes=at))
 
 
+# Windows as columns: x(N, C, H, W) and (N, C · kernel, places), each the other's adjoint
+def _counts(x: Shape, at: Attributes) -> Shape:
+    """How many windows fit along each windowed axis."""
+    kernel, stride, padding, dilation = at
+    sizes = x[-len(kernel):]
+    return tuple((size + 2 * padding[a] - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1
+                 for a, size in enumerate(sizes))
+
+
+def _expand_unfold(out: Type, at: Attributes, x: Any) -> Any:
+    rank, spatial = len(x.shape), len(at[0])
+    window = _windowed(x, x.shape[:2] + _counts(x.shape, at), at, 0)
+    return window.permute((0, 1, *range(rank, rank + spatial), *range(2, rank))).reshape(out.shape)
+
+
+def _expand_fold(out: Type, at: Attributes, columns: Any) -> Any:
+    rank, spatial = len(out.shape), len(at[0])
+    spread = columns.reshape(out.shape[:2] + tuple(at[0]) + _counts(out.shape, at))
+    spread = spread.permute((0, 1, *range(2 + spatial, 2 + 2 * spatial), *range(2, 2 + spatial)))
+    return spread.unwindow(out.shape + tuple(at[0]), _windows(rank, at), 0).sum(_kernel_axes(out.shape, at))
+
+
+UNFOLD: Op = _define(
+    "unfold", None, _expand_unfold,
+    lambda g, out, at, x: g.apply_typed(FOLD, x.shape, x.dtype, attributes=at))
+FOLD: Op = _define(
+    "fold", None, _expand_fold, lambda g, out, at, x: g.apply_typed(UNFOLD, x.shape, x.dtype, attributes=at))
+
+
 # Average pooling: attributes (kernel, stride, padding, dilation of 1, whether padding counts)
 def _window_count(like: Any, x: Shape, out: Shape, at: Attributes, dtype: DType) -> Any:
     """How many elements each window has: out's windowed axes. What hangs over the padding never counts."""

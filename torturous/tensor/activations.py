@@ -5,16 +5,25 @@ A function that would overflow where it is not used is applied to 0 there, so th
 
 from __future__ import annotations
 
-from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 from torturous.core.dtypes import DType
 from torturous.core.shapes import describe, normalize_axis
 from torturous.ir import elementwise as ops
+from torturous.ir.activations import (
+    EXPONENTIAL_UNIT,
+    GELU,
+    GELU_TANH,
+    HARDTANH,
+    LEAKY_RELU,
+    PRELU,
+    SILU,
+    SOFTPLUS,
+)
 from torturous.ir.macros import LOG_SOFTMAX, SOFTMAX
 from torturous.ir.op import Op
 from torturous.ir.record import user_place
-from torturous.tensor.base import TensorBase, apply
+from torturous.tensor.base import TensorBase, apply, apply_typed
 from torturous.tensor.recording import binary, cast, in_place, unary, write_value
 from torturous.tensor.warn import warn_user
 
@@ -63,7 +72,7 @@ def leaky_relu(input: TensorBase, negative_slope: float = 0.01, inplace: bool = 
     """x where x > 0, else slope · x."""
     _check("leaky_relu", input)
     x = _source(input, inplace)
-    value = _where(binary(ops.GT, x, 0), x, binary(ops.MUL, x, negative_slope))
+    value = apply(LEAKY_RELU, x, float(negative_slope))
     return _delivered(input, value, inplace, "leaky_relu")
 
 
@@ -73,20 +82,18 @@ def prelu(input: TensorBase, weight: TensorBase) -> Tensor:
     _check("prelu", weight)
     if input.dtype is not weight.dtype:
         raise RuntimeError(f"prelu: Type promoting not supported. Got {input.dtype} and {weight.dtype}")
-    slopes: Any = weight
+    axis = -1
     if len(weight.shape) == 1 and weight.shape[0] != 1:
+        axis = min(1, len(input.shape) - 1)
         channels = input.shape[1] if len(input.shape) > 1 else 1
         if not input.shape or weight.shape[0] != channels:
             raise RuntimeError(
                 "Mismatch of parameter numbers and input channel size. Found parameter numbers = "
                 f"{weight.shape[0]} and channel size = {channels} (prelu: input {describe(input.shape)})")
-        slopes = slopes.reshape(channels, *(1,) * (len(input.shape) - 2))
     elif len(weight.shape) > 1:
         raise RuntimeError("prelu: Expected `weight` to be a scalar or 1D tensor, but got: ndim = "
                            f"{len(weight.shape)}")
-    elif weight.shape:
-        slopes = slopes.reshape(())
-    return _where(binary(ops.GT, input, 0), input, slopes * input)
+    return apply_typed(PRELU, tuple(input.shape), input.dtype, input, weight, attributes=(axis,))
 
 
 def threshold(input: TensorBase, threshold: Number, value: Number, inplace: bool = False) -> Tensor:
@@ -103,8 +110,11 @@ def hardtanh(input: TensorBase, min_val: float = -1.0, max_val: float = 1.0, inp
     x = _source(input, inplace)
     if min_val > max_val:
         raise ValueError("min_val cannot be greater than max_val")
-    above = _where(binary(ops.GE, x, max_val), max_val, x)
-    value = cast(_where(binary(ops.LE, x, min_val), min_val, above), x.dtype)
+    if x.dtype.is_floating_point:
+        value = apply(HARDTANH, x, float(min_val), float(max_val))
+    else:
+        above = _where(binary(ops.GE, x, max_val), max_val, x)
+        value = cast(_where(binary(ops.LE, x, min_val), min_val, above), x.dtype)
     return _delivered(input, value, inplace, "hardtanh")
 
 
@@ -150,9 +160,7 @@ def tanhshrink(input: TensorBase) -> Tensor:
 # Exponential units ------------------------------------------------------------------------------------------
 def _exponential_unit(x: TensorBase, inside: float, negative: float, positive: float) -> Tensor:
     """positive · x where x > 0, else negative · (exp(inside · x) − 1)."""
-    above = binary(ops.GT, x, 0)
-    tail = unary(ops.EXPM1, binary(ops.MUL, _where(above, 0.0, x), inside)) * negative
-    return _where(above, x if positive == 1 else binary(ops.MUL, x, positive), tail)
+    return apply(EXPONENTIAL_UNIT, x, float(inside), float(negative), float(positive))
 
 
 def elu(input: TensorBase, alpha: float = 1.0, inplace: bool = False) -> Tensor:
@@ -200,10 +208,7 @@ def logsigmoid(input: TensorBase) -> Tensor:
 def softplus(input: TensorBase, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta · x)) / beta; x itself where beta · x > threshold."""
     _check("softplus", input)
-    scaled = binary(ops.MUL, input, beta)
-    above = binary(ops.GT, scaled, threshold)
-    smooth = unary(ops.LOG1P, unary(ops.EXP, _where(above, 0.0, scaled))) / beta
-    return _where(above, input, smooth)
+    return apply(SOFTPLUS, input, float(beta), float(threshold))
 
 
 def softsign(input: TensorBase) -> Tensor:
@@ -215,7 +220,7 @@ def silu(input: TensorBase, inplace: bool = False) -> Tensor:
     """x · sigmoid(x)."""
     _check("silu", input)
     x = _source(input, inplace)
-    return _delivered(input, binary(ops.MUL, x, unary(ops.SIGMOID, x)), inplace, "silu")
+    return _delivered(input, apply(SILU, x), inplace, "silu")
 
 
 def mish(input: TensorBase, inplace: bool = False) -> Tensor:
@@ -228,13 +233,9 @@ def mish(input: TensorBase, inplace: bool = False) -> Tensor:
 def gelu(input: TensorBase, approximate: str = "none") -> Tensor:
     """x · Φ(x), Φ the normal distribution function; `approximate='tanh'` takes its approximation."""
     _check("gelu", input)
-    x: Any = input
-    if approximate == "none":
-        return x * 0.5 * (unary(ops.ERF, x * sqrt(0.5)) + 1)
-    if approximate != "tanh":
+    if approximate not in ("none", "tanh"):
         raise RuntimeError("approximate argument must be either none or tanh.")
-    inner = (x + x * x * x * 0.044715) * 0.7978845608028654
-    return x * 0.5 * (unary(ops.TANH, inner) + 1)
+    return apply(GELU if approximate == "none" else GELU_TANH, input)
 
 
 def glu(input: TensorBase, dim: int = -1) -> Tensor:

@@ -43,7 +43,8 @@ def _sum(t: TensorBase) -> Tensor:
     return apply(reductions.SUM, t, attributes=(_all_axes(t), False))
 
 
-def _reduced(loss: Tensor, reduction: str) -> Tensor:
+def reduced(loss: Tensor, reduction: str) -> Tensor:
+    """A loss as it is, summed, or averaged."""
     if reduction == "none":
         return loss
     total = _sum(loss)
@@ -206,11 +207,11 @@ def _pair(name: str, input: TensorBase, target: TensorBase) -> None:
 def _weighed(loss: Tensor, weight: TensorBase | None, reduction: str) -> Tensor:
     """As the distances' `weight` works: the mean is over the weights."""
     if weight is None:
-        return _reduced(loss, reduction)
+        return reduced(loss, reduction)
     if tuple(weight.shape) != tuple(loss.shape):
         raise ValueError("Inputs and weight must have the same size.")
     loss = loss * weight
-    return _sum(loss) / _sum(weight) if reduction == "mean" else _reduced(loss, reduction)
+    return _sum(loss) / _sum(weight) if reduction == "mean" else reduced(loss, reduction)
 
 
 def mse_loss(input: TensorBase, target: TensorBase, size_average: bool | None = None,
@@ -247,7 +248,7 @@ def smooth_l1_loss(input: TensorBase, target: TensorBase, size_average: bool | N
         raise RuntimeError("smooth_l1_loss does not support negative values for beta.")
     if beta == 0:
         return l1_loss(input, target, reduction=reduction)
-    return _reduced(_bent(input, target, beta, 1.0), reduction)
+    return reduced(_bent(input, target, beta, 1.0), reduction)
 
 
 def huber_loss(input: TensorBase, target: TensorBase, reduction: str = "mean", delta: float = 1.0,
@@ -279,7 +280,7 @@ def binary_cross_entropy(input: TensorBase, target: TensorBase, weight: TensorBa
     first = apply(ops.MAXIMUM, unary(ops.LOG, present), -100.0)
     second = apply(ops.MAXIMUM, unary(ops.LOG1P, -present), -100.0)
     loss = (wanted - 1) * second - wanted * first
-    return _reduced(loss if weight is None else loss * weight, reduction)
+    return reduced(loss if weight is None else loss * weight, reduction)
 
 
 def binary_cross_entropy_with_logits(
@@ -298,7 +299,7 @@ def binary_cross_entropy_with_logits(
     else:
         weighed = binary(ops.SUB, pos_weight, 1) * wanted + 1
         loss = rest - weighed * likely
-    return _reduced(loss if weight is None else loss * weight, reduction)
+    return reduced(loss if weight is None else loss * weight, reduction)
 
 
 def kl_div(input: TensorBase, target: TensorBase, size_average: bool | None = None,
@@ -323,11 +324,11 @@ def kl_div(input: TensorBase, target: TensorBase, size_average: bool | None = No
         positive = wanted > 0
         logarithm = unary(ops.LOG, apply(ops.WHERE, positive, wanted, 1.0))
         loss = apply(ops.WHERE, positive, wanted * logarithm, wanted * 0) - wanted * input
-    loss = _reduced(loss, reduction)
+    loss = reduced(loss, reduction)
     return loss / input.shape[0] if batch and input.shape else loss
 
 
 __all__ = [
     "Category", "binary_cross_entropy", "binary_cross_entropy_with_logits", "check_classes", "cross_entropy",
-    "huber_loss", "kl_div", "l1_loss", "mse_loss", "nll_loss", "smooth_l1_loss", "translated",
+    "huber_loss", "kl_div", "l1_loss", "mse_loss", "nll_loss", "reduced", "smooth_l1_loss", "translated",
 ]
