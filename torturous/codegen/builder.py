@@ -129,14 +129,20 @@ class Builder:
             return a // b
         if b == 1:
             return a
-        return self.value(f"udiv i64 {a}, {b}")
+        return self._divide("udiv", a, b)
 
     def rem(self, a: Integer, b: Integer) -> Integer:
         if isinstance(a, int) and isinstance(b, int):
             return a % b
         if b == 1:
             return 0
-        return self.value(f"urem i64 {a}, {b}")
+        return self._divide("urem", a, b)
+
+    def _divide(self, instruction: str, a: Integer, b: Integer) -> str:
+        if self.target.has_wide_division:
+            return self.value(f"{instruction} i64 {a}, {b}")
+        narrow = [value if isinstance(value, int) else self.value(f"trunc i64 {value} to i32") for value in (a, b)]
+        return self.value(f"zext i32 {self.value(f'{instruction} i32 {narrow[0]}, {narrow[1]}')} to i64")
 
     def ceil_div(self, a: Integer, b: Integer) -> Integer:
         return self.div(self.add(a, self.sub(b, 1)), b)

@@ -182,14 +182,14 @@ class KernelWriter:
                 return b.rem(b.div(base, inner), extent), None
             value = self._spread(base, step, vector, point)
             if inner != 1:
-                value = e.binary("udiv", value, self.splat(inner, point))
-            return 0, e.binary("urem", value, self.splat(extent, point))
+                value = self.divide("udiv", value, self.splat(inner, point), point.lanes)
+            return 0, self.divide("urem", value, self.splat(extent, point), point.lanes)
         # A quotient that is not whole becomes −1, which no guard lets through.
         divisor = what.divisor
         if uniform and isinstance(base, int):
             return (base // divisor if base % divisor == 0 else -1), None
         if uniform:
-            quotient = b.value(f"sdiv i64 {base}, {divisor}")
+            quotient = self.scalar_quotient(base, divisor)
             whole = b.compare("eq", b.mul(quotient, divisor), base)
             return b.choose(whole, quotient, -1), None
         value = self._spread(base, step, vector, point)
@@ -198,9 +198,27 @@ class KernelWriter:
             shift = self.splat(divisor.bit_length() - 1, point)
             quotient = e.binary("ashr", value, shift)
         else:
-            quotient = e.binary("sdiv", value, d)
+            quotient = self.divide("sdiv", value, d, point.lanes)
         whole = e.compare("eq", e.mul(quotient, d), value)
         return 0, e.select(whole, quotient, e.constant(-1))
+
+    def divide(self, instruction: str, a: str, b: str, lanes: int) -> str:
+        """A quotient or remainder of positions at every lane."""
+        e = Arithmetic(self.builder, dtypes.int64, lanes)
+        if self.target.has_wide_division:
+            return e.binary(instruction, a, b)
+        narrow = Arithmetic(self.builder, dtypes.int32, lanes)
+        parts = [self.builder.value(f"trunc {e.kind} {value} to {narrow.kind}") for value in (a, b)]
+        widen = "sext" if instruction == "sdiv" else "zext"
+        return self.builder.value(f"{widen} {narrow.kind} {narrow.binary(instruction, *parts)} to {e.kind}")
+
+    def scalar_quotient(self, a: Integer, divisor: int) -> str:
+        """The quotient of a position, possibly negative, toward zero."""
+        b = self.builder
+        if self.target.has_wide_division:
+            return b.value(f"sdiv i64 {a}, {divisor}")
+        part = b.value(f"sdiv i32 {b.value(f'trunc i64 {a} to i32')}, {divisor}")
+        return b.value(f"sext i32 {part} to i64")
 
     def _checked(self, what: DataPosition, point: Point) -> str:
         """Positions from an index tensor; one out of range is reported and read as 0."""
@@ -215,7 +233,7 @@ class KernelWriter:
         errors = self.argument(Argument("errors", what.node), "ptr")
 
         def report() -> None:
-            b.emit(f"store atomic i64 1, ptr {errors} monotonic, align 8")
+            b.emit(f"store atomic i32 1, ptr {errors} monotonic, align 8")
 
         b.when(any_bad, report)
         return e.select(bad, e.constant(0), value)

@@ -60,7 +60,7 @@ class Compiler:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         llvm.initialize_native_asmparser()  # for inline assembly
-        self._machines: dict[tuple[str, str, str], Any] = {}
+        self._machines: dict[tuple[str, ...], Any] = {}
 
     def warm(self) -> None:
         """Compiles next to nothing, so that the first real module finds LLVM's code in memory."""
@@ -72,7 +72,8 @@ class Compiler:
 
         Raises RuntimeError with LLVM's message where the text is not valid IR or the target is unknown.
         """
-        machine = self._machine(header["triple"], header["cpu"], header["features"])
+        machine = self._machine(
+            header["triple"], header["cpu"], header["features"], header.get("abi", ""), header.get("relocation", "pic"))
         with self._llvm.parse_assembly(text.decode(), self._llvm.create_context()) as module:
             module.triple = header["triple"]
             module.verify()
@@ -80,8 +81,9 @@ class Compiler:
                 return machine.emit_assembly(module).encode()
             return machine.emit_object(module)
 
-    def _machine(self, triple: str, cpu: str, features: str) -> Any:
-        known = self._machines.get((triple, cpu, features))
+    def _machine(self, triple: str, cpu: str, features: str, abi: str, relocation: str) -> Any:
+        key = triple, cpu, features, abi, relocation
+        known = self._machines.get(key)
         if known is not None:
             return known
         llvm = self._llvm
@@ -92,9 +94,9 @@ class Compiler:
             llvm.initialize_all_asmprinters()
             target = llvm.Target.from_triple(triple)
         machine = target.create_target_machine(
-            cpu=cpu, features=features, opt=_OPTIMIZATION, reloc="pic", codemodel="small"
+            cpu=cpu, features=features, opt=_OPTIMIZATION, reloc=relocation, codemodel="small", abiname=abi
         )
-        self._machines[triple, cpu, features] = machine
+        self._machines[key] = machine
         return machine
 
 

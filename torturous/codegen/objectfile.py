@@ -1,7 +1,7 @@
 """Reading relocatable objects: which symbols one defines and which it leaves to others.
 
 ELF, 32 and 64 bits, little-endian, after the System V ABI's chapters "Object Files" and "Symbol Table". Code
-for this machine is made as ELF on every system (see `target.py`), so no other format occurs.
+for this machine is made as ELF on every system (see `target.py`); WebAssembly's objects are read in `wasmfile.py`.
 """
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from torturous.codegen import wasmfile
+
 #: The only symbols that a kernel may leave undefined. Every system has them, with and without a C library.
-ALLOWED = frozenset({"memcpy", "memset", "memmove"})
+ALLOWED = frozenset({"memcpy", "memset", "memmove"}) | {
+    f"__aeabi_mem{name}{width}" for name in ("cpy", "set", "move", "clr") for width in ("", "4", "8")}
+"""The latter are the same on Arm's microcontrollers (Run-time ABI for the Arm Architecture, 4.3.4)."""
 
 _MAGIC = b"\x7fELF"
 _LITTLE_ENDIAN = 1
@@ -59,11 +63,15 @@ _LAYOUTS = {
 
 def undefined_symbols(data: bytes) -> set[str]:
     """Names that the object uses and does not define. Raises ObjectFileError if `data` is not an object."""
+    if data[:4] == wasmfile.MAGIC:
+        return {name for name, defined, _ in _wasm_symbols(data) if not defined}
     return {name for name, section, _ in _symbols(data) if section == _UNDEFINED_SECTION}
 
 
 def defined_symbols(data: bytes) -> set[str]:
     """Names that the object offers to others, global and weak. Raises as `undefined_symbols`."""
+    if data[:4] == wasmfile.MAGIC:
+        return {name for name, defined, seen in _wasm_symbols(data) if defined and seen}
     return {
         name
         for name, section, binding in _symbols(data)
@@ -73,6 +81,8 @@ def defined_symbols(data: bytes) -> set[str]:
 
 def code_bytes(data: bytes) -> int:
     """Bytes of instructions and constants: what a program grows by that links the object."""
+    if data[:4] == wasmfile.MAGIC:
+        return wasmfile.code_bytes(data)
     layout = _layout(data)
     table, entry_size, count = layout.header.unpack_from(data)
     sections = [layout.section.unpack_from(data, table + i * entry_size) for i in range(count)]
@@ -94,6 +104,13 @@ def check(data: bytes, description: str, others: frozenset[str] = frozenset()) -
             f"the code for {description} calls {', '.join(missing)}, which is not part of it; only "
             f"{', '.join(sorted(ALLOWED))} may be left to the system, so the emitter has to lower this itself"
         )
+
+
+def _wasm_symbols(data: bytes) -> list[tuple[str, bool, bool]]:
+    try:
+        return list(wasmfile.symbols(data))
+    except (IndexError, ValueError):
+        raise ObjectFileError("the object is damaged: its symbol table cannot be read") from None
 
 
 def _symbols(data: bytes) -> Iterator[tuple[str, int, int]]:

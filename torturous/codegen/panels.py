@@ -427,8 +427,8 @@ class LanePanels:
             index = flat
             if position:
                 extent = self._splat(e, b.maximum(w.size(loops.sizes[position]), 1))
-                index = e.binary("urem", flat, extent)
-                flat = e.binary("udiv", flat, extent)
+                index = w.divide("urem", flat, extent, e.lanes)
+                flat = w.divide("udiv", flat, extent, e.lanes)
             part = e.mul(index, stride)
             total = part if total is None else e.add(total, part)
         return total if total is not None else e.constant(0)

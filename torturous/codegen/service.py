@@ -291,7 +291,8 @@ class Service:
 
 
 def _header(target: Target) -> dict[str, Any]:
-    return {"triple": target.triple, "cpu": target.cpu, "features": target.features}
+    return {"triple": target.triple, "cpu": target.cpu, "features": target.features, "abi": target.abi,
+            "relocation": target.relocation}
 
 
 def _llvmlite_folders() -> list[str]:

@@ -162,7 +162,7 @@ def _position(writer: KernelWriter, node: Node, index: Node, place: Integer, ext
         value = b.value(f"{'sext' if index.dtype.signed else 'zext'} {kind_} {value} to i64")
     bad = b.compare("uge", value, extent)
     errors = writer.argument(Argument("errors", node), "ptr")
-    b.when(bad, lambda: b.emit(f"store atomic i64 1, ptr {errors} monotonic, align 8"))
+    b.when(bad, lambda: b.emit(f"store atomic i32 1, ptr {errors} monotonic, align 8"))
     return b.choose(bad, 0, value)
 
 

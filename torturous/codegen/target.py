@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import platform
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 
 _SSE2 = ("sse", "sse2", "fxsr", "cx8")
@@ -46,6 +47,13 @@ class Target:
     has_rounding: bool
     #: Width of an address.
     pointer_bits: int = 64
+    #: Quotients of 64-bit integers; without them, sizes and positions are divided as 32-bit numbers, which they are
+    #: where addresses have 32 bits.
+    has_wide_division: bool = True
+    #: LLVM's name of the calling convention, where the triple does not tell it.
+    abi: str = ""
+    #: "static" for objects that only a linker places.
+    relocation: str = "pic"
     has_avx512: bool = False
     #: Beyond the level's features: the machine has them, but a function must ask for them in `attributes`.
     has_avx512_bf16: bool = False
@@ -76,7 +84,8 @@ class Target:
 
     def key(self) -> str:
         """What objects depend on besides their IR, for cache keys: target and versions."""
-        return "|".join((self.name, self.triple, self.cpu, self.features, compiler_version()))
+        parts = (self.name, self.triple, self.cpu, self.features, self.abi, self.relocation, compiler_version())
+        return "|".join(parts)
 
 
 @cache
@@ -124,6 +133,69 @@ def neon_target(triple: str) -> Target:
     )
 
 
+def riscv_target() -> Target:
+    """64-bit RISC-V with Linux and no vector unit (RV64GC). Without the ABI's name its floats would be soft."""
+    return Target(
+        name="riscv64-linux",
+        triple="riscv64-unknown-linux-gnu",
+        cpu="generic-rv64",
+        features="+m,+a,+f,+d,+c",
+        lanes=1,
+        registers=32,
+        has_fma=True,
+        has_f16c=False,
+        has_rounding=False,
+        abi="lp64d",
+    )
+
+
+def wasm_target() -> Target:
+    """WebAssembly with fixed-width vectors and bulk memory, which every browser and Node have since 2021."""
+    return Target(
+        name="wasm32",
+        triple="wasm32-unknown-unknown",
+        cpu="generic",
+        features="+simd128,+bulk-memory,+bulk-memory-opt,+sign-ext,+nontrapping-fptoint,+mutable-globals",
+        lanes=4,
+        registers=16,
+        has_fma=False,
+        has_f16c=False,
+        has_rounding=True,
+        pointer_bits=32,
+        relocation="static",
+    )
+
+
+def cortex_m_target() -> Target:
+    """Cortex-M4 and M7 with a single-precision unit and the hard-float convention.
+
+    `unknown` in the triple matters: `thumbv7em-none-eabihf` is read as soft float.
+    """
+    return Target(
+        name="thumbv7em",
+        triple="thumbv7em-unknown-none-eabihf",
+        cpu="cortex-m4",
+        features="+vfp4d16sp,+fp16",
+        lanes=1,
+        registers=32,
+        has_fma=True,
+        has_f16c=False,
+        has_rounding=False,
+        pointer_bits=32,
+        has_wide_division=False,
+        relocation="static",
+    )
+
+
+#: Targets that are never this machine's own choice, by the names that `export_targets` takes.
+_CROSS: dict[str, Callable[[], Target]] = {
+    "aarch64-linux": lambda: replace(neon_target("aarch64-unknown-linux-gnu"), name="aarch64-linux"),
+    "riscv64-linux": riscv_target,
+    "wasm32": wasm_target,
+    "thumbv7em": cortex_m_target,
+}
+
+
 @cache
 def host_target(name: str = "native") -> Target:
     """The target for this machine: its best level, or the one that `name` asks for.
@@ -163,7 +235,9 @@ def export_targets(name: str | None) -> tuple[Target, ...]:
         return (x86_target(name, x86),)
     if name == "neon" and not triple.startswith("x86_64"):
         return (neon_target(triple),)
-    choices = ", ".join(X86_LEVELS)
+    if name in _CROSS:
+        return (_CROSS[name](),)
+    choices = ", ".join([*X86_LEVELS, *_CROSS])
     raise ValueError(f"there is no target {name!r} to export for; choose one of {choices}, or None for this machine")
 
 

@@ -398,8 +398,14 @@ class _Numbers:
         whole = self._function(number)
         if not dtype.is_floating_point:
             return whole
-        # By way of double, as Python's numbers go.
-        return self._packed(b.value(f"sitofp i64 {whole} to double"), dtype)
+        if dtype is dtypes.float64:
+            return self._packed(b.value(f"sitofp i64 {whole} to double"), dtype)
+        # As by way of double, from which numbers of this size differ in nothing.
+        if b.target.pointer_bits == 32:
+            value = b.value(f"sitofp i32 {b.value(f'trunc i64 {whole} to i32')} to float")
+        else:
+            value = b.value(f"sitofp i64 {whole} to float")
+        return b.value(f"zext i32 {b.value(f'bitcast float {value} to i32')} to i64")
 
     def _packed(self, value: str, dtype: DType) -> Integer:
         """A double as a slot's eight bytes."""
