@@ -58,6 +58,7 @@ OPTIMIZERS: dict[str, Make] = {
     "adamw": lambda m: torch.optim.AdamW(m.parameters(), lr=0.01, amsgrad=True),
     "rmsprop": lambda m: torch.optim.RMSprop(m.parameters(), lr=0.01, momentum=0.5, centered=True),
     "adagrad": lambda m: torch.optim.Adagrad(m.parameters(), lr=0.01, lr_decay=0.1, initial_accumulator_value=0.5),
+    "adamax": lambda m: torch.optim.Adamax(m.parameters(), lr=0.01),
     "groups": lambda m: torch.optim.SGD(
         [{"params": m.conv.parameters()}, {"params": [m.linear.weight], "lr": 0.5}], lr=0.1, momentum=0.9,
         nesterov=True),
@@ -327,6 +328,8 @@ def test_refusals(tmp_path: Path) -> None:
         native.export_training(model, lambda x, y: x, sgd, example(), tmp_path)
     with pytest.raises(UnsupportedError, match=r"value at .*test_training\.py:\d+"):
         native.export_training(model, lambda x, y: x.sum() * float(x.max()), sgd, example(), tmp_path)
+    with pytest.raises(UnsupportedError, match="a step of RAdam: what it does with"):
+        export(model, torch.optim.RAdam(model.parameters()), tmp_path)
     with pytest.raises(native.SizeBudgetError, match="size_budget allows 1000"):
         export(model, sgd, tmp_path, size_budget=1000)
 

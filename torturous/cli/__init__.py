@@ -1,1 +1,1 @@
-"""Floor 8: the command line. `torturous run` and `torturous profile`, also as `python -m torturous …`."""
+"""Floor 8: the command line. `torturous run`, `profile` and `export`, also as `python -m torturous …`."""

@@ -1,4 +1,4 @@
-"""The command line: `torturous run` and `torturous profile`."""
+"""The command line: `torturous run`, `torturous profile` and `torturous export`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from torturous.cli import export
 from torturous.cli.aliasing import alias_torch
 from torturous.cli.page import page
 from torturous.cli.profile import Profile
@@ -45,6 +46,13 @@ def _parser() -> argparse.ArgumentParser:
     profile.add_argument("--trace", type=Path, metavar="FILE", help="write a Chrome trace (JSON) as well")
     profile.add_argument("--top", type=int, default=30, metavar="N", help="kernels in the table (default: 30)")
     profile.add_argument("--keep-torch", action="store_true", help="leave `import torch` to PyTorch")
+    exporting = commands.add_parser(
+        "export", help="write a model as a native library",
+        description="Writes a static library, a C header and what other languages need to use them "
+                    "(docs/embedding.md). While the model is made, `import torch` means torturous.")
+    exporting.set_defaults(command=_export)
+    export.add_arguments(exporting)
+    exporting.add_argument("--keep-torch", action="store_true", help="leave `import torch` to PyTorch")
     for each in (run, profile):
         each.add_argument("-m", dest="module", action="store_true", help="the program is a module's name, not a file")
         each.add_argument("program", help="the program's file")
@@ -59,6 +67,12 @@ def _start(args: argparse.Namespace) -> None:
 def _run(args: argparse.Namespace) -> None:
     alias_torch()
     _start(args)
+
+
+def _export(args: argparse.Namespace) -> None:
+    if not args.keep_torch:
+        alias_torch()
+    export.run(args)
 
 
 def _profile(args: argparse.Namespace) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +72,6 @@ def run(args: argparse.Namespace) -> Bundle:
     print(f"{bundle.directory}: {bundle.code_bytes} bytes of code for {', '.join(bundle.targets)}, "
           f"{bundle.weights_bytes} bytes of weights in memory")
     return bundle
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """`torturous export` as a program of its own."""
-    parser = argparse.ArgumentParser("torturous export", description=__doc__)
-    add_arguments(parser)
-    run(parser.parse_args(arguments))
 
 
 def _made(source: str) -> Any:

@@ -47,7 +47,7 @@ from torturous.native.export import (
 )
 from torturous.native.linking import find_linker, require_linker
 from torturous.native.packaging import build_files
-from torturous.native.recording import Program, record_body, same_structure
+from torturous.native.recording import Program, record_body, same_numbers, same_structure
 from torturous.native.routine import Place, Routine, kernels_of
 from torturous.native.selftest import GOLDEN_BATCH, Golden, training_selftest
 from torturous.native.traced import Traced
@@ -226,6 +226,12 @@ class _Step:
                    if name in parameters or name.startswith("torturous.optimizer.")}
         given = _Given(self._moments)
         later = record_body(self._update(self._present(), given), tensors, types, None, training=True)
+        elsewhere = self._update(self._present(1234.0), given, 0.375)
+        other = record_body(elsewhere, tensors, types, None, training=True)
+        if not same_structure(later, other) or not same_numbers(later, other):
+            raise UnsupportedError(
+                f"cannot export a step of {type(self.optimizer).__name__}: what it does with its learning rate or its "
+                "count of steps is more than arithmetic")
         first = record_body(self._update(fresh, given), tensors, types, None, training=True)
         return later, None if same_structure(later, first) else first
 
@@ -236,7 +242,7 @@ class _Step:
             return np.zeros(tuple(parameter.shape), parameter.dtype.numpy)
         return array_of(create() if present is None else present)
 
-    def _update(self, state: Mapping[int, Mapping[str, Any]], changes: StateChanges
+    def _update(self, state: Mapping[int, Mapping[str, Any]], changes: StateChanges, rate: float | None = None
                 ) -> Callable[[list[Any]], list[Any]]:
         """A recording of all groups' updates, the optimizer's state being this, by parameter."""
 
@@ -251,7 +257,8 @@ class _Step:
                 with no_grad():
                     for position, group in enumerate(optimizer.param_groups):
                         parameters = [p for p in group["params"] if id(p) in given]
-                        traced = {**group, "lr": Traced.variable(position, float(group["lr"]))}
+                        present = float(group["lr"]) if rate is None else rate
+                        traced = {**group, "lr": Traced.variable(position, present)}
                         if parameters:
                             optimizer._update(traced, parameters, [given[id(p)] for p in parameters], changes)
             finally:
@@ -262,9 +269,9 @@ class _Step:
 
         return body
 
-    def _present(self) -> dict[int, dict[str, Any]]:
+    def _present(self, steps: float = 1.0) -> dict[int, dict[str, Any]]:
         """The state of an optimizer that has made steps: its tensors, and a count that is known later."""
-        count = Traced.variable(self.rates, 1.0)
+        count = Traced.variable(self.rates, steps)
         state: dict[int, dict[str, Any]] = {id(parameter): {"step": count} for parameter in self.trained.values()}
         for (parameter, entry), tensor in self._moments.items():
             state[parameter][entry] = tensor
