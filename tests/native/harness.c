@@ -144,6 +144,7 @@ int main(int count, char **arguments) {
         for (int k = 0; k < outputs; k++)
             if (memcmp(golden[k], p[inputs + k], lengths[k]) != 0) fail("a pool gives other bits");
     }
+    for (int k = 0; k < outputs; k++) free(golden[k]);
     check_fences();
     return 0;
 }

@@ -28,7 +28,7 @@ endif()
 """)
 
 _BUILD_RS = Template("""\
-//! Links lib$name.a, which lies beside this file. Use it as the package's build script, or call it from yours.
+// Links lib$name.a, which lies beside this file. Use it as the package's build script, or call it from yours.
 
 fn main() {
     let folder = std::env::var("${upper}_BUNDLE").unwrap_or_else(|_| {
@@ -36,6 +36,7 @@ fn main() {
     });
     let folder = std::fs::canonicalize(&folder).expect("the bundle's folder");
     println!("cargo:rerun-if-env-changed=${upper}_BUNDLE");
+    println!("cargo:rustc-env=${upper}_BUNDLE={}", folder.display());
     println!("cargo:rerun-if-changed={}", folder.join("lib$name.a").display());
     println!("cargo:rustc-link-search=native={}", folder.display());
     println!("cargo:rustc-link-lib=static=$name");
@@ -43,8 +44,7 @@ fn main() {
 """)
 
 _RS = Template("""\
-//! $name: a model as a static library, made by torturous; a safe wrapper of $name.h.
-#![allow(dead_code)]
+// $name: a model as a static library, made by torturous; a safe wrapper of $name.h.
 
 use std::alloc::{alloc_zeroed, dealloc, handle_alloc_error, Layout};
 use std::ffi::{c_char, c_int, c_void, CStr};
