@@ -176,6 +176,18 @@ class Builder:
     def store(self, kind: str, value: Integer, pointer: str, align: int) -> None:
         self.emit(f"store {kind} {value}, ptr {pointer}, align {align}")
 
+    def stream(self, kind: str, value: str, pointer: str, align: int) -> None:
+        """A store past the caches. Others see it only after `end_streams`."""
+        self.declarations.setdefault("!0", "!0 = !{i32 1}")
+        self.emit(f"store {kind} {value}, ptr {pointer}, align {align}, !nontemporal !0")
+
+    def end_streams(self) -> None:
+        """Makes what was streamed visible before anything that is stored later."""
+        if self.target.architecture in ("x86_64", "i686"):
+            self.call("void", "llvm.x86.sse.sfence")
+        else:
+            self.emit("fence seq_cst")
+
     # Control -----------------------------------------------------------------------------------------------------
     def label(self, hint: str) -> str:
         self._label += 1

@@ -73,9 +73,13 @@ class Point:
 class KernelWriter:
     """Evaluates a kernel's expressions into a function under construction."""
 
-    def __init__(self, kernel: Kernel, target: Target) -> None:
+    def __init__(self, kernel: Kernel, target: Target, streaming: bool = False) -> None:
+        """`streaming` says that results may be written past the caches: their buffers start at cache lines."""
         self.kernel = kernel
         self.target = target
+        self.streamed: frozenset[Node] = kernel.streamed if streaming else frozenset()
+        self.streams = False
+        """Whether anything is."""
         self.builder = Builder(target)
         self.arguments: list[Argument] = []
         self._argument_values: dict[Argument, str] = {}
@@ -430,7 +434,11 @@ class KernelWriter:
         value = self.to_memory(value, dtype, lanes)
         start = b.offset(self.pointer(buffer), b.mul(base, dtype.itemsize))
         if vector is None and step == 1 and point.mask is None:
-            b.store(wide, value, start, dtype.itemsize)
+            if buffer in self.streamed and self._is_aligned(address, point):
+                self.streams = True
+                b.stream(wide, value, start, lanes * dtype.itemsize)
+            else:
+                b.store(wide, value, start, dtype.itemsize)
         elif vector is None and (step == 1 or lanes == 1):
             if lanes == 1 and point.mask is None:
                 b.store(wide, value, start, dtype.itemsize)
@@ -443,6 +451,12 @@ class KernelWriter:
             b.call("void", f"llvm.masked.scatter.{suffix(scalar, lanes)}.v{lanes}p0", (wide, value),
                    (f"<{lanes} x ptr>", pointers), ("i32", dtype.itemsize),
                    (f"<{lanes} x i1>", point.mask or "splat (i1 true)"))
+
+    def _is_aligned(self, address: Affine, point: Point) -> bool:
+        """Whether whole vectors of a buffer of our own start at multiples of their size."""
+        steps = [address.constant, *(f for axis, f in address.terms.items() if axis != point.lane_axis)]
+        return point.lanes == LANES and all(
+            step.constant is not None and step.constant % LANES == 0 for step in steps)
 
     def tail_mask(self, count: Integer, lanes: int) -> str:
         """Lanes below a count."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torturous.codegen.contraction import Contraction
 from torturous.codegen.direct import DirectContraction
 from torturous.codegen.dots import Dots
 from torturous.codegen.expressions import Argument, KernelWriter
+from torturous.codegen.likeness import likeness
 from torturous.codegen.loops import Work, write_loops
 from torturous.codegen.special import write_special
 from torturous.codegen.target import Target
@@ -31,12 +34,47 @@ class Generated:
     """Bytes each worker needs."""
 
 
-def generate(kernel: Kernel, target: Target) -> Generated:
-    """Writes a kernel for a target; the text does not depend on the plan that the kernel stands in."""
+_written: dict[tuple, Generated] = {}
+"""What was generated, by likeness and target; its arguments name buffers and slots by their place in the likeness."""
+MOST_REMEMBERED = 4096
+EXCHANGED = ("buffer", "slot")
+"""Kinds of arguments in which alike kernels differ."""
+
+
+def generate(kernel: Kernel, target: Target, streaming: bool = False) -> Generated:
+    """Writes a kernel for a target, or finds it written; the text does not depend on the plan that it stands in.
+
+    With `streaming` large results are written past the caches: for buffers of our own, which start at cache lines.
+    """
+    alike = likeness(kernel)
+    if alike is None:
+        return _generate(kernel, target, streaming)
+    structure, buffers, slots = alike
+    whats = [*(("buffer", buffer) for buffer in buffers), *(("slot", slot) for slot in slots)]
+    key = (structure, target, streaming)
+    known = _written.get(key)
+    if known is not None:
+        return _with_arguments(known, lambda kind, place: whats[place][1])
+    generated = _generate(kernel, target, streaming)
+    if len(_written) >= MOST_REMEMBERED:
+        _written.clear()
+    places = {what: place for place, what in enumerate(whats)}
+    _written[key] = _with_arguments(generated, lambda kind, what: places[kind, what])
+    return generated
+
+
+def _with_arguments(generated: Generated, exchange: Callable[[str, Any], Any]) -> Generated:
+    """The same with other buffers and slots."""
+    return replace(generated, arguments=tuple(
+        replace(argument, what=exchange(argument.kind, argument.what)) if argument.kind in EXCHANGED else argument
+        for argument in generated.arguments))
+
+
+def _generate(kernel: Kernel, target: Target, streaming: bool) -> Generated:
     if kernel.special is not None and kernel.special.op.kind is Kind.HOST:
         buffers = tuple(Argument("buffer", buffer) for buffer in (*kernel.operands, kernel.special))
         return Generated("", "", buffers, Work(ONE, (), ONE), ZERO)
-    writer = KernelWriter(kernel, target)
+    writer = KernelWriter(kernel, target, streaming)
     scratch = ZERO
     if kernel.special is not None:
         work, scratch = write_special(writer)
@@ -51,6 +89,8 @@ def generate(kernel: Kernel, target: Target) -> Generated:
         work, scratch = contraction.write(), contraction.scratch()
     else:
         work, scratch = write_loops(writer)
+    if writer.streams:
+        writer.builder.end_streams()
     body = writer.builder.function("KERNEL", PARAMETERS)
     declarations = "\n".join(writer.builder.declarations.values())
     text = f"{declarations}\n{body}attributes #0 = {{ {target.attributes()} }}\n"

@@ -161,9 +161,11 @@ class Groups:
 
     def _candidates(self, node: Node) -> list[Group]:
         """Groups in whose kernel a value has a place: at every point, or once a row."""
-        above = self.above[node]
+        above, sources, bit = self.above[node], self.sources[node], 1 << node.number
         found = []
         for group in self._by_space.get(node.shape, []):
+            if not (group.sources & sources or group.mask & above or group.needs & bit):
+                continue
             if group.order not in (None, self.order(node)):
                 continue
             # Rows that do not lie in memory as rows are gone through only for the sake of what they give.

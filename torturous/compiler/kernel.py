@@ -212,6 +212,8 @@ class Kernel:
     """For a repeat node: the kernels of its steps."""
     lane_axis: int = -1
     """The loop the vector lanes run along, chosen by the schedule."""
+    streamed: frozenset[Node] = frozenset()
+    """What is written past the caches, because nobody reads it soon (see `memory.streamed`)."""
     names: list[str] = field(default_factory=list)
     places: list[Any] = field(default_factory=list)
 

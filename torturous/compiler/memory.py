@@ -20,6 +20,10 @@ PADDING = 64
 """Bytes past a value's end that vector loads may touch."""
 
 
+STREAMED_BYTES = 32 << 20
+WORTH_STREAMING = 64 << 10
+
+
 @dataclass(eq=False)
 class Slot:
     """A stretch of the arena, as large as the largest value that ever lies in it."""
@@ -123,6 +127,15 @@ def _place_body(memory: Memory, repetition: Repetition, level: int, hint: Callab
         memory.slots[index].free_after = level
         outside.append(index)
     memory.slot_of.update({node: outside[index] for node, index in inner.slot_of.items()})
+
+
+def streamed(kernels: list[Kernel], outputs: list[Node], hint: Callable[[Size], int]) -> frozenset[Node]:
+    """Outputs that are written past the caches: they are more than these hold, and no kernel of the plan reads them."""
+    sizes = {node: hint(product(node.shape)) * node.dtype.itemsize for node in outputs}
+    if sum(sizes.values()) < STREAMED_BYTES:
+        return frozenset()
+    read = {node for kernel in kernels for node in read_by(kernel)}
+    return frozenset(node for node, size in sizes.items() if size >= WORTH_STREAMING and node not in read)
 
 
 def _levels(kernels: list[Kernel], reads: Mapping[Kernel, set[Node]]) -> list[list[Kernel]]:

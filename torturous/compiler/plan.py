@@ -37,5 +37,9 @@ def make_plan(expanded: Expanded, sizes: Sizes, hints: tuple[int, ...], fused: b
         if kernel.repetition is not None:
             kernel.repetition.kernels = [schedule(each, graph.hint) for each in kernel.repetition.kernels]
     kernels = [schedule(kernel, graph.hint) for kernel in groups.kernels]
+    streamed = memory.streamed(kernels, groups.outputs, graph.hint)
+    if streamed:
+        for kernel in kernels:
+            kernel.streamed = streamed
     placed = memory.place(kernels, groups.outputs, graph.hint)
     return Plan(graph, sizes, placed, graph.leaves, groups.outputs)

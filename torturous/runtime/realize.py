@@ -120,16 +120,18 @@ def _load(expanded: Expanded, sizes: Sizes, values: tuple[int, ...], started: fl
     build.start()
     plan = make_plan(expanded, sizes, values, settings.fuse.value)
     machine = target()
-    generated = [[generate(kernel, machine) for kernel in level] for level in plan.memory.levels]
+    generated = [[generate(kernel, machine, streaming=True) for kernel in level] for level in plan.memory.levels]
     statistics.plans_made += 1
     statistics.plan_seconds += time.perf_counter() - started
     compiled = build.statistics.kernels_compiled
-    sources = [
-        build.KernelSource(kernel.symbol, kernel.text, _describe(plan, level, order))
-        for level, group in enumerate(generated) for order, kernel in enumerate(group) if kernel.symbol
-    ]
-    built = iter(build.build(sources, machine))
-    addresses = [[next(built) if kernel.symbol else 0 for kernel in group] for group in generated]
+    sources: dict[str, build.KernelSource] = {}
+    for level, group in enumerate(generated):
+        for order, kernel in enumerate(group):
+            if kernel.symbol and kernel.symbol not in sources:
+                description = _describe(plan, level, order)
+                sources[kernel.symbol] = build.KernelSource(kernel.symbol, kernel.text, description)
+    built = dict(zip(sources, build.build(list(sources.values()), machine), strict=True))
+    addresses = [[built[kernel.symbol] if kernel.symbol else 0 for kernel in group] for group in generated]
     loaded = Loaded(plan, generated, addresses)
     made = PlanMade(loaded, started, time.perf_counter() - started, build.statistics.kernels_compiled - compiled)
     _debug(made)

@@ -1,0 +1,103 @@
+"""Kernels that differ in nothing but the buffers and numbers they work on: their text is written once.
+
+An optimizer updates a hundred tensors of a few shapes; a net has many layers of one kind.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torturous.compiler.graph import Node
+from torturous.compiler.kernel import (
+    Accumulated,
+    Choose,
+    Compute,
+    Convert,
+    Digit,
+    Expression,
+    Guard,
+    Kernel,
+    Literal,
+    Load,
+    Position,
+    Quotient,
+    SlotNumber,
+)
+from torturous.compiler.sizes import Affine
+
+
+class _Likeness:
+    """Writes a kernel's structure down as nested tuples."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[Node, int] = {}
+        self.slots: dict[int, int] = {}
+        """By code."""
+        self.moving = False
+        """Whether an address takes a slot: such slots are not exchanged."""
+        self.parts: list[tuple] = []
+        self._numbers: dict[int, int] = {}
+
+    def buffer(self, node: Node) -> tuple[int, int]:
+        return self.buffers.setdefault(node, len(self.buffers)), node.dtype.number
+
+    def expression(self, expression: Expression) -> int:
+        """The number of an expression among the parts."""
+        known = self._numbers.get(id(expression))
+        if known is None:
+            part = (type(expression).__name__, expression.dtype.number, *self._rest(expression))
+            self.parts.append(part)
+            known = self._numbers[id(expression)] = len(self.parts) - 1
+        return known
+
+    def _rest(self, expression: Expression) -> tuple[Any, ...]:
+        match expression:
+            case Load(_, buffer, address, guards):
+                return self.buffer(buffer), self.affine(address), self.guards(guards)
+            case SlotNumber(_, code):
+                return (self.slots.setdefault(code, len(self.slots)),)
+            case Literal(_, number):
+                return type(number).__name__, repr(number)
+            case Position(_, affine):
+                return (self.affine(affine),)
+            case Compute(_, op, compute, operands):
+                return op.number, compute.number, *map(self.expression, operands)
+            case Convert(_, operand):
+                return (self.expression(operand),)
+            case Choose(_, guards, inside, outside):
+                return self.guards(guards), self.expression(inside), self.expression(outside)
+            case Accumulated(_, index):
+                return (index,)
+        raise AssertionError(expression)
+
+    def guards(self, guards: tuple[Guard, ...]) -> tuple:
+        return tuple((self.affine(guard.position), guard.extent) for guard in guards)
+
+    def affine(self, affine: Affine) -> Affine:
+        for size in (affine.constant, *affine.terms.values()):
+            if size.constant is None and any(kind == "slot" for kind, _ in size.variables()):
+                self.moving = True
+        return affine
+
+
+def likeness(kernel: Kernel) -> tuple[tuple, list[Node], list[int]] | None:
+    """What kernels of equal text have in common, and the buffers and slots in which they differ; None where that is
+    not known."""
+    if kernel.special is not None or kernel.product is not None:
+        return None
+    notes = _Likeness()
+    derived: list[tuple] = []
+    for each in kernel.derived:
+        if isinstance(each, Quotient):
+            derived.append((notes.affine(each.affine), each.divisor))
+        elif isinstance(each, Digit):
+            derived.append((notes.affine(each.affine), each.inner, each.extent))
+        else:
+            return None  # Checked positions have error words of their own.
+    accumulators = tuple((a.op.number, a.dtype.number, notes.expression(a.expression)) for a in kernel.accumulators)
+    stores = tuple(
+        (notes.buffer(s.buffer), notes.affine(s.address), notes.expression(s.expression), s.inside,
+         s.buffer in kernel.streamed) for s in kernel.stores)
+    key = (tuple(kernel.axes), tuple(kernel.reduced), kernel.outer_runs, kernel.lane_axis, tuple(derived),
+           accumulators, stores, tuple(notes.parts))
+    return None if notes.moving else (key, list(notes.buffers), list(notes.slots))
