@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torturous import accelerator, autograd, backends, cuda, mps, nn, optim, utils, version, xpu
+from torturous import accelerator, autograd, backends, cuda, linalg, mps, nn, optim, utils, version, xpu
 from torturous.interop import load, save
 from torturous.runtime.workers import get_num_threads, set_num_threads
 from torturous.tensor import *  # noqa: F403
@@ -11,6 +11,7 @@ from torturous.utils.compiling import compile
 from torturous.version import __version__
 
 __all__ = [
-    "__version__", "accelerator", "autograd", "backends", "compile", "cuda", "get_num_threads", "load", "mps", "nn",
-    "optim", "save", "set_num_threads", "utils", "version", "xpu", *_tensor_names,
+    *_tensor_names,
+    "__version__", "accelerator", "autograd", "backends", "compile", "cuda", "get_num_threads", "linalg", "load",
+    "mps", "nn", "optim", "save", "set_num_threads", "utils", "version", "xpu",
 ]

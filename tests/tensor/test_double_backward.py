@@ -24,6 +24,7 @@ from torturous.ir.record import context
 from torturous.ir.value import Typed, Value
 from torturous.tensor.autograd import run_grad
 from torturous.tensor.base import apply, apply_typed
+from torturous.tensor.creation import full
 from torturous.tensor.tensor import Tensor, from_array
 
 for _module in pkgutil.iter_modules(torturous.ir.__path__):
@@ -164,6 +165,7 @@ def cases() -> Iterator[Case]:
             yield typed("average_pool", (2, length), (*at, padded), smooth(2, 4))
             yield typed("average_spread", (2, 4), (*at, padded), smooth(2, length))
     yield inferred("inverse", (), smooth(2, 3, 3) + 3 * np.eye(3))
+    yield from linear_algebra()
     for name in ("softmax", "log_softmax"):
         yield inferred(name, (1,), smooth(2, 3))
         y = np.exp(smooth(2, 3)) / np.exp(smooth(2, 3)).sum(1, keepdims=True)
@@ -245,6 +247,24 @@ def normalization_cases() -> Iterator[Case]:
             yield Case("normalize_input", normalizing("normalize_input", x.shape, weighted, True), (g, x, weight))
             yield Case("normalize_weight", normalizing("normalize_weight", extents, at, True), (g, x))
         yield typed("normalize_bias", extents, at, g)
+
+
+def linear_algebra() -> Iterator[Case]:
+    square = smooth(2, 3, 3) + 3 * np.eye(3)
+    yield typed("det", (2,), (), square)
+    yield typed("slogdet", (2, 2), (), square)
+    yield typed("solve", (2, 3, 2), (), square, smooth(2, 3, 2, seed=1))
+    yield typed("qr", (2, 4 * 3 + 3 * 3), ("reduced",), smooth(2, 4, 3) + np.eye(4, 3) * 2)
+    for m, n in ((3, 3), (4, 3), (3, 4)):
+        k = min(m, n)
+        yield typed("svd", (2, m * k + k + k * n), (), smooth(2, m, n) + np.diag([3.0, 2.0, 1.0, 0.5])[:m, :n] * 3)
+        yield Case("pinv", lambda a, n=n, m=m: apply_typed(  # type: ignore[misc]
+            BY_NAME["pinv"], (2, n, m), dtypes.float64, a, full((), 1e-9, dtype=dtypes.float64)), (smooth(2, m, n),))
+    # Of what is symmetric one half is read, so the tests must not change a half alone.
+    yield Case("cholesky", lambda a: apply_typed(
+        BY_NAME["cholesky"], (2, 3, 3), dtypes.float64, a @ a.mT), (square,))
+    yield Case("eigh", lambda a: apply_typed(
+        BY_NAME["eigh"], (2, 3 + 9), dtypes.float64, a + a.mT, attributes=("L",)), (square + np.diag([0.0, 2.0, 4.0]),))
 
 
 CASES = list(cases())

@@ -28,6 +28,14 @@ from torturous.tensor.arithmetic import *  # noqa: F403
 from torturous.tensor.comparison import *  # noqa: F403
 from torturous.tensor.composed import *  # noqa: F403
 from torturous.tensor.creation import *  # noqa: F403
+from torturous.tensor.decompositions import cholesky_method as cholesky
+from torturous.tensor.decompositions import det_method as det
+from torturous.tensor.decompositions import logdet_method as logdet
+from torturous.tensor.decompositions import matrix_power_method as matrix_power
+from torturous.tensor.decompositions import pinverse
+from torturous.tensor.decompositions import qr_method as qr
+from torturous.tensor.decompositions import slogdet_method as slogdet
+from torturous.tensor.decompositions import svd_method as svd
 from torturous.tensor.functions import *  # noqa: F403
 from torturous.tensor.gathering import (
     argwhere,
@@ -156,15 +164,16 @@ __all__ = [
     *running.__all__,
     *types.__all__,
     "Generator", "Tensor", "argwhere", "bernoulli", "broadcast_shapes", "broadcast_tensors", "broadcast_to", "cat",
-    "celu", "chunk", "clone", "column_stack", "concat", "concatenate", "default_generator", "diag", "diagonal",
-    "diagonal_scatter", "dsplit", "dstack", "einsum", "enable_grad", "flatten", "flip", "fliplr", "flipud",
-    "fork_rng", "gather", "get_rng_state", "hardshrink", "hsplit", "hstack", "index_add", "index_copy", "index_fill",
-    "index_put", "index_select", "inference_mode", "initial_seed", "is_grad_enabled", "log_softmax", "manual_seed",
-    "masked_scatter", "masked_select", "meshgrid", "moveaxis", "movedim", "multi_tensor", "multinomial", "narrow",
-    "no_grad", "nonzero", "normal", "permute", "prelu", "rand", "rand_like", "randint", "randint_like", "randn",
-    "randn_like", "randperm", "ravel", "realize_step", "repeat_interleave", "reshape", "roll", "rot90", "row_stack",
-    "scatter", "scatter_add", "seed", "select", "select_scatter", "selu", "set_grad_enabled", "set_rng_state",
-    "slice_scatter", "softmax", "split", "split_with_sizes", "squeeze", "stack", "swapaxes", "swapdims", "t", "take",
-    "take_along_dim", "tensor_split", "tensordot", "threshold", "tile", "transpose", "unbind", "unflatten",
-    "unsqueeze", "vsplit", "vstack",
+    "celu", "cholesky", "chunk", "clone", "column_stack", "concat", "concatenate", "default_generator", "det", "diag",
+    "diagonal", "diagonal_scatter", "dsplit", "dstack", "einsum", "enable_grad", "flatten", "flip", "fliplr",
+    "flipud", "fork_rng", "gather", "get_rng_state", "hardshrink", "hsplit", "hstack", "index_add", "index_copy",
+    "index_fill", "index_put", "index_select", "inference_mode", "initial_seed", "is_grad_enabled", "log_softmax",
+    "logdet", "manual_seed", "masked_scatter", "masked_select", "matrix_power", "meshgrid", "moveaxis", "movedim",
+    "multi_tensor", "multinomial", "narrow", "no_grad", "nonzero", "normal", "permute", "pinverse", "prelu", "qr",
+    "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "ravel", "realize_step",
+    "repeat_interleave", "reshape", "roll", "rot90", "row_stack", "scatter", "scatter_add", "seed", "select",
+    "select_scatter", "selu", "set_grad_enabled", "set_rng_state", "slice_scatter", "slogdet", "softmax", "split",
+    "split_with_sizes", "squeeze", "stack", "svd", "swapaxes", "swapdims", "t", "take", "take_along_dim",
+    "tensor_split", "tensordot", "threshold", "tile", "transpose", "unbind", "unflatten", "unsqueeze", "vsplit",
+    "vstack",
 ]

@@ -9,6 +9,7 @@ from torturous.tensor.comparison import Comparison
 from torturous.tensor.composed import Composed
 from torturous.tensor.conversion import Conversion
 from torturous.tensor.creation import Creation, from_array, from_numpy
+from torturous.tensor.decompositions import Decompositions
 from torturous.tensor.differentiable import Differentiable
 from torturous.tensor.functions import Functions
 from torturous.tensor.gathering import Gathering
@@ -41,6 +42,7 @@ class Tensor(
     Ordering,
     Composed,
     Matrices,
+    Decompositions,
 ):
     """A multi-dimensional array with PyTorch's interface, computed when a value is needed."""
 
