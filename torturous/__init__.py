@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torturous import accelerator, autograd, backends, cuda, linalg, mps, nn, optim, utils, version, xpu
+from torturous import accelerator, amp, autograd, backends, cuda, linalg, mps, nn, optim, utils, version, xpu
 from torturous.interop import load, save
 from torturous.runtime.workers import get_num_threads, set_num_threads
 from torturous.tensor import *  # noqa: F403
@@ -12,6 +12,6 @@ from torturous.version import __version__
 
 __all__ = [
     *_tensor_names,
-    "__version__", "accelerator", "autograd", "backends", "compile", "cuda", "get_num_threads", "linalg", "load",
-    "mps", "nn", "optim", "save", "set_num_threads", "utils", "version", "xpu",
+    "__version__", "accelerator", "amp", "autograd", "backends", "compile", "cuda", "get_num_threads", "linalg",
+    "load", "mps", "nn", "optim", "save", "set_num_threads", "utils", "version", "xpu",
 ]

@@ -11,6 +11,7 @@ from torturous.tensor import (
     composed,
     creation,
     functions,
+    lowering,
     matrices,
     modes,
     multi_tensor,
@@ -76,6 +77,7 @@ from torturous.tensor.joining import (
     stack,
     vstack,
 )
+from torturous.tensor.lowering import *  # noqa: F403
 from torturous.tensor.matrices import *  # noqa: F403
 from torturous.tensor.modes import *  # noqa: F403
 from torturous.tensor.movement import (
@@ -154,6 +156,7 @@ __all__ = [
     *composed.__all__,
     *creation.__all__,
     *functions.__all__,
+    *lowering.__all__,
     *matrices.__all__,
     *modes.__all__,
     *names.__all__,

@@ -15,6 +15,7 @@ from torturous.tensor.creation import zeros
 from torturous.tensor.dropout import dropout
 from torturous.tensor.joining import cat, pad
 from torturous.tensor.linear import linear
+from torturous.tensor.lowering import lowered
 from torturous.tensor.recording import cast
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def _check(query: Any, key: Any, value: Any, mask: Any, causal: bool) -> None:
                            "(scaled_dot_product_attention)")
 
 
+@lowered
 def scaled_dot_product_attention(
     query: TensorBase, key: TensorBase, value: TensorBase, attn_mask: TensorBase | None = None,
     dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,

@@ -14,6 +14,8 @@ from torturous.ir.contraction import CONTRACT, matrix_product
 from torturous.ir.macros import CONVOLUTION, LINEAR
 from torturous.ir.op import TYPES, Type, type_number
 from torturous.tensor.base import Rule, TensorBase, apply_rule, apply_typed
+from torturous.tensor.lowering import lowered_operands
+from torturous.tensor.lowering import switch as autocasts
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -41,6 +43,13 @@ def matmul(a: TensorBase, b: TensorBase) -> Tensor:
     """
     if not isinstance(b, TensorBase):
         raise TypeError(f"matmul(): argument 'other' must be Tensor, not {type(b).__name__}")
+    if autocasts.count:
+        a, b = lowered_operands(a, b)
+    return multiplied(a, b)
+
+
+def multiplied(a: TensorBase, b: TensorBase) -> Tensor:
+    """`matmul` in the operands' own dtype, autocast or not."""
     if not a.shape or not b.shape:
         raise RuntimeError("both arguments to matmul need to be at least 1D, but they are "
                            f"{len(a.shape)}D and {len(b.shape)}D")
@@ -75,6 +84,8 @@ def _product(left: Any, right: Any, dtype: DType, shape: tuple[int, ...]) -> Ten
 
 def linear(x: TensorBase, weight: TensorBase, bias: TensorBase | None = None) -> Tensor:
     """x(…, I) · weight(O, I)ᵀ + bias(O), as `F.linear`. RuntimeError names the axis that does not fit."""
+    if autocasts.count:
+        x, weight, bias = lowered_operands(x, weight, bias)
     if len(weight.shape) == 1:
         product: Any = matmul(x, weight)
         return product if bias is None else product + bias
@@ -113,6 +124,8 @@ def convolution(
 ) -> Tensor:
     """x(N, C, …) with weight(O, C/groups, …): `F.conv1d`, `conv2d`, `conv3d`; x may lack the batch axis."""
     _check_tensors(f"conv{spatial}d", x, weight)
+    if autocasts.count:
+        x, weight, bias = lowered_operands(x, weight, bias)
     if len(x.shape) == spatial + 1:
         batched = convolution(x.unsqueeze(0), weight, bias, stride, padding, dilation, groups, spatial)  # type: ignore[attr-defined]
         return batched.squeeze(0)
@@ -200,6 +213,8 @@ def transposed_convolution(
     """x(N, C, …) with weight(C, O/groups, …): the gradient of a convolution, `F.conv_transpose1d` and so on."""
     name = f"conv_transpose{spatial}d"
     _check_tensors(name, x, weight)
+    if autocasts.count:
+        x, weight, bias = lowered_operands(x, weight, bias)
     _check_types(name, x, weight, bias, spatial)
     if len(x.shape) == spatial + 1:
         batched = transposed_convolution(

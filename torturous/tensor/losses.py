@@ -14,6 +14,7 @@ from torturous.ir.losses import NLL, class_axis
 from torturous.runtime.storage import Storage
 from torturous.tensor.activations import log_softmax, logsigmoid
 from torturous.tensor.base import TensorBase, apply, apply_typed
+from torturous.tensor.lowering import in_full
 from torturous.tensor.recording import binary, cast, unary
 from torturous.tensor.values import known_values
 from torturous.tensor.warn import warn_user
@@ -79,6 +80,7 @@ def check_classes(target: TensorBase, classes: int, ignored: int) -> None:
     _checked[storage] = key
 
 
+@in_full
 def nll_loss(
     input: TensorBase, target: TensorBase, weight: TensorBase | None = None, size_average: bool | None = None,
     ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean",
@@ -214,6 +216,7 @@ def _weighed(loss: Tensor, weight: TensorBase | None, reduction: str) -> Tensor:
     return _sum(loss) / _sum(weight) if reduction == "mean" else reduced(loss, reduction)
 
 
+@in_full
 def mse_loss(input: TensorBase, target: TensorBase, size_average: bool | None = None,
              reduce: bool | None = None, reduction: str = "mean", weight: TensorBase | None = None) -> Tensor:
     """(input − target)²."""
@@ -223,6 +226,7 @@ def mse_loss(input: TensorBase, target: TensorBase, size_average: bool | None = 
     return _weighed(difference * difference, weight, reduction)
 
 
+@in_full
 def l1_loss(input: TensorBase, target: TensorBase, size_average: bool | None = None,
             reduce: bool | None = None, reduction: str = "mean", weight: TensorBase | None = None) -> Tensor:
     """|input − target|."""
@@ -239,6 +243,7 @@ def _bent(input: TensorBase, target: TensorBase, width: float, slope: float) -> 
                  (size - 0.5 * width) * slope)
 
 
+@in_full
 def smooth_l1_loss(input: TensorBase, target: TensorBase, size_average: bool | None = None,
                    reduce: bool | None = None, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """Quadratic, divided by `beta`, where |input − target| < beta, else linear."""
@@ -251,6 +256,7 @@ def smooth_l1_loss(input: TensorBase, target: TensorBase, size_average: bool | N
     return reduced(_bent(input, target, beta, 1.0), reduction)
 
 
+@in_full
 def huber_loss(input: TensorBase, target: TensorBase, reduction: str = "mean", delta: float = 1.0,
                weight: TensorBase | None = None) -> Tensor:
     """Quadratic where |input − target| < delta, else linear with slope `delta`."""
@@ -262,6 +268,7 @@ def huber_loss(input: TensorBase, target: TensorBase, reduction: str = "mean", d
 
 
 # Probabilities ----------------------------------------------------------------------------------------------
+@in_full
 def binary_cross_entropy(input: TensorBase, target: TensorBase, weight: TensorBase | None = None,
                          size_average: bool | None = None, reduce: bool | None = None,
                          reduction: str = "mean") -> Tensor:
@@ -283,6 +290,7 @@ def binary_cross_entropy(input: TensorBase, target: TensorBase, weight: TensorBa
     return reduced(loss if weight is None else loss * weight, reduction)
 
 
+@in_full
 def binary_cross_entropy_with_logits(
     input: TensorBase, target: TensorBase, weight: TensorBase | None = None, size_average: bool | None = None,
     reduce: bool | None = None, reduction: str = "mean", pos_weight: TensorBase | None = None,
@@ -302,6 +310,7 @@ def binary_cross_entropy_with_logits(
     return reduced(loss if weight is None else loss * weight, reduction)
 
 
+@in_full
 def kl_div(input: TensorBase, target: TensorBase, size_average: bool | None = None,
            reduce: bool | None = None, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """target · (log(target) − input); `log_target` says that the target is logarithms already.

@@ -18,6 +18,7 @@ from torturous.tensor.base import Number, TensorBase, apply, apply_typed
 from torturous.tensor.creation import arange, zeros
 from torturous.tensor.indexing import index_tensor
 from torturous.tensor.joining import cat, meshgrid, stack
+from torturous.tensor.lowering import lowered
 from torturous.tensor.movement import as_function
 from torturous.tensor.recording import modifying
 from torturous.tensor.running import cumsum
@@ -83,6 +84,7 @@ class Matrices(TensorBase):
         """beta · self + alpha · (vec1 outer vec2)."""
         return _scaled(self, vec1.outer(vec2), beta, alpha)
 
+    @lowered
     def addbmm(self, batch1: Any, batch2: Any, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
         """beta · self + alpha · the sum of batch1[i] · batch2[i]."""
         return _scaled(self, batch1.bmm(batch2).sum(0), beta, alpha)

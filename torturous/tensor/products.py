@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from torturous.core.shapes import broadcast, describe
 from torturous.ir.host import INVERSE
 from torturous.tensor.base import Number, TensorBase, apply
-from torturous.tensor.linear import matmul
+from torturous.tensor.linear import matmul, multiplied
+from torturous.tensor.lowering import lowered
 from torturous.tensor.movement import as_function
 from torturous.tensor.recording import modifying
 
@@ -57,7 +58,7 @@ class Products(TensorBase):
         """(M, K) · (K,)."""
         _of_rank("mv", self, 2, "self")
         _of_rank("mv", vec, 1, "vec")
-        return matmul(self, vec)
+        return multiplied(self, vec)
 
     def dot(self, tensor: TensorBase) -> Tensor:
         """(K,) · (K,), a scalar."""
@@ -68,7 +69,7 @@ class Products(TensorBase):
                 f"inconsistent tensor size, expected tensor {describe(self.shape)} and src {describe(tensor.shape)} to "
                 f"have the same number of elements, but got {self.shape[0]} and {tensor.shape[0]} elements "
                 "respectively")
-        return matmul(self, tensor)
+        return multiplied(self, tensor)
 
     def outer(self, vec2: TensorBase) -> Tensor:
         """(M,) by (N,): every product, (M, N)."""
@@ -92,6 +93,7 @@ class Products(TensorBase):
             raise RuntimeError(f"linalg.inv: expected a tensor of float32 or float64, but got {self.dtype}")
         return apply(INVERSE, self)
 
+    @lowered
     def addmm(self, mat1: Any, mat2: TensorBase, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
         """beta · self + alpha · (mat1 · mat2)."""
         return _sum(self, mat1.mm(mat2), beta, alpha)
@@ -100,6 +102,7 @@ class Products(TensorBase):
         """beta · self + alpha · (mat · vec)."""
         return _sum(self, mat.mv(vec), beta, alpha)
 
+    @lowered
     def baddbmm(self, batch1: Any, batch2: TensorBase, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
         """beta · self + alpha · (batch1 · batch2), batch by batch."""
         return _sum(self, batch1.bmm(batch2), beta, alpha)

@@ -13,11 +13,13 @@ from torturous.core.shapes import describe, normalize_axes
 from torturous.ir.contraction import CONTRACT, lone
 from torturous.tensor.base import TensorBase, apply_typed
 from torturous.tensor.linear import same_dtype
+from torturous.tensor.lowering import lowered
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
 
 
+@lowered
 def einsum(equation: Any, *operands: Any) -> Tensor:
     """`einsum("bij,bjk->bik", x, y)`, or with lists of axis numbers in place of letters.
 
