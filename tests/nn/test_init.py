@@ -69,6 +69,30 @@ def test_gains(arguments):
     assert torturous.nn.init.calculate_gain(*arguments) == torch.nn.init.calculate_gain(*arguments)
 
 
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4, 4), (2, 3, 2), (1, 1)])
+def test_orthogonal(shape):
+    results = []
+    for library in (torturous, torch):
+        library.manual_seed(0)
+        results.append(library.nn.init.orthogonal_(library.zeros(shape), gain=1.5).numpy())
+    numpy.testing.assert_allclose(*results, rtol=1e-4, atol=1e-6)
+
+
+def test_patterns():
+    for call in (
+        lambda lib: lib.nn.init.eye_(lib.zeros(3, 5)), lambda lib: lib.nn.init.dirac_(lib.ones(6, 3, 3)),
+        lambda lib: lib.nn.init.dirac_(lib.ones(6, 2, 3, 2), groups=3),
+        lambda lib: lib.nn.init.sparse_(lib.zeros(10, 4), 0.3),
+    ):
+        results = []
+        for library in (torturous, torch):
+            library.manual_seed(0)
+            results.append(call(library).numpy())
+        numpy.testing.assert_allclose(*results, rtol=1e-6)
+    with pytest.warns(FutureWarning, match="nn.init.normal_"):
+        torturous.nn.init.normal(torturous.zeros(2), std=0.1)
+
+
 @settings(max_examples=20)
 @given(SHAPES)
 def test_fans(shape):
@@ -85,6 +109,11 @@ def test_fans(shape):
         lambda library: library.nn.init.calculate_gain("none"),
         lambda library: library.nn.init.calculate_gain("leaky_relu", True),
         lambda library: library.nn.init.xavier_uniform_(library.zeros(3)),
+        lambda library: library.nn.init.eye_(library.zeros(3)),
+        lambda library: library.nn.init.dirac_(library.zeros(3, 2)),
+        lambda library: library.nn.init.dirac_(library.zeros(3, 2, 1), groups=2),
+        lambda library: library.nn.init.orthogonal_(library.zeros(3)),
+        lambda library: library.nn.init.sparse_(library.zeros(3), 0.1),
         lambda library: library.nn.init.kaiming_uniform_(library.zeros(3, 3), mode="fan"),
     ],
 )

@@ -26,6 +26,14 @@ SCHEDULES = {
         {}, optional={"start_factor": FACTORS, "end_factor": FACTORS, "total_iters": COUNTS}
     ),
     "CosineAnnealingLR": st.fixed_dictionaries({"T_max": COUNTS}, optional={"eta_min": st.floats(0, 0.1)}),
+    "PolynomialLR": st.fixed_dictionaries(
+        {}, optional={"total_iters": COUNTS, "power": st.sampled_from([1.0, 0.5, 2.0])}),
+    "CosineAnnealingWarmRestarts": st.fixed_dictionaries(
+        {"T_0": COUNTS}, optional={"T_mult": st.integers(1, 3), "eta_min": st.floats(0, 0.1)}),
+    "CyclicLR": st.fixed_dictionaries(
+        {"base_lr": st.floats(0.01, 0.1), "max_lr": st.floats(0.2, 1.0), "step_size_up": COUNTS},
+        optional={"step_size_down": COUNTS, "mode": st.sampled_from(["triangular", "triangular2", "exp_range"]),
+                  "gamma": FACTORS, "cycle_momentum": st.booleans()}),
     "OneCycleLR": st.fixed_dictionaries(
         {"max_lr": st.floats(0.1, 1.0) | st.just([0.5, 0.25]), "total_steps": st.integers(13, 30)},
         optional={
@@ -73,7 +81,10 @@ def test_rates_are_equal(name, data, kind):
     assert run(torturous, name, options, kind) == run(torch, name, options, kind)
 
 
-@pytest.mark.parametrize("name", [name for name in SCHEDULES if name != "OneCycleLR"])
+JUMPING = [name for name in SCHEDULES if name not in ("OneCycleLR", "CosineAnnealingWarmRestarts")]
+
+
+@pytest.mark.parametrize("name", JUMPING)
 @settings(max_examples=20)
 @given(st.data(), st.integers(0, 12))
 def test_jumping_to_an_epoch(name, data, epoch):
@@ -244,3 +255,62 @@ def test_two_schedules_of_one_optimizer(library):
         for scheduler in schedulers:
             scheduler.step()
     assert rates(optimizer)[0] == [0.3 * 0.5 * 0.5 * 0.1, 0.1 * 0.5 * 0.5 * 0.1]
+
+
+def composed(library, kind):
+    """Rates of schedules made of others."""
+    optimizer = optimizer_of(library)
+    schedules = library.optim.lr_scheduler
+    warm = schedules.LinearLR(optimizer, 0.1, total_iters=3)
+    if kind == "multiplicative":
+        scheduler = schedules.MultiplicativeLR(optimizer, lambda epoch: 0.9)
+    elif kind == "chained":
+        scheduler = schedules.ChainedScheduler([warm, schedules.ExponentialLR(optimizer, 0.8)], optimizer)
+    else:
+        later = schedules.CosineAnnealingLR(optimizer, 4) if kind == "cosine" else schedules.StepLR(optimizer, 2, 0.5)
+        last = schedules.ExponentialLR(optimizer, 0.7)
+        scheduler = schedules.SequentialLR(optimizer, [warm, later, last], [3, 8])
+    history = [(rates(optimizer), scheduler.get_last_lr())]
+    for _ in range(12):
+        optimizer.step()
+        scheduler.step()
+        history.append((rates(optimizer), scheduler.get_last_lr()))
+    return history
+
+
+@pytest.mark.parametrize("kind", ["multiplicative", "chained", "cosine", "steps"])
+def test_composed_schedules(kind):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert composed(torturous, kind) == composed(torch, kind)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_composed_schedules_are_checked(library):
+    schedules, optimizer = library.optim.lr_scheduler, optimizer_of(library)
+    step = schedules.StepLR(optimizer, 2)
+    with pytest.raises(ValueError, match="one more"):
+        schedules.SequentialLR(optimizer, [step], [3])
+    with pytest.raises(ValueError, match="same optimizer"):
+        schedules.SequentialLR(optimizer_of(library), [step], [])
+    with pytest.raises(ValueError, match="no scheduler"):
+        schedules.ChainedScheduler([])
+    with pytest.raises(ValueError, match="T_0"):
+        schedules.CosineAnnealingWarmRestarts(optimizer, 0)
+    with pytest.raises(ValueError, match="mode is invalid"):
+        schedules.CyclicLR(optimizer, 0.1, 0.2, mode="none")
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_restarts_at_fractions_of_epochs(factor):
+    found = []
+    for library in LIBRARIES:
+        optimizer = optimizer_of(library)
+        scheduler = library.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 3, factor)
+        history = []
+        for epoch in (0.25, 1.5, 3.75, 8.9, 20.1):
+            scheduler.step(epoch)
+            history.append(rates(optimizer))
+        scheduler.step()
+        found.append([*history, rates(optimizer)])
+    assert found[0] == found[1]

@@ -5,10 +5,26 @@ Formulas: Glorot and Bengio (2010) for `xavier_*`, He et al. (2015) for `kaiming
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
+from collections.abc import Callable
+from typing import Any
 
-from torturous.tensor import Generator, Tensor, empty_like, log, no_grad, where
+import numpy as np
+
+from torturous.tensor import (
+    Generator,
+    Tensor,
+    empty,
+    empty_like,
+    eye,
+    from_numpy,
+    log,
+    no_grad,
+    randperm,
+    where,
+)
 
 _UNIT_GAIN = {
     "linear",
@@ -193,3 +209,79 @@ def kaiming_normal_(
         return tensor
     fan = _calculate_correct_fan(tensor, mode)
     return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(fan), generator)
+
+
+def eye_(tensor: Tensor) -> Tensor:
+    """Fill a matrix with ones on its diagonal and zeros elsewhere."""
+    if tensor.dim() != 2:
+        raise ValueError("Only tensors with 2 dimensions are supported")
+    with no_grad():
+        return tensor.copy_(eye(*tensor.shape, dtype=tensor.dtype))
+
+
+def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
+    """Fill a convolution's weight (3 to 5 axes) so that channels pass through, in each of the groups."""
+    if tensor.dim() not in (3, 4, 5):
+        raise ValueError("Only tensors with 3, 4, or 5 dimensions are supported")
+    outputs, inputs, *kernel = tensor.shape
+    if outputs % groups:
+        raise ValueError("dim 0 must be divisible by groups")
+    per_group = outputs // groups
+    with no_grad():
+        tensor.zero_()
+        middle = tuple(size // 2 for size in kernel)
+        for group in range(groups):
+            for channel in range(min(per_group, inputs)):
+                place = (group * per_group + channel, channel, *middle)
+                tensor[place] = 1
+    return tensor
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1, generator: Generator | None = None) -> Tensor:
+    """Fill with a (semi-)orthogonal matrix times `gain` (Saxe et al., 2013); axes after the first count as one."""
+    if tensor.dim() < 2:
+        raise ValueError("Only tensors with 2 or more dimensions are supported")
+    if tensor.numel() == 0:
+        return tensor
+    rows = tensor.size(0)
+    columns = tensor.numel() // rows
+    drawn = empty((rows, columns), dtype=tensor.dtype).normal_(0, 1, generator=generator)
+    matrix = drawn.double().numpy()
+    q, r = np.linalg.qr(matrix.T if rows < columns else matrix)
+    q = q * np.sign(np.diag(r))  # One of the many factorizations: the uniformly distributed one.
+    result = from_numpy(np.ascontiguousarray(q.T if rows < columns else q)).to(tensor.dtype)
+    with no_grad():
+        return tensor.copy_(result.reshape(tensor.shape)).mul_(gain)
+
+
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Generator | None = None) -> Tensor:
+    """Fill a matrix with normal draws, the part `sparsity` of each column with zeros (Martens, 2010)."""
+    if tensor.dim() != 2:
+        raise ValueError("Only tensors with 2 dimensions are supported")
+    rows, columns = tensor.shape
+    zeros = math.ceil(sparsity * rows)
+    with no_grad():
+        tensor.normal_(0, std, generator=generator)
+        for column in range(columns):
+            tensor[randperm(rows)[:zeros], column] = 0
+    return tensor
+
+
+def _older(function: Any) -> Callable[..., Tensor]:
+    """The name without its underscore, which PyTorch still has."""
+    new = function.__name__
+    old = new[:-1]
+
+    @functools.wraps(function)
+    def renamed(*args: Any, **kwargs: Any) -> Tensor:
+        warnings.warn(f"`nn.init.{old}` is now deprecated in favor of `nn.init.{new}`.", FutureWarning, stacklevel=2)
+        return function(*args, **kwargs)
+
+    renamed.__name__ = renamed.__qualname__ = old
+    return renamed
+
+
+uniform, normal, constant, dirac = map(_older, (uniform_, normal_, constant_, dirac_))
+xavier_uniform, xavier_normal = map(_older, (xavier_uniform_, xavier_normal_))
+kaiming_uniform, kaiming_normal = map(_older, (kaiming_uniform_, kaiming_normal_))
+orthogonal, sparse = map(_older, (orthogonal_, sparse_))

@@ -262,6 +262,38 @@ class LinearLR(LRScheduler):
         return [base * change for base in self.base_lrs]
 
 
+class MultiplicativeLR(LambdaLR):
+    """The rate times a function of the epoch, every epoch; one function, or a list of one per group."""
+
+    def get_lr(self) -> list[float]:
+        rates = _rates(self.optimizer)
+        if self._is_initial:
+            return rates
+        return [rate * function(self.last_epoch) for rate, function in zip(rates, self.lr_lambdas, strict=True)]
+
+
+class PolynomialLR(LRScheduler):
+    """The initial rate times (1 − epoch / total_iters) ^ power, then 0."""
+
+    def __init__(
+        self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1
+    ) -> None:
+        self.total_iters = total_iters
+        self.power = power
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        rates = _rates(self.optimizer)
+        if self._is_initial or self.last_epoch > self.total_iters:
+            return rates
+        now, before = (1.0 - epoch / self.total_iters for epoch in (self.last_epoch, self.last_epoch - 1))
+        return [rate * (now / before) ** self.power for rate in rates]
+
+    def _get_closed_form_lr(self) -> list[float]:
+        epoch = min(self.total_iters, self.last_epoch)
+        return [base * (1.0 - epoch / self.total_iters) ** self.power for base in self.base_lrs]
+
+
 class CosineAnnealingLR(LRScheduler):
     """Half a cosine from the initial rate to `eta_min` in `T_max` epochs, and back (Loshchilov 2017)."""
 
