@@ -777,3 +777,12 @@ def test_remembered_stretches_see_new_numbers(repeat: int) -> None:
         expected = np.zeros(3)
         expected[at] = (number + 0.5) * np.exp((number + 0.5) * (at + 1)) * (1 + number)
         np.testing.assert_allclose(x.grad.numpy(), expected, rtol=1e-12)
+
+
+def test_a_view_of_a_leaf_made_of_a_detached_tensor_is_tracked_after_a_realization() -> None:
+    leaf = torturous.tensor([1.0, 2.0, 3.0]).detach().requires_grad_()
+    view = leaf.reshape(3, 1)
+    other = leaf * 2
+    other.tolist()
+    (view * 3).sum().backward()
+    np.testing.assert_array_equal(leaf.grad.numpy(), [3.0, 3.0, 3.0])

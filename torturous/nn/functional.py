@@ -43,6 +43,7 @@ from torturous.tensor.activations import (
 )
 from torturous.tensor.attention import multi_head_attention_forward, scaled_dot_product_attention
 from torturous.tensor.base import apply, apply_typed
+from torturous.tensor.creation import empty_like, zeros_like
 from torturous.tensor.dropout import (
     alpha_dropout,
     dropout,
@@ -109,6 +110,7 @@ from torturous.tensor.resampling import (
     pixel_unshuffle,
     upsample,
 )
+from torturous.tensor.tables import embedding_bag
 from torturous.tensor.tensor import Tensor
 from torturous.tensor.values import computed_values, known_values
 
@@ -119,6 +121,18 @@ Sizes = int | Sequence[int]
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input (…, I) · weight (O, I)ᵀ + bias (O). RuntimeError names the axis that does not fit."""
     return products.linear(input, weight, bias)
+
+
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x1 · W[o] · x2 + bias for every output o: (…, I), (…, J) and weight (O, I, J) to (…, O)."""
+    outputs, rows, columns = weight.shape
+    if input1.shape[-1] != rows or input2.shape[-1] != columns or input1.shape[:-1] != input2.shape[:-1]:
+        raise RuntimeError(f"bilinear: inputs {describe(input1.shape)} and {describe(input2.shape)} do not fit the "
+                           f"weight {describe(weight.shape)}: their last axes must be its last two, the others alike")
+    half = input1 @ weight.permute(1, 0, 2).reshape(rows, outputs * columns)
+    product = half.reshape(*input1.shape[:-1], outputs, columns) * input2.unsqueeze(-2)
+    result: Tensor = apply(reduction.SUM, product, attributes=((len(product.shape) - 1,), False))
+    return result if bias is None else result + bias
 
 
 def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1,
@@ -257,6 +271,19 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     return apply(ops.EQ, tensor.unsqueeze(-1), classes).to(dtypes.int64)
 
 
+def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
+    """softmax((logits + Gumbel noise) / tau) (Jang et al., 2017); `hard` gives one-hot values with its gradient.
+
+    `eps` has no effect, as in PyTorch.
+    """
+    noise = -empty_like(logits).exponential_().log()
+    soft = softmax((logits + noise) / tau, dim)
+    if not hard:
+        return soft
+    largest = soft.max(dim, keepdim=True)[1]
+    return zeros_like(logits).scatter_(dim, largest, 1.0) - soft.detach() + soft
+
+
 # Norms and distances ----------------------------------------------------------------------------------------
 def _norm(input: Tensor, p: float, axis: int) -> Tensor:
     """The p-norm along an axis, which stays as 1."""
@@ -291,17 +318,18 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
 __all__ = [
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
     "adaptive_max_pool2d", "adaptive_max_pool3d", "alpha_dropout", "avg_pool1d", "avg_pool2d", "avg_pool3d",
-    "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "channel_shuffle", "conv1d",
-    "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cosine_embedding_loss",
-    "cosine_similarity", "cross_entropy", "dropout", "dropout1d", "dropout2d", "dropout3d", "elu", "embedding",
-    "feature_alpha_dropout", "fold", "gaussian_nll_loss", "gelu", "glu", "group_norm", "hardshrink", "hardsigmoid",
-    "hardswish", "hardtanh", "hinge_embedding_loss", "huber_loss", "instance_norm", "interpolate", "kl_div",
-    "l1_loss", "layer_norm", "leaky_relu", "linear", "local_response_norm", "log_softmax", "logsigmoid",
-    "lp_pool1d", "lp_pool2d", "lp_pool3d", "margin_ranking_loss", "max_pool1d", "max_pool2d", "max_pool3d",
-    "max_unpool1d", "max_unpool2d", "max_unpool3d", "mish", "mse_loss", "multi_head_attention_forward",
-    "multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss", "nll_loss", "normalize",
-    "one_hot", "pad", "pairwise_distance", "pixel_shuffle", "pixel_unshuffle", "poisson_nll_loss", "prelu", "relu",
-    "relu6", "rms_norm", "scaled_dot_product_attention", "selu", "sigmoid", "silu", "smooth_l1_loss",
-    "soft_margin_loss", "softmax", "softmin", "softplus", "softshrink", "softsign", "tanh", "tanhshrink",
-    "threshold", "triplet_margin_loss", "triplet_margin_with_distance_loss", "unfold", "upsample",
+    "batch_norm", "bilinear", "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "channel_shuffle",
+    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+    "cosine_embedding_loss", "cosine_similarity", "cross_entropy", "dropout", "dropout1d", "dropout2d", "dropout3d",
+    "elu", "embedding", "embedding_bag", "feature_alpha_dropout", "fold", "gaussian_nll_loss", "gelu", "glu",
+    "group_norm", "gumbel_softmax", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "hinge_embedding_loss",
+    "huber_loss", "instance_norm", "interpolate", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear",
+    "local_response_norm", "log_softmax", "logsigmoid", "lp_pool1d", "lp_pool2d", "lp_pool3d",
+    "margin_ranking_loss", "max_pool1d", "max_pool2d", "max_pool3d", "max_unpool1d", "max_unpool2d", "max_unpool3d",
+    "mish", "mse_loss", "multi_head_attention_forward", "multi_margin_loss", "multilabel_margin_loss",
+    "multilabel_soft_margin_loss", "nll_loss", "normalize", "one_hot", "pad", "pairwise_distance", "pixel_shuffle",
+    "pixel_unshuffle", "poisson_nll_loss", "prelu", "relu", "relu6", "rms_norm", "scaled_dot_product_attention",
+    "selu", "sigmoid", "silu", "smooth_l1_loss", "soft_margin_loss", "softmax", "softmin", "softplus", "softshrink",
+    "softsign", "tanh", "tanhshrink", "threshold", "triplet_margin_loss", "triplet_margin_with_distance_loss",
+    "unfold", "upsample",
 ]

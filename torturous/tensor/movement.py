@@ -52,7 +52,8 @@ def look(t: TensorBase, steps: Sequence[Step], strides: Sequence[int], offset: i
     result.steps = extended(t, steps)
     result._strides = tuple(strides)
     result._offset = t._offset + offset
-    result._detached = t._detached or (not tracking and result.base._requires_grad)
+    # A leaf that requires gradients may have been made of a detached tensor (a Parameter always is).
+    result._detached = (t._detached and not t._requires_grad) or (not tracking and result.base._requires_grad)
     result._record, result._index, result._seen = record, index, t._seen
     return result
 

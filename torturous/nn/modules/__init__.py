@@ -72,6 +72,7 @@ from torturous.nn.modules.fold import (
     Unfold,
 )
 from torturous.nn.modules.linear import (
+    Bilinear,
     Identity,
     Linear,
     NonDynamicallyQuantizableLinear,
@@ -172,6 +173,7 @@ from torturous.nn.modules.rnn import (
 )
 from torturous.nn.modules.sparse import (
     Embedding,
+    EmbeddingBag,
 )
 from torturous.nn.modules.transformer import (
     Transformer,
@@ -197,6 +199,7 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "Bilinear",
     "CELU",
     "ChannelShuffle",
     "CircularPad1d",
@@ -220,6 +223,7 @@ __all__ = [
     "Dropout3d",
     "ELU",
     "Embedding",
+    "EmbeddingBag",
     "FeatureAlphaDropout",
     "Flatten",
     "Fold",

@@ -10,6 +10,12 @@ from torturous.nn.utils.clip_grad import (
     get_total_norm,
 )
 from torturous.nn.utils.convert_parameters import parameters_to_vector, vector_to_parameters
+from torturous.nn.utils.reparametrization import (
+    remove_spectral_norm,
+    remove_weight_norm,
+    spectral_norm,
+    weight_norm,
+)
 
 __all__ = [
     "clip_grad_norm_",
@@ -17,6 +23,10 @@ __all__ = [
     "clip_grads_with_norm_",
     "get_total_norm",
     "parameters_to_vector",
+    "remove_spectral_norm",
+    "remove_weight_norm",
+    "spectral_norm",
     "rnn",
     "vector_to_parameters",
+    "weight_norm",
 ]

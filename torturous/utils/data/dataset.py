@@ -181,3 +181,27 @@ def _counts_of(size: int, fractions: Sequence[float]) -> list[int]:
                 stacklevel=3,
             )
     return counts
+
+
+class StackDataset(Dataset[Any]):
+    """Samples of several data sets side by side: tuples of them, or dictionaries if they were given by name."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if args and kwargs:
+            raise ValueError("Supported either ``tuple``- (via ``args``) or``dict``- (via ``kwargs``) like "
+                             "input/output, but both types are given.")
+        if not args and not kwargs:
+            raise ValueError("At least one dataset should be passed")
+        self.datasets: Any = args or kwargs
+        members = list(args or kwargs.values())
+        self._length = len(members[0])
+        if any(len(member) != self._length for member in members):
+            raise ValueError("Size mismatch between datasets")
+
+    def __getitem__(self, index: int) -> Any:
+        if isinstance(self.datasets, dict):
+            return {name: member[index] for name, member in self.datasets.items()}
+        return tuple(member[index] for member in self.datasets)
+
+    def __len__(self) -> int:
+        return self._length
