@@ -6,6 +6,7 @@ import pytest
 from codegen.test_kernels import check
 from compiler.oracle import Program
 
+from torturous.core import dtypes
 from torturous.ir import contraction, macros, movement, reduction
 from torturous.ir.value import Value
 
@@ -96,3 +97,28 @@ def test_rows_that_lie_across_memory_are_turned(shape: tuple[int, int, int]) -> 
 
     n, c, m = shape
     check(case, shape, (n + 16, c + 1, m + 1), (n + 3, c + 2, m + 40), tolerance=CANCELLED)
+
+
+@pytest.mark.parametrize("elements", [65536, 70001, 16 * 4096 * 5], ids=str)
+def test_long_reductions_to_one_result_are_split(elements: int) -> None:
+    """Split where the size is known, and the same bits as where it is not."""
+    def case(p: Program, n: int) -> list[Value]:
+        x, y = p.normal(n), p.normal(n)
+        total = (x * y).sum((0,))
+        return [total, total * 0.5 + 1.0, x.sum((0,), True), x.amax((0,)), x.reduce(reduction.ARGMAX, (0,), False),
+                x.gt(4.0).reduce(reduction.ANY, (0,), False), y - y.sum((0,))]
+
+    check(case, (elements,), (elements + 1,), (elements + 4096,), tolerance=CANCELLED)
+
+
+@pytest.mark.parametrize("shape", [(64, 3, 20), (5, 8, 49), (33, 17, 16)], ids=str)
+def test_maps_between_layouts_are_turned_in_squares(shape: tuple[int, int, int]) -> None:
+    def case(p: Program, n: int, c: int, m: int) -> list[Value]:
+        x, y = p.normal(n, c, m), p.leaf(p.random.integers(0, 2, (n, m)).astype(bool))
+        half = p.normal(m, n).to(dtypes.bfloat16)
+        return [x.permute((1, 2, 0)) * 1.0, x.permute((2, 1, 0)) + 2.0, y.permute((1, 0)).logical_not(),
+                half.permute((1, 0)) * 2.0, x.permute((0, 2, 1)) * half.permute((1, 0)).reshape((n, m, 1)),
+                x.reshape((n, c * m)).permute((1, 0)) * 1.0]
+
+    n, c, m = shape
+    check(case, shape, (n + 16, c + 1, m + 1), (n + 3, c + 2, m + 40))

@@ -98,6 +98,6 @@ def likeness(kernel: Kernel) -> tuple[tuple, list[Node], list[int]] | None:
     stores = tuple(
         (notes.buffer(s.buffer), notes.affine(s.address), notes.expression(s.expression), s.inside,
          s.buffer in kernel.streamed) for s in kernel.stores)
-    key = (tuple(kernel.axes), tuple(kernel.reduced), kernel.outer_runs, kernel.lane_axis, tuple(derived),
-           accumulators, stores, tuple(notes.parts))
+    key = (tuple(kernel.axes), tuple(kernel.reduced), kernel.outer_runs, kernel.unblocked, kernel.lane_axis,
+           tuple(derived), accumulators, stores, tuple(notes.parts))
     return None if notes.moving else (key, list(notes.buffers), list(notes.slots))

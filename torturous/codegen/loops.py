@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torturous.codegen.builder import Integer
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.rows import Rows
+from torturous.codegen.squares import Squares, crossing_axis
 from torturous.codegen.strips import STRIP, UNIT, Strips
 from torturous.compiler.schedule import roots
 from torturous.compiler.sizes import ONE, ZERO, Size, product
@@ -49,6 +50,9 @@ def write_loops(writer: KernelWriter) -> tuple[Work, Size]:
     kernel = writer.kernel
     if not kernel.reduced:
         inner = kernel.lane_axis if kernel.axes else None
+        crossing = crossing_axis(kernel)
+        if crossing is not None:
+            return _write_items(writer, inner, Squares(writer, crossing).write, CHUNK, crossing=crossing), ZERO
         return _write_items(writer, inner, _vectors(writer, lambda point: _store(writer, point)), CHUNK), ZERO
     rows = Rows(writer)
     if rows.along:
@@ -67,14 +71,15 @@ def _store(writer: KernelWriter, point: Point) -> None:
 
 # Items -----------------------------------------------------------------------------------------------------------
 def _write_items(writer: KernelWriter, lane_axis: int | None, body: Callable[[Point, Integer, Integer], None],
-                 most: int, unit: int = 0) -> Work:
+                 most: int, unit: int = 0, crossing: int | None = None) -> Work:
     """The loop over items; `lane_axis` None makes every kept place an item of one lane.
 
-    An item takes up to `most` elements of the lane axis, or any multiple of `unit` that suits the sizes at hand.
+    An item takes up to `most` elements of the lane axis, or any multiple of `unit` that suits the sizes at hand, and
+    LANES places of the `crossing` axis.
     `body` writes an item: a place of the other kept axes, and from where to where it reaches along the lane axis.
     """
     b, kernel = writer.builder, writer.kernel
-    outer_axes = [axis for axis in range(len(kernel.axes)) if axis != lane_axis]
+    outer_axes = [axis for axis in range(len(kernel.axes)) if axis not in (lane_axis, crossing)]
     inner = kernel.axes[lane_axis] if lane_axis is not None else None
     outer = product(kernel.axes[axis] for axis in outer_axes)
     known = inner.constant if inner is not None else 1
@@ -83,12 +88,15 @@ def _write_items(writer: KernelWriter, lane_axis: int | None, body: Callable[[Po
     if inner is not None and (known is None or known > (unit or most)):
         chunk = writer.argument(Argument("group", 0), "i64") if unit else most
         chunks = b.ceil_div(writer.size(inner), chunk)
-    items = b.mul(writer.size(outer), chunks)
+    squares = b.ceil_div(writer.size(kernel.axes[crossing]), LANES) if crossing is not None else 1
+    items = b.mul(b.mul(writer.size(outer), squares), chunks)
     granule = writer.argument(Argument("granule"), "i64")
     first = b.mul("%first_piece", granule)
     last = b.minimum(b.mul("%last_piece", granule), items)
     # Counters of the outer axes, worked out once and then counted up.
     extents = [writer.size(kernel.axes[axis]) for axis in outer_axes]
+    if crossing is not None:
+        extents.append(squares)
     starts: list[Integer] = []
     rest: Integer = first
     chunk_start: Integer = 0
@@ -102,6 +110,8 @@ def _write_items(writer: KernelWriter, lane_axis: int | None, body: Callable[[Po
             rest = b.div(rest, extents[position])
     loop = b.begin_loop(first, last, 1, [("i64", start) for start in [*starts, chunk_start]])
     axes: dict[int, Integer] = dict(zip(outer_axes, loop.carried, strict=False))
+    if crossing is not None:
+        axes[crossing] = b.mul(loop.carried[len(outer_axes)], LANES)
     start: Integer = 0
     stop: Integer = writer.size(inner) if inner is not None else 1
     if chunks != 1:
@@ -125,7 +135,10 @@ def _write_items(writer: KernelWriter, lane_axis: int | None, body: Callable[[Po
         carry = b.value(f"zext i1 {wrapped} to i64")
     b.end_loop(loop, following)
     reduced = product(kernel.reduced)
-    divided = (Divided(inner, unit or most, most),) if inner is not None else ()
+    divided: tuple[Divided, ...] = (Divided(inner, unit or most, most),) if inner is not None else ()
+    if crossing is not None:
+        divided += (Divided(kernel.axes[crossing], LANES, LANES),)
+        reduced = reduced * kernel.axes[crossing]
     return Work(outer, divided, (inner if inner is not None else ONE) * reduced)
 
 

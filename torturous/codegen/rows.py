@@ -333,7 +333,7 @@ class Rows:
             return regroup(rarely(combiners[0].e, is_last, usual, lambda: flatten(rest())), combiners)
 
         steps = reduction.BLOCK * LANES
-        if isinstance(inner, int) and inner <= steps:
+        if isinstance(inner, int) and (inner <= steps or self.kernel.unblocked):
             states = block(0, inner + 1)
             return [combiner.folded(state) for combiner, state in zip(combiners, states, strict=True)]
         blocks = b.ceil_div(chunks, reduction.BLOCK)

@@ -198,6 +198,8 @@ class Kernel:
     """How many of the reduced axes come before the inner run (see `ir.reduction`)."""
     accumulators: list[Accumulator] = field(default_factory=list)
     product: tuple[Expression, Expression] | None = None
+    unblocked: bool = False
+    """Whether what is reduced are the results of blocks: their order is that of the second level, without blocks."""
     lanewise: bool = False
     """Whether the contraction's products are dealt out to lanes (see `ir.contraction`)."""
     direct: bool = False

@@ -9,6 +9,7 @@ from torturous.compiler.expand import Expanded
 from torturous.compiler.fuse import fuse
 from torturous.compiler.graph import Graph, Node, Sizes, build
 from torturous.compiler.schedule import schedule
+from torturous.compiler.split import split
 
 
 @dataclass(eq=False)
@@ -36,7 +37,7 @@ def make_plan(expanded: Expanded, sizes: Sizes, hints: tuple[int, ...], fused: b
     for kernel in groups.kernels:
         if kernel.repetition is not None:
             kernel.repetition.kernels = [schedule(each, graph.hint) for each in kernel.repetition.kernels]
-    kernels = [schedule(kernel, graph.hint) for kernel in groups.kernels]
+    kernels = [part for kernel in groups.kernels for part in split(schedule(kernel, graph.hint))]
     streamed = memory.streamed(kernels, groups.outputs, graph.hint)
     if streamed:
         for kernel in kernels:

@@ -341,7 +341,7 @@ def _same(at: Attributes, operands: Sequence[Type]) -> Type:
 
 def _expand_softmax(out: Type, at: Attributes, x: Any) -> Any:
     shifted = (x - x.amax(at, True)).exp()
-    return shifted / shifted.sum(at, True)
+    return shifted * shifted.sum(at, True).reciprocal()
 
 
 def _expand_log_softmax(out: Type, at: Attributes, x: Any) -> Any:

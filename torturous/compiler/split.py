@@ -1,0 +1,62 @@
+"""A long reduction to a single result, as kernels that threads can share.
+
+The order of a reduction is that of its blocks (see `ir.reduction`), and blocks know nothing of each other: one kernel
+reduces the full ones, another the elements that are left over, a third their results, in the order of the second
+level. All bits are those of the one kernel.
+"""
+
+from __future__ import annotations
+
+from torturous.compiler.graph import Node
+from torturous.compiler.kernel import Accumulated, Accumulator, Kernel, Load, Store
+from torturous.compiler.schedule import rewrite
+from torturous.compiler.sizes import Affine, Size
+from torturous.compiler.stages import Staging
+from torturous.ir import movement, reduction
+
+ELEMENTS = reduction.LANES * reduction.BLOCK
+"""Of a block."""
+WORTH_SPLITTING = 16 * ELEMENTS
+INDEXED = (reduction.ARGMAX, reduction.ARGMIN)
+
+
+def split(kernel: Kernel) -> list[Kernel]:
+    """The kernels that take the place of a scheduled one: itself, unless splitting is possible and worth while."""
+    if kernel.axes or kernel.derived or len(kernel.reduced) != 1 or kernel.product or kernel.special is not None:
+        return [kernel]
+    elements = kernel.reduced[0].constant
+    if elements is None or elements < WORTH_SPLITTING or any(a.op in INDEXED for a in kernel.accumulators):
+        return [kernel]
+    if any(store.inside for store in kernel.stores) or not _is_one_pass(kernel):
+        return [kernel]
+    blocks, left = divmod(elements, ELEMENTS)
+    results = [
+        Node(-1, movement.ALIAS, (), (Size.of(blocks + bool(left)),), a.dtype, (), kernel.places[0])
+        for a in kernel.accumulators
+    ]
+    along = Affine.axis(1) + Affine.axis(0) * ELEMENTS
+    parts = [_part(kernel, results, {0: along}, [Size.of(blocks)], ELEMENTS, Affine.axis(0))]
+    if left:
+        parts.append(_part(
+            kernel, results, {0: Affine.axis(0) + blocks * ELEMENTS}, [], left, Affine.fixed(blocks)))
+    last = Kernel(
+        [], [Size.of(blocks + bool(left))], stores=kernel.stores, unblocked=True, lane_axis=0, names=kernel.names,
+        places=kernel.places)
+    for accumulator, result in zip(kernel.accumulators, results, strict=True):
+        load = Load(accumulator.dtype, result, Affine.axis(0), ())
+        last.accumulators.append(Accumulator(accumulator.op, accumulator.dtype, load))
+    return [*parts, last]
+
+
+def _is_one_pass(kernel: Kernel) -> bool:
+    return len(Staging(kernel).stages) == 1
+
+
+def _part(kernel: Kernel, results: list[Node], axes: dict[int, Affine], kept: list[Size], elements: int,
+          place: Affine) -> Kernel:
+    """Blocks of a kernel's reduction, their results stored at `place`."""
+    part = rewrite(kernel, axes, kept, [Size.of(elements)], [])
+    part.stores = [
+        Store(result, place, Accumulated(result.dtype, number)) for number, result in enumerate(results)]
+    part.lane_axis = len(kept)
+    return part
