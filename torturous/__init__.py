@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torturous import accelerator, amp, autograd, backends, cuda, linalg, mps, nn, optim, utils, version, xpu
 from torturous.interop import load, save
+from torturous.nn.compiling import compile
 from torturous.runtime.workers import get_num_threads, set_num_threads
 from torturous.tensor import *  # noqa: F403
 from torturous.tensor import __all__ as _tensor_names
-from torturous.utils.compiling import compile
 from torturous.version import __version__
 
 __all__ = [

@@ -81,18 +81,3 @@ def test_the_device_that_there_is() -> None:
     device = torturous.device("cuda" if torturous.cuda.is_available() else "cpu")
     assert torturous.zeros(2, device=device).to(device).device == torturous.device("cpu")
     assert torturous.backends.cpu.get_cpu_capability() in ("AVX512", "AVX2", "DEFAULT")
-
-
-def test_compile_gives_back_what_it_is_given() -> None:
-    model = torturous.nn.Linear(2, 3)
-    assert torturous.compile(model, mode="reduce-overhead", fullgraph=True) is model
-
-    @torturous.compile(dynamic=True)
-    def double(x: Any) -> Any:
-        return x * 2
-
-    assert double(torturous.ones(2)).tolist() == [2, 2]
-    with pytest.raises(NotImplementedError, match="backend"):
-        torturous.compile(model, backend=lambda graph, inputs: graph)
-    with pytest.raises(RuntimeError, match="mode or options"):
-        torturous.compile(model, mode="default", options={})

@@ -57,9 +57,13 @@ _places_of: dict[int, tuple[CodeType, dict[int, Place] | None]] = {}
 own, and None if it belongs to this package, else its places so far."""
 
 
+def of_this_package(module: str) -> bool:
+    """Whether a module's code is ours, not the user's: errors name no line of it."""
+    return module.startswith(_package) and not module.startswith((_package + "datasets", _package + "models"))
+
+
 def _ask(code: CodeType, module: str) -> tuple[CodeType, dict[int, Place] | None]:
-    ours = module.startswith(_package) and not module.startswith((_package + "datasets", _package + "models"))
-    known = _places_of[id(code)] = (code, None if ours else {})
+    known = _places_of[id(code)] = (code, None if of_this_package(module) else {})
     return known
 
 
@@ -101,7 +105,8 @@ class Record:
     """
 
     __slots__ = ("end", "thread", "tracking", "room", "owners", "moved", "slots", "leaves", "values", "versions",
-                 "sources", "hooks", "freed", "tape", "cut", "urgent", "_rows", "_tracked", "_places", "__weakref__")
+                 "sources", "hooks", "freed", "tape", "cut", "patience", "urgent", "looks", "_rows", "_tracked",
+                 "_places", "__weakref__")
 
     def __init__(self, end: Prefix | None = None) -> None:
         """A record that goes on from `end`; without it, one whose rows have nothing to do with any other's."""
@@ -133,9 +138,14 @@ class Record:
         self.tape: weakref.ref[Record] | None = None
         """Once realized: where the rows are now, for as long as a backward pass could still need them."""
         self.cut: Place = None
+        """Where it is time to realize, once the program comes round to it."""
+        self.patience = 16 * settings.row_limit.value
+        """How many rows may gather before another place is waited for."""
         self.urgent = False
         """Whether a leaf entered was memory that others can write: realize as soon as its reader is
         recorded."""
+        self.looks: list[tuple[Any, Any]] | None = None
+        """While a call is captured (`tensor/traces.py`): tensors whose values were looked at, and how to look again."""
         self._rows: list[Row] = []
         self._tracked = bytearray()
         self._places: list[Place] = []

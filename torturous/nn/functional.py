@@ -112,7 +112,7 @@ from torturous.tensor.resampling import (
 )
 from torturous.tensor.tables import embedding_bag
 from torturous.tensor.tensor import Tensor
-from torturous.tensor.values import computed_values, known_values
+from torturous.tensor.values import computed_values, known_values, repeated_check
 
 Sizes = int | Sequence[int]
 
@@ -237,11 +237,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
     if len(weight.shape) != 2:
         raise RuntimeError(f"'weight' must be 2-D (embedding), got shape {describe(weight.shape)}")
     count = weight.shape[0]
-    values = known_values(input)
-    if values is not None and values.size and not (0 <= int(values.min()) and int(values.max()) < count):
-        raise IndexError(f"index out of range in self (embedding: the table has {count} rows, the indices "
-                         f"reach from "
-                         f"{int(values.min())} to {int(values.max())})")
+    _check_rows(input, count)
     rows = apply(TAKE, weight, input, attributes=(0,))
     if padding_idx is None:
         return rows
@@ -249,6 +245,15 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
         raise AssertionError("Padding_idx must be within num_embeddings")
     learned = apply(ops.NE, input, padding_idx % count).unsqueeze(-1)
     return apply(ops.WHERE, learned, rows, rows.detach())
+
+
+@repeated_check
+def _check_rows(input: Tensor, count: int) -> None:
+    values = known_values(input)
+    if values is not None and values.size and not (0 <= int(values.min()) and int(values.max()) < count):
+        raise IndexError(f"index out of range in self (embedding: the table has {count} rows, the indices "
+                         f"reach from "
+                         f"{int(values.min())} to {int(values.max())})")
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:

@@ -38,6 +38,15 @@ class Step:
         self.type_index = type_index
         self.starts = tuple(starts)
 
+    def _key(self) -> tuple[Any, ...]:
+        return self.op.number, self.attributes, self.type_index, self.starts
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Step) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
 
 Rule = tuple[int, Attributes]
 """What an operation works out once per combination of types and options: the result's type, the row's attributes."""
@@ -96,6 +105,11 @@ class TensorBase:
         t._storage = None
         record.owners[index] = t
         return t
+
+    @staticmethod
+    def _result_class() -> type:
+        """The class of results."""
+        return _class
 
     @property
     def storage(self) -> Storage:
@@ -506,12 +520,19 @@ def _limit(record: Record, index: int) -> None:
         return
     if index < 4 * settings.row_limit.value:
         return
-    place = record.places[index]
-    if record.cut is None or len(record) > 16 * settings.row_limit.value:
-        record.cut = place  # Here, if the program comes round to it.
-    elif record.cut == place:
+    place = record.place_of(index)
+    if record.cut == place:
         realize()
         context.record.cut = place
+    elif record.cut is None or len(record) > record.patience:
+        record.cut = place  # Here, if the program comes round to it.
+        record.patience = max(16 * settings.row_limit.value, 2 * len(record))
+
+
+def note_end(record: Record) -> None:
+    """What `wrap` does at the end of each row, for rows that were recorded together."""
+    if record.end.index >= record.room:
+        _limit(record, record.end.index)
 
 
 def cut_here(caller: object = None) -> None:

@@ -22,7 +22,7 @@ from torturous.ir.movement import SLICE
 from torturous.ir.op import type_number
 from torturous.ir.record import context, user_place
 from torturous.tensor.base import TensorBase, wrap
-from torturous.tensor.values import computed_values, of_array
+from torturous.tensor.values import computed_values, look, of_array
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -41,6 +41,8 @@ class Generator:
         self._twister = MersenneTwister(seed=DEFAULT_SEED)
         self._state: TensorBase | None = None
         """The state while rows advance it (int32[625]); None while it is the host's, in `_twister`."""
+        self.draws = 0
+        """How many draws were recorded."""
 
     def __repr__(self) -> str:
         return f"<torch.Generator on cpu, initial seed {self._twister.initial_seed}>"
@@ -56,6 +58,7 @@ class Generator:
     # Seeds and states ---------------------------------------------------------------------------------------
     def manual_seed(self, seed: int) -> Generator:
         """Starts over from a seed in [-2**63, 2**64); ValueError outside it."""
+        look(None)
         with self._lock:
             self._twister.manual_seed(int(seed))
             self._state = None
@@ -81,14 +84,27 @@ class Generator:
         if not isinstance(new_state, TensorBase):
             raise TypeError(f"expected a torch.ByteTensor, but got {type(new_state).__name__}")
         saved = computed_values(new_state)
+        look(None)
         with self._lock:
             self._twister.set_state(np.ascontiguousarray(saved))
             self._state = None
+
+    def state(self) -> TensorBase:
+        """The tensor that holds the state for rows to advance (int32[625])."""
+        with self._lock:
+            if self._state is None:
+                self._state = of_array(self._twister.state.view(np.int32), dtypes.int32)
+            return self._state
+
+    def held(self) -> threading.RLock:
+        """The lock that keeps other threads from drawing, as a context manager."""
+        return self._lock
 
     # Draws --------------------------------------------------------------------------------------------------
     @contextmanager
     def host(self) -> Iterator[MersenneTwister]:
         """The generator for draws on the host, its state computed and up to date."""
+        look(None)
         with self._lock:
             if self._state is not None:
                 self._twister.state[:] = computed_values(self._state).view(np.uint32)
@@ -98,9 +114,8 @@ class Generator:
     def raw(self, count: int) -> Tensor:
         """Records a draw: the advanced state, then `count` words, as one int32 tensor."""
         with self._lock:
-            state = self._state
-            if state is None:
-                state = self._state = of_array(self._twister.state.view(np.int32), dtypes.int32)
+            state = self.state()
+            self.draws += 1
             row = state._enter(writing=True)
             record, place = context.record, user_place()
             drawn = record.apply_typed(

@@ -26,7 +26,7 @@ from torturous.tensor.movement import Movement, look
 from torturous.tensor.paths import unrepeated
 from torturous.tensor.recording import begin_write, cast, write_value
 from torturous.tensor.splitting import Splitting
-from torturous.tensor.values import computed_values, of_array
+from torturous.tensor.values import computed_values, of_array, repeated_check
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -78,8 +78,15 @@ def checked_index(index: TensorBase, size: int, op_name: str, *, negatives: bool
     if index.dtype.category is not Category.INTEGRAL:
         raise TypeError(f"{op_name}(): expected an index of dtype int64 or int32, got {index.dtype}")
     t: Any = index
-    if prod(index.shape) == 0:
+    if prod(index.shape) == 0 or _known_in_range(index, size, op_name, negatives, axis, error):
         return t
+    return _from_end(t, size) if negatives else t
+
+
+@repeated_check
+def _known_in_range(index: TensorBase, size: int, op_name: str, negatives: bool, axis: int,
+                    error: type[Exception]) -> bool:
+    """Whether positions are known to lie in 0 … size − 1; `error` if one is known to be out of range."""
     bounds = _known_bounds(index)
     lowest = -size if negatives else 0
     if bounds is not None and index.steps and not (lowest <= bounds[0] <= bounds[1] < size):
@@ -90,9 +97,8 @@ def checked_index(index: TensorBase, size: int, op_name: str, *, negatives: bool
             culprit = bounds[0] if bounds[0] < lowest else bounds[1]
             raise error(
                 f"{op_name}(): index {culprit} is out of bounds for dimension {axis} with size {size}")
-        if bounds[0] >= 0:
-            return t
-    return _from_end(t, size) if negatives else t
+        return bounds[0] >= 0
+    return False
 
 
 def _from_end(index: TensorBase, size: int) -> Tensor:

@@ -16,7 +16,7 @@ from torturous.tensor.activations import log_softmax, logsigmoid
 from torturous.tensor.base import TensorBase, apply, apply_typed
 from torturous.tensor.lowering import in_full
 from torturous.tensor.recording import binary, cast, unary
-from torturous.tensor.values import known_values
+from torturous.tensor.values import known_values, repeated_check
 from torturous.tensor.warn import warn_user
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ _checked: weakref.WeakKeyDictionary[Storage, tuple] = weakref.WeakKeyDictionary(
 """Storages whose classes were looked at: (version, offset, shape, number of classes, class left out)."""
 
 
+@repeated_check
 def check_classes(target: TensorBase, classes: int, ignored: int) -> None:
     """Raises IndexError for a class out of range, if the classes are known; once for each version of them."""
     storage = target.storage
@@ -267,6 +268,13 @@ def huber_loss(input: TensorBase, target: TensorBase, reduction: str = "mean", d
     return _weighed(_bent(input, target, delta, delta), weight, reduction)
 
 
+@repeated_check
+def _check_probabilities(input: TensorBase) -> None:
+    values = known_values(input)
+    if values is not None and values.size and not (values.min() >= 0 and values.max() <= 1):
+        raise RuntimeError("all elements of input should be between 0 and 1 (binary_cross_entropy)")
+
+
 # Probabilities ----------------------------------------------------------------------------------------------
 @in_full
 def binary_cross_entropy(input: TensorBase, target: TensorBase, weight: TensorBase | None = None,
@@ -279,9 +287,7 @@ def binary_cross_entropy(input: TensorBase, target: TensorBase, weight: TensorBa
         raise ValueError(f"Using a target size ({target.shape}) that is different to the input size "
                          f"({input.shape}) is deprecated. "
                          " Please ensure they have the same size.")
-    values = known_values(input)
-    if values is not None and values.size and not (values.min() >= 0 and values.max() <= 1):
-        raise RuntimeError("all elements of input should be between 0 and 1 (binary_cross_entropy)")
+    _check_probabilities(input)
     present: Any = cast(input, input.dtype)
     wanted: Any = target
     first = apply(ops.MAXIMUM, unary(ops.LOG, present), -100.0)
