@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from torturous import accelerator, amp, autograd, backends, cuda, linalg, mps, nn, optim, utils, version, xpu
+from torturous import (
+    accelerator,
+    amp,
+    autograd,
+    backends,
+    cuda,
+    distributions,
+    jit,
+    linalg,
+    mps,
+    nn,
+    optim,
+    testing,
+    utils,
+    version,
+    xpu,
+)
 from torturous.interop import load, save
 from torturous.nn.compiling import compile
 from torturous.runtime.workers import get_num_threads, set_num_threads
@@ -12,6 +28,7 @@ from torturous.version import __version__
 
 __all__ = [
     *_tensor_names,
-    "__version__", "accelerator", "amp", "autograd", "backends", "compile", "cuda", "get_num_threads", "linalg",
-    "load", "mps", "nn", "optim", "save", "set_num_threads", "utils", "version", "xpu",
+    "__version__", "accelerator", "amp", "autograd", "backends", "compile", "cuda", "distributions",
+    "get_num_threads", "jit", "linalg", "load", "mps", "nn", "optim", "save", "set_num_threads", "testing", "utils",
+    "version", "xpu",
 ]
