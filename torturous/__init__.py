@@ -9,6 +9,7 @@ from torturous import (
     backends,
     cuda,
     distributions,
+    func,
     jit,
     linalg,
     mps,
@@ -28,7 +29,7 @@ from torturous.version import __version__
 
 __all__ = [
     *_tensor_names,
-    "__version__", "accelerator", "amp", "autograd", "backends", "compile", "cuda", "distributions",
+    "__version__", "accelerator", "amp", "autograd", "backends", "compile", "cuda", "distributions", "func",
     "get_num_threads", "jit", "linalg", "load", "mps", "nn", "optim", "save", "set_num_threads", "testing", "utils",
     "version", "xpu",
 ]

@@ -26,8 +26,8 @@ def assert_close(
     """Raises AssertionError unless two tensors, numbers, or sequences or mappings of them, are close and alike.
 
     Close is |actual − expected| ≤ atol + rtol · |expected|; both tolerances or none must be given (else ValueError),
-    and by default depend on the dtypes. Dtypes must be equal unless `check_dtype` is false, strides need not. There is one
-    device and one layout, so these are. TypeError for what cannot be compared.
+    and by default depend on the dtypes. Dtypes must be equal unless `check_dtype` is false, strides need not. There is
+    one device and one layout, so these are. TypeError for what cannot be compared.
     """
     if (rtol is None) != (atol is None):
         raise ValueError("Both 'rtol' and 'atol' must be either specified or unspecified, but got no "

@@ -75,8 +75,8 @@ class Distribution:
         values = known_values(value) if self._validate_args and isinstance(value, Tensor) else None
         if values is not None and not np.all(holds(values)):
             raise ValueError(
-                f"Expected value argument ({type(value).__name__} of shape {tuple(value.shape)}) to be within the support "
-                f"({wanted}) of the distribution {type(self).__name__}, but found invalid values")
+                f"Expected value argument ({type(value).__name__} of shape {tuple(value.shape)}) to be within the "
+                f"support ({wanted}) of the distribution {type(self).__name__}, but found invalid values")
 
 
 def parameters(*given: Any) -> tuple[Any, ...]:
