@@ -118,8 +118,14 @@ def _prepare(library: Library, execution: Execution, embedded: bool) -> str:
     refuse_null(b, ["%file", "%prepared"])
     refuse_misaligned(b, [("%prepared", ALIGNMENT)])
     refuse(b, b.compare("ult", sized(b, "%prepared_bytes"), library.block_bytes), Code.ESIZE)
-    read = b.value(f"call i32 @{name}_read(ptr %file, i64 {sized(b, '%file_bytes')}, ptr %prepared)")
-    refuse_code(b, read)
+    unkept = [weight for weight in library.weights if weight.offset < 0]
+    sources = b.hoisted(f"alloca [{max(len(unkept), 1)} x ptr], align 8")
+    file_bytes = sized(b, "%file_bytes")
+    refuse_code(b, b.value(f"call i32 @{name}_read(ptr %file, i64 {file_bytes}, ptr %prepared, ptr {sources})"))
+    if b.target.strict_alignment:  # The kernels below read these where they lie in the file.
+        for number, weight in enumerate(unkept):
+            address = b.load("ptr", b.offset(sources, b.target.pointer_bits // 8 * number), 4)
+            refuse_misaligned(b, [(address, weight.dtype.itemsize)])
     frame = b.hoisted("alloca [1 x ptr], align 8")
     b.store("ptr", "%prepared", frame, 4)
     done = b.label("packed")
@@ -131,9 +137,9 @@ def _prepare(library: Library, execution: Execution, embedded: bool) -> str:
         inner = library.builder()
         for routine in execution.routines:
             routine.prepare(inner, target.name)
-        functions.append(define(f"internal void @{name}_pack{number}(ptr %frame)", inner, "void"))
+        functions.append(define(f"internal void @{name}_pack{number}(ptr %frame, ptr %sources)", inner, "void"))
         b.start_block(label)
-        b.emit(f"call void @{name}_pack{number}(ptr {frame})")
+        b.emit(f"call void @{name}_pack{number}(ptr {frame}, ptr {sources})")
         b.emit(f"br label %{done}")
     b.start_block(done)
     mark_block(b, "%prepared", library.identity, variant)

@@ -107,7 +107,11 @@ def export(
     tensors = named_tensors(module)
     program = record_program(module, tensors, inputs, max_batch)
     routines = _routines(name, program, batch, fixed_batches(batches, max_batch), targets)
-    weights, end = place([(key, kind.shape, kind.dtype, True) for key, (kind, _) in program.weights.items()])
+    kept = {leaf for routine in routines
+            for node, leaf in zip(routine.plan.leaves, routine.program.leaves, strict=True)
+            if isinstance(leaf, str) and node in routine.read_by_runs()}
+    weights, end = place([(key, kind.shape, kind.dtype, True) for key, (kind, _) in program.weights.items()],
+                         frozenset(program.weights) - kept)
     for routine in routines:
         _place(routine, weights)
     block_bytes = place_constants(routines, end) if any(r.constants for r in routines) else end
@@ -269,7 +273,10 @@ def _place(routine: Routine, weights: Sequence[Weight]) -> None:
     offsets = {weight.name: weight.offset for weight in weights}
     count = len(routine.program.inputs)
     for node, leaf in zip(routine.plan.leaves, routine.program.leaves, strict=True):
-        routine.places[node] = Place(0, offsets[leaf]) if isinstance(leaf, str) else Place(1 + leaf)
+        if isinstance(leaf, int):
+            routine.places[node] = Place(1 + leaf)
+        else:
+            routine.places[node] = Place(0, offsets[leaf]) if offsets[leaf] >= 0 else Place(offsets[leaf])
     for position, node in enumerate(routine.plan.outputs):
         routine.places[node] = Place(1 + count + position)
 
@@ -331,9 +338,12 @@ def _packed_block(library: Library, routines: Sequence[Routine], program: Progra
     block = np.zeros(library.block_bytes + 64, np.uint8)
     block = block[-block.ctypes.data % 64:][:library.block_bytes]
     block[:len(library.identity)] = np.frombuffer(library.identity, np.uint8)
-    for weight in library.weights:
-        content = program.weights[weight.name][1]
-        block[weight.offset:weight.offset + weight.nbytes] = np.frombuffer(content, np.uint8)
+    contents = {weight: np.frombuffer(program.weights[weight.name][1], np.uint8) for weight in library.weights}
+    sources = [content.ctypes.data for weight, content in contents.items() if weight.offset < 0]
+    for weight, content in contents.items():
+        if weight.offset < 0:
+            continue
+        block[weight.offset:weight.offset + weight.nbytes] = content
     host = process_target()
     for routine in routines:
         if not routine.prepared:
@@ -343,7 +353,7 @@ def _packed_block(library: Library, routines: Sequence[Routine], program: Progra
             generated = called.generated
             source = KernelSource(generated.symbol, generated.text, called.description)
             (address,) = build.build([source], host)
-            table = np.array(routine.argument_words(generated, block.ctypes.data), np.int64)
+            table = np.array(routine.argument_words(generated, block.ctypes.data, sources), np.int64)
             kernel = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)(address)
             kernel(table.ctypes.data, 0, 1, table.ctypes.data)
     return block.tobytes() + bytes(-len(block) % 8)

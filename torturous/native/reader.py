@@ -1,8 +1,9 @@
 """Reading a safetensors file in an exported library: strictly, and without memory of its own.
 
-`name_read(file, bytes, block, wanted, count)` gives a code. The table `wanted` says what is to be found; every tensor
-is checked and copied to its place in the block. Nothing that the file says is believed before it has been compared:
-lengths with the file's, shapes and data types with those wanted. Other tensors may be there, and are passed over.
+`name_read(file, bytes, block, sources)` gives a code. A table says what is to be found; every tensor is checked and
+copied to its place in the block, or its address is written to `sources`. Nothing that the file says is believed before
+it has been compared: lengths with the file's, shapes and data types with those wanted. Other tensors may be there, and
+are passed over.
 
 Functions that move through the header give the next position, or −1 once something is wrong; −1 goes in, −1 comes
 out, so that failures need no branches of their own. Positions in front of the header's end are not negative.
@@ -414,7 +415,7 @@ found:
 }
 
 ; Reads a file into a block. Marks say which tensors have been found.
-define internal i32 @${name}_read(ptr %file, i64 %bytes, ptr %block) #0 {
+define internal i32 @${name}_read(ptr %file, i64 %bytes, ptr %block, ptr %sources) #0 {
 begin:
   %first = alloca i64, align 8
   %range = alloca [2 x i64], align 8
@@ -489,12 +490,21 @@ copy:
   %source = getelementptr i8, ptr %data, i64 %begin_at
   %place_field = getelementptr %${name}_wanted, ptr %want, i32 0, i32 7
   %place = load i64, ptr %place_field
+  %stays = icmp slt i64 %place, 0
+  br i1 %stays, label %point, label %move
+point:
+  %number = xor i64 %place, -1
+  %source_place = getelementptr ptr, ptr %sources, i64 %number
+  store ptr %source, ptr %source_place
+  br label %following
+move:
   %target = getelementptr i8, ptr %block, i64 %place
   call void @llvm.memmove.p0.p0.i64(ptr %target, ptr %source, i64 %want_bytes, i1 false)
   br label %following
 
 following:
-  %after = phi i64 [ %metadata_after, %metadata ], [ %unknown_after, %unknown ], [ %known_after, %copy ]
+  %after = phi i64 [ %metadata_after, %metadata ], [ %unknown_after, %unknown ], [ %known_after, %point ],
+                   [ %known_after, %move ]
   %again = call i1 @${name}_is(ptr %text, i64 %after, i64 %end, i8 44)
   br i1 %again, label %comma, label %close
 comma:

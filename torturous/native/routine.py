@@ -49,7 +49,8 @@ ALL_ITEMS = 1 << 62
 
 @dataclass(frozen=True)
 class Place:
-    """Where a value lies: so many bytes into the block that pointer number `pointer` of the call leads to."""
+    """Where a value lies: so many bytes into the block that pointer number `pointer` of the call leads to. While
+    weights are prepared, pointers below zero lead to tensors of the file."""
 
     pointer: int
     offset: int = 0
@@ -278,8 +279,11 @@ class Routine:
         pointers: dict[Node, str] = {}
         bases: dict[int, str] = {}
         for node, place in self.places.items():
+            if place.pointer < 0 and places is not None:
+                continue
             if place.pointer not in bases:
-                bases[place.pointer] = b.load("ptr", b.offset("%frame", self.pointer_bytes(b) * place.pointer), 4)
+                base, number = ("%frame", place.pointer) if place.pointer >= 0 else ("%sources", ~place.pointer)
+                bases[place.pointer] = b.load("ptr", b.offset(base, self.pointer_bytes(b) * number), 4)
             pointers[node] = b.offset(bases[place.pointer], place.offset)
         if places is not None:
             for node, slot in self.plan.memory.slot_of.items():
@@ -293,12 +297,17 @@ class Routine:
     def pointer_bytes(b: Builder) -> int:
         return b.target.pointer_bits // 8
 
-    def argument_words(self, kernel: Generated, block: int) -> list[int]:
-        """The argument table of a kernel that reads only weights, with the block at this address."""
+    def read_by_runs(self) -> set[Node]:
+        """What kernels of a run read, on any target, or outputs are."""
+        return {node for target in self.kernels for called in self.running(target) for node in called.reads}
+
+    def argument_words(self, kernel: Generated, block: int, sources: Sequence[int]) -> list[int]:
+        """The argument table of a kernel that reads only weights, with block and unkept tensors at these addresses."""
         words = []
         for argument in kernel.arguments:
             if argument.kind == "buffer":
-                words.append(block + self.places[argument.what].offset)
+                place = self.places[argument.what]
+                words.append(sources[~place.pointer] if place.pointer < 0 else block + place.offset)
             elif argument.kind == "granule":
                 words.append(ALL_ITEMS)
             elif argument.kind == "group":

@@ -138,7 +138,7 @@ def _state_init(t: Training) -> str:
     refuse_null(b, ["%file", "%state"])
     refuse_misaligned(b, [("%state", ALIGNMENT)])
     refuse(b, b.compare("ult", sized(b, "%state_bytes"), library.block_bytes), Code.ESIZE)
-    refuse_code(b, b.value(f"call i32 @{name}_read(ptr %file, i64 {sized(b, '%file_bytes')}, ptr %state)"))
+    refuse_code(b, b.value(f"call i32 @{name}_read(ptr %file, i64 {sized(b, '%file_bytes')}, ptr %state, ptr null)"))
     generator = b.offset("%state", t.weight(GENERATOR).offset)
     position = b.value(f"zext i32 {b.load('i32', b.offset(generator, 4 * BLOCK), 4)} to i64")
     refuse(b, b.compare("ugt", position, BLOCK), Code.EWEIGHTS)

@@ -44,8 +44,9 @@ CODES = {"bool": "BOOL", "uint8": "U8", "int32": "I32", "int64": "I64", "float16
 
 @dataclass(frozen=True)
 class Weight:
-    """One tensor of a block; `offset` counts from the block's start. One that is not `required` may be missing in
-    a file, and is then filled with zeros."""
+    """One tensor of a file; `offset` is its place in the block. One with a negative offset is only read while the
+    block is made, and where it lies in the file: it is number ~offset of these. One that is not `required` may be
+    missing, and is then filled with zeros."""
 
     name: str
     shape: Shape
@@ -56,8 +57,8 @@ class Weight:
 
     def describe(self) -> dict[str, object]:
         """As `net.json` lists it."""
-        return {"name": self.name, "dtype": self.dtype.name, "shape": list(self.shape), "offset": self.offset,
-                "bytes": self.nbytes}
+        return {"name": self.name, "dtype": self.dtype.name, "shape": list(self.shape),
+                "offset": self.offset if self.offset >= 0 else None, "bytes": self.nbytes}
 
     @property
     def key(self) -> str:
@@ -65,16 +66,24 @@ class Weight:
         return json.dumps(self.name, ensure_ascii=False)[1:-1]
 
 
-def place(tensors: Sequence[tuple[str, Shape, DType, bool]], start: int = HEAD_BYTES) -> tuple[list[Weight], int]:
-    """Tensors, given as (name, shape, dtype, required), one after the other from `start` on; and where they end.
+def place(
+    tensors: Sequence[tuple[str, Shape, DType, bool]], unkept: frozenset[str] = frozenset()
+) -> tuple[list[Weight], int]:
+    """Tensors, given as (name, shape, dtype, required), one after the other behind a head; and where they end. Those
+    `unkept` are left in their file.
 
     64 bytes are left free behind the last one, as kernels may read a little past what they need.
     """
-    weights = []
+    weights: list[Weight] = []
+    start, left = HEAD_BYTES, 0
     for name, shape, dtype, required in tensors:
         nbytes = dtype.itemsize
         for size in shape:
             nbytes *= size
+        if name in unkept:
+            weights.append(Weight(name, shape, dtype, ~left, nbytes, required))
+            left += 1
+            continue
         weights.append(Weight(name, shape, dtype, start, nbytes, required))
         start += -(-nbytes // ALIGNMENT) * ALIGNMENT
     return weights, start + ALIGNMENT

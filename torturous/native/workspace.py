@@ -42,7 +42,7 @@ class Workspace:
     arguments: int
     """In all argument tables."""
     slots: tuple[Candidates, ...]
-    """Of the arena."""
+    """Of the arena; one without sizes is used by nothing that runs."""
     kept: tuple[Size, ...]
     scratch: Candidates
 
@@ -57,7 +57,8 @@ class Workspace:
         def largest(sizes: Candidates) -> int:
             return max((size.evaluate(lambda variable: batch) for size in sizes), default=0)
 
-        moving = sum(_raised(largest(sizes) + PADDING) for sizes in [*self.slots, *[(size,) for size in self.kept]])
+        moving = sum(_raised(largest(sizes) + PADDING) for sizes in [*self.slots, *[(size,) for size in self.kept]]
+                     if sizes)
         return self.fixed + moving + workers * _raised(largest(self.scratch))
 
     def c_expression(self, prefix: str) -> str:
@@ -70,7 +71,7 @@ class Workspace:
             return text
 
         parts = [str(self.fixed)]
-        parts += [f"{prefix}_RAISED_({largest(sizes)} + {PADDING})" for sizes in self.slots]
+        parts += [f"{prefix}_RAISED_({largest(sizes)} + {PADDING})" for sizes in self.slots if sizes]
         parts += [f"{prefix}_RAISED_({c_size(size)} + {PADDING})" for size in self.kept]
         if self.scratch:
             parts.append(f"(int64_t)(workers) * {prefix}_RAISED_({largest(self.scratch)})")
@@ -83,6 +84,8 @@ class Workspace:
         position: Integer = end
         for sizes in self.slots:
             slots.append(position)
+            if not sizes:
+                continue
             position = b.add(position, _aligned(b, b.add(_largest(b, sizes, known), PADDING)))
         for size in self.kept:
             kept.append(position)
