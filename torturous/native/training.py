@@ -67,7 +67,7 @@ GOLDEN_SEED = 7
 def export_training(
     model: Any, loss_function: Callable[[Any, Any], Any], optimizer: Any, examples: Sequence[TensorBase],
     directory: str | Path, name: str = "net", max_batch: int | None = 256, *, target: str | None = None,
-    batches: Sequence[int] = (), size_budget: int | None = None, shared: bool | None = None,
+    batches: Sequence[int] | None = None, size_budget: int | None = None, shared: bool | None = None,
 ) -> Bundle:
     """Writes a bundle whose library trains `model` (see docs/embedding.md): `<name>_grad`, `<name>_apply` and
     `<name>_step`, which do what `loss_function(model(*inputs), target)`, `backward()` and `optimizer.step()` do,
@@ -77,6 +77,8 @@ def export_training(
     it is in training mode. The learning rate is an argument of the functions, one per parameter group; all other
     options are as in `optimizer`. `<name>.safetensors` holds everything as it is now, from where the library goes on.
     Dropout draws what this process's default generator would draw.
+
+    `batches` get plans of their own; by default the examples' batch does, since training keeps to one.
 
     Other arguments and errors are those of `export`; UnsupportedError also for an optimizer that is not one of
     `torturous.optim` or has hooks, ValueError for one that has parameters which are not the model's.
@@ -105,6 +107,8 @@ def export_training(
         name, tuple(t.name for t in targets), hashlib.sha256(file).hexdigest(), max_batch or 1, end, inputs, [loss])
     library = Library(name, targets, description, weights, mark, end, max_batch or 1)
     routines = []
+    if batches is None:
+        batches = (batch,) if max_batch is not None and batch <= max_batch else ()
     for n in [*fixed_batches(batches, max_batch), None]:
         symbol = f"{name}_grad" if n is None else f"{name}_grad_batch{n}"
         routine = _routine(name, symbol, grad if n is None else grad.at(n), batch, targets, offsets, n)
