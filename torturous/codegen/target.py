@@ -224,7 +224,7 @@ def host_target(name: str = "native") -> Target:
 
 def export_targets(name: str | None) -> tuple[Target, ...]:
     """What a library is made for: None for every level of this machine's architecture, widest first, of which the
-    library chooses at run time; else one target, which need not be this machine's.
+    library chooses at run time; "native" for this machine's best; else one target, which need not be this machine's.
 
     Raises ValueError for a name that is unknown.
     """
@@ -234,13 +234,15 @@ def export_targets(name: str | None) -> tuple[Target, ...]:
         if triple.startswith("x86_64"):
             return tuple(x86_target(level, triple) for level in X86_LEVELS)
         return (host_target(),)
+    if name == "native":
+        return (host_target(),)
     if name in X86_LEVELS:
         return (x86_target(name, x86),)
     if name == "neon" and not triple.startswith("x86_64"):
         return (neon_target(triple),)
     if name in _CROSS:
         return (_CROSS[name](),)
-    choices = ", ".join([*X86_LEVELS, *_CROSS])
+    choices = ", ".join(["native", *X86_LEVELS, *_CROSS])
     raise ValueError(f"there is no target {name!r} to export for; choose one of {choices}, or None for this machine")
 
 

@@ -84,10 +84,11 @@ def export(
     serves every batch from 1 to `max_batch`; None means that all shapes are fixed and there is no batch (functions
     then take 1 for it). It computes, bit for bit, what the module computes in this process.
 
-    `target`: None for all levels of this machine's architecture, chosen at run time; or one of "avx512", "avx2",
-    "sse2". `batches` get plans of their own besides, whose sizes are constants: faster, and larger. With
-    `embed_weights` (one target) the weights are part of the library. `size_budget`, in bytes, bounds the library's
-    code. `shared`: True for `lib<name>.so` as well, which needs a linker; None makes it where there is one.
+    `target`: None for all levels of this machine's architecture, chosen at run time; "native" for its best; or one of
+    "avx512", "avx2", "sse2", "aarch64-linux", "riscv64-linux", "wasm32", "thumbv7em". `batches` get plans of their own
+    besides, whose sizes are constants: faster, and larger. With `embed_weights` (one target) the weights are part of
+    the library. `size_budget`, in bytes, bounds the library's code. `shared`: True for `lib<name>.so` (wasm:
+    `<name>.wasm`) as well, which needs a linker; None makes it where there is one.
 
     Raises ValueError for a module in training mode, a name that is no C identifier, examples whose batches
     differ or a `max_batch` out of range; TypeError for arguments or results that are not tensors;

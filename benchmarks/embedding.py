@@ -1,0 +1,140 @@
+"""The exported MNIST net: sizes, time of the export, and its speed from C beside ONNX Runtime's from Python.
+
+    python -m benchmarks.embedding
+
+needs a C compiler, and onnxruntime and onnx for the comparison. Both are timed in turns; the least times count.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples" / "embed"
+ROUNDS = 3
+
+EXPORT = """
+import sys, time
+sys.path.insert(0, {examples!r})
+from make import Net
+import torturous as torch, torturous.nn.functional as F
+from torturous import native
+torch.manual_seed(0)
+folder, kind = sys.argv[1:]
+image, target = torch.rand(64, 1, 28, 28), torch.zeros(64, dtype=torch.int64)
+started = time.perf_counter()
+if kind == "train":
+    model = Net()
+    sgd = torch.optim.SGD(model.parameters(), lr=0.01)
+    bundle = native.export_training(model, F.nll_loss, sgd, (image, target), folder, target="native", shared=False)
+else:
+    options = {{"small": {{}}, "one": {{"batches": (1,)}}, "both": {{"batches": (1, 64)}}, "levels": {{"target": None}},
+               "wasm": {{"target": "wasm32", "embed_weights": True, "shared": True}}}}[kind]
+    bundle = native.export(Net().eval(), (image[:1],), folder, **{{"target": "native", "shared": False, **options}})
+print(bundle.code_bytes, time.perf_counter() - started)
+"""
+
+
+def export(folder: Path, kind: str) -> tuple[int, float]:
+    """Bytes of code and seconds of an export into an empty cache."""
+    with tempfile.TemporaryDirectory() as cache:
+        ran = subprocess.run(
+            [sys.executable, "-c", EXPORT.format(examples=str(EXAMPLES)), folder, kind], check=True, text=True,
+            stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "TORTUROUS_CACHE": cache, "PYTHONPATH": str(ROOT)})
+    size, seconds = ran.stdout.split()
+    return int(size), float(seconds)
+
+
+def speed(folder: Path, digits: Path) -> tuple[float, ...]:
+    """Microseconds from C: one image, a batch of 64, on two threads."""
+    program = folder / "speed"
+    if not program.exists():
+        subprocess.run(["cc", "-O2", "-pthread", f"-I{folder}", EXAMPLES / "c" / "speed.c", folder / "libnet.a", "-o",
+                        program], check=True)
+    words = subprocess.check_output([program, folder / "net.safetensors", digits], text=True).split()
+    return float(words[2].rstrip(",")), float(words[6].rstrip(",")), float(words[10])
+
+
+class Runtime:
+    """The same net in ONNX Runtime."""
+
+    def __init__(self, weights: dict[str, np.ndarray], threads: int) -> None:
+        import onnx
+        import onnxruntime
+
+        make = onnx.helper
+        kinds = [
+            ("Conv", "x conv1.weight conv1.bias", {}), ("MaxPool", "", {"kernel_shape": [2, 2], "strides": [2, 2]}),
+            ("Relu", "", {}), ("Conv", "- conv2.weight conv2.bias", {}),
+            ("MaxPool", "", {"kernel_shape": [2, 2], "strides": [2, 2]}), ("Relu", "", {}), ("Flatten", "", {}),
+            ("Gemm", "- fc1.weight fc1.bias", {"transB": 1}), ("Relu", "", {}),
+            ("Gemm", "- fc2.weight fc2.bias", {"transB": 1}), ("LogSoftmax", "", {"axis": 1})]
+        nodes, last = [], "x"
+        for number, (kind, inputs, attributes) in enumerate(kinds):
+            names = [last if name == "-" else name for name in (inputs or "-").split()]
+            last = "y" if number + 1 == len(kinds) else f"v{number}"
+            nodes.append(make.make_node(kind, names, [last], **attributes))
+        graph = make.make_graph(
+            nodes, "net", [make.make_tensor_value_info("x", 1, ["n", 1, 28, 28])],
+            [make.make_tensor_value_info("y", 1, ["n", 10])],
+            [onnx.numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in weights.items()])
+        model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)])
+        model.ir_version = 8
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+    def least(self, batch: int) -> float:
+        """Microseconds of a run."""
+        x = np.random.default_rng(0).random((batch, 1, 28, 28), np.float32)
+        best = float("inf")
+        for _ in range(500):
+            started = time.perf_counter()
+            self.session.run(None, {"x": x})
+            best = min(best, time.perf_counter() - started)
+        return best * 1e6
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for kind, what in (("small", "inference, one target"), ("one", "… with a plan for one image"),
+                           ("both", "… and one for 64"), ("levels", "inference, all levels of this machine"),
+                           ("wasm", "inference, wasm32"), ("train", "training step with SGD, one target")):
+            size, seconds = export(folder / kind, kind)
+            print(f"{what:42} {size:9,} bytes of code, exported in {seconds:.2f} s (empty cache)")
+        print(f"{'wasm module with weights':42} {(folder / 'wasm' / 'net.wasm').stat().st_size:9,} bytes")
+        digits = folder / "digits.bin"
+        images = np.random.default_rng(0).random((64, 784), np.float32)
+        digits.write_bytes((64).to_bytes(4, "little") + images.tobytes() + bytes(64))
+        compare = all(importlib.util.find_spec(module) for module in ("onnx", "onnxruntime"))
+        runtimes = []
+        if compare:
+            weights = load_file(folder / "both" / "net.safetensors")
+            runtimes = [Runtime(weights, threads) for threads in (1, 2)]
+        ours, theirs = [], []
+        for _ in range(ROUNDS):
+            ours.append(speed(folder / "both", digits))
+            theirs.append([runtime.least(batch) for runtime in runtimes for batch in (1, 64)])
+        times = [min(column) for column in zip(*ours, strict=True)]
+        print(f"from C: one image {times[0]:.1f} µs, 64 images {times[1]:.0f} µs, on two threads {times[2]:.0f} µs")
+        if compare:
+            one, many, _, both = [min(column) for column in zip(*theirs, strict=True)]
+            print(f"ONNX Runtime from Python: {one:.1f} µs ({one / times[0]:.2f} times ours), {many:.0f} µs "
+                  f"({many / times[1]:.2f}), on two threads {both:.0f} µs ({both / times[2]:.2f})")
+        else:
+            print("install onnx and onnxruntime to compare")
+
+
+if __name__ == "__main__":
+    main()
