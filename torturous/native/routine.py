@@ -28,7 +28,7 @@ from torturous.core.dtypes import DType
 from torturous.core.errors import UnsupportedError
 from torturous.ir.record import describe_place, slot_ordinal
 from torturous.native.recording import InBatch, Program, Ratio
-from torturous.native.stretches import Stretch, pointers_at, stretches, written_in_loops
+from torturous.native.stretches import Stretch, behind_steps, pointers_at, stretches, written_in_loops
 from torturous.native.traced import Expression, Traced
 from torturous.native.walker import (
     ARGUMENTS,
@@ -298,8 +298,9 @@ class Routine:
         return b.target.pointer_bits // 8
 
     def read_by_runs(self) -> set[Node]:
-        """What kernels of a run read, on any target, or outputs are."""
-        return {node for target in self.kernels for called in self.running(target) for node in called.reads}
+        """What kernels of a run read, on any target, loops' whole buffers included."""
+        runs = [called for target in self.kernels for called in self.running(target)]
+        return {node for called in runs for node in called.reads} | behind_steps(runs)
 
     def argument_words(self, kernel: Generated, block: int, sources: Sequence[int]) -> list[int]:
         """The argument table of a kernel that reads only weights, with block and unkept tensors at these addresses."""

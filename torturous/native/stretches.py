@@ -62,6 +62,16 @@ def written_in_loops(run: Sequence[Called]) -> set[Node]:
     return {node for loop in loops.values() if loop is not None for node in (*loop.items, *loop.spares)}
 
 
+def behind_steps(run: Sequence[Called]) -> set[Node]:
+    """The buffers that single steps of loops read and write a part of, or in turn."""
+    loops = {id(called.repetition): called.repetition for called in run}
+    found: set[Node | None] = set()
+    for loop in loops.values():
+        for place in loop.places.values() if loop is not None else ():
+            found |= {place.buffer} if isinstance(place, Moving) else {place.end, place.spare, place.initial}
+    return {node for node in found if node is not None}
+
+
 def pointers_at(
     b: Builder, repetition: Repetition, steps: int, step: Integer, pointers: Mapping[Node, str],
     size: Callable[[Size], Integer],
