@@ -17,6 +17,7 @@ import pytest
 from native.tools import tool
 from safetensors.numpy import load_file
 
+import torturous as torch
 from torturous import native, nn
 from torturous.codegen.objectfile import ALLOWED, code_bytes, defined_symbols, undefined_symbols
 from torturous.codegen.target import X86_LEVELS, host_target
@@ -713,6 +714,13 @@ def test_refuses_what_is_not_one_plan(tmp_path: Path) -> None:
     refused(lambda x: x * (x.shape[0] ** 2), f"mul at .*{here} is given depends on the batch", tmp_path)
     refused(lambda x: x * from_array(np.full(6, x.shape[0], np.float32)), "constant.0.*depends", tmp_path)
     refused(lambda x, w: w.add_(x.sum(0)), f"writes to w in place .*{here}", tmp_path, w=(6,))
+
+
+def test_refuses_what_runs_in_python_or_is_random(tmp_path: Path) -> None:
+    here = r"test_export\.py:\d+ in \S+"
+    host = r"cannot export inverse at .*" + here
+    refused(lambda x: x + torch.linalg.inv(torch.eye(6) * (x.sum() + 50)).sum(0), host, tmp_path)
+    refused(lambda x: torch.nn.functional.dropout(x), r"cannot export random at .*", tmp_path)
 
 
 def test_refuses_bad_arguments(tmp_path: Path) -> None:

@@ -185,6 +185,7 @@ def _trace(
             outputs = [_output_row(result) for result in results]
         if context.record is not record:
             _refuse_value(None)
+        _refuse_kinds(record, training)
         written = _writes(record, tensors, training)
     except Exception as error:
         if context.record is not record and not isinstance(error, UnsupportedError):
@@ -196,13 +197,20 @@ def _trace(
         for _, owner in _written(record):
             owner.withdraw(RuntimeError("written while a module was being exported"))
     expanded = expand(record, (*outputs, *written.values()))
-    refused = (Kind.HOST,) if training else (Kind.HOST, Kind.RANDOM)
-    for row, place in zip(expanded.record.rows, expanded.record.places, strict=True):
-        if OPS[row[0]].kind in refused:
-            raise UnsupportedError(
-                f"cannot export {OPS[row[0]].name} at {describe_place(place)}: what it gives is not a "
-                "compiled function of inputs and weights")
+    _refuse_kinds(expanded.record, training)
     return _Trace(batch or 1, record, tuple(rows), names, expanded, tuple(written))
+
+
+def _refuse_kinds(record: Record, training: bool) -> None:
+    """Refuses host operations, and outside of training random numbers."""
+    refused = (Kind.HOST,) if training else (Kind.HOST, Kind.RANDOM)
+    for row, place in zip(record.rows, record.places, strict=True):
+        op = OPS[row[0]]
+        if op.kind in refused:
+            reason = "runs in Python" if op.kind is Kind.HOST else "draws random numbers"
+            raise UnsupportedError(
+                f"cannot export {op.name} at {describe_place(place)}: it {reason}, so that what it gives is not a "
+                "compiled function of inputs and weights")
 
 
 def _output_row(output: Any) -> int:
