@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from benchmarks.suite.command import main
+from benchmarks.suite.machine import await_helpers
 from benchmarks.suite.report import block, summary
 from benchmarks.suite.run import Options, Runner
 from benchmarks.suite.sides import EAGER, OURS, Side, apart, sampled
@@ -96,3 +101,16 @@ def test_unknown_names_are_refused(capsys):
     with pytest.raises(SystemExit):
         main(["gemmm"])
     assert "gemm" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="helpers are watched on Linux only")
+def test_measuring_waits_for_helpers_that_are_busy():
+    busy = "import time; t = time.process_time()\nwhile time.process_time() - t < 0.6: pass\ntime.sleep(60)"
+    helper = subprocess.Popen([sys.executable, "-c", busy])
+    try:
+        await_helpers()
+        user, system = Path(f"/proc/{helper.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        assert int(user) + int(system) >= 0.5 * os.sysconf("SC_CLK_TCK")
+    finally:
+        helper.kill()
+        helper.wait()
