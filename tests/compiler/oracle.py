@@ -17,7 +17,7 @@ from torturous.ir.op import Op, type_number
 from torturous.ir.record import LEAF, Record
 from torturous.ir.value import Value
 from torturous.runtime import bound as plans
-from torturous.runtime import realize
+from torturous.runtime import realize, shares
 from torturous.runtime.buffers import allocate
 
 Case = Callable[..., Sequence[Value]]
@@ -182,7 +182,7 @@ def configured(
     before = (
         settings.fuse.value,
         settings.target.value,
-        plans.GRAIN,
+        shares.GRAIN,
         plans.SERIAL_COST,
         plans.workers().count,
     )
@@ -190,7 +190,7 @@ def configured(
     caches = (realize._bound, realize._realizations)  # of plans cut into pieces of the usual size
     kept = [dict(cache) for cache in caches] if pieces else []
     if pieces:
-        plans.GRAIN, plans.SERIAL_COST = 1, -1
+        shares.GRAIN, plans.SERIAL_COST = 1, -1
         for cache in caches:
             cache.clear()
     if threads is not None:
@@ -198,7 +198,7 @@ def configured(
     try:
         yield
     finally:
-        settings.fuse.value, settings.target.value, plans.GRAIN, plans.SERIAL_COST, count = before
+        settings.fuse.value, settings.target.value, shares.GRAIN, plans.SERIAL_COST, count = before
         for cache, content in zip(caches, kept, strict=False):
             cache.clear()
             cache.update(content)

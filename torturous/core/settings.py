@@ -48,4 +48,8 @@ row_limit = _read(
     "pending rows after which work is realized at the next outermost module call or loader step (four times as many: "
     "where the program next comes round to the same line)",
 )
-ALL: tuple[Setting, ...] = (debug, target, fuse, row_limit)
+tune = _read(
+    "TORTUROUS_TUNE", False, lambda text: bool(int(text)), False,
+    "1: when a plan first runs, measures how its kernels' work is best shared out, and remembers it in the cache",
+)
+ALL: tuple[Setting, ...] = (debug, target, fuse, row_limit, tune)

@@ -40,7 +40,7 @@ from torturous.native.walker import (
     STRIDE,
 )
 from torturous.native.workspace import BATCH, Places, Workspace, candidates, polynomial
-from torturous.runtime.bound import GRAIN, MOST_PIECES, MOST_PREPARING
+from torturous.runtime.shares import GRAIN, MOST_PIECES, MOST_PREPARING
 from torturous.runtime.slots import converter, pack_format
 
 ALL_ITEMS = 1 << 62
@@ -247,7 +247,7 @@ class Routine:
             entry += ENTRY_BYTES * stretch.steps * len(stretch.kernels)
 
     def _pieces(self, b: Builder, kernel: Generated, known: dict[Size, Integer]) -> tuple[Integer, Integer]:
-        """Items per piece, and pieces: `runtime.bound.share_out` as instructions, items being as large as they may."""
+        """Items per piece, and pieces: `runtime.shares.share_out` as instructions, items being as large as they may."""
 
         def value(size: Size) -> Integer:
             return polynomial(b, self.in_batch(size), known)

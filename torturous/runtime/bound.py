@@ -6,7 +6,6 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -25,19 +24,13 @@ from torturous.core.errors import UnsupportedError
 from torturous.ir.record import describe_place, slot_ordinal
 from torturous.runtime.buffers import Buffer, allocate
 from torturous.runtime.hosting import HostCall
+from torturous.runtime.shares import GRANULE, Shares, share_out
 from torturous.runtime.slots import Packing
 from torturous.runtime.stretches import Stretches
+from torturous.runtime.tuning import Tuner, chosen
 from torturous.runtime.watching import PlanRun, print_run, tell, watchers
 from torturous.runtime.workers import Workers, build_workers
 
-GRAIN = 1 << 15
-"""Rough machine operations per piece: what makes handing work to another thread worth while."""
-ITEM_COST = 1 << 20
-ENOUGH_ITEMS = 8
-"""What is divided is divided further while there are fewer items, and their cost allows."""
-MOST_PIECES = 64
-MOST_PREPARING = 16
-"""Pieces per kernel at most; fewer where every piece first prepares its scratch memory."""
 SERIAL_COST = 1 << 16
 """A plan of at most this many rough operations runs on the calling thread alone."""
 
@@ -91,7 +84,8 @@ class Bound:
         for node, slot in plan.memory.slot_of.items():
             self.temporaries.append(offsets[slot])
             position["buffer", node] = len(position)
-        numbers: list[tuple[Any, int]] = []
+        self.shared: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        """For each kernel, by level and order: where among the values its shares stand (see `give`)."""
         self.addresses = struct.Struct(f"<{len(position)}q")
         arguments = [argument for group in loaded.generated for kernel in group for argument in kernel.arguments]
         slots = list(dict.fromkeys(argument for argument in arguments if argument.kind == "slot"))
@@ -102,14 +96,16 @@ class Bound:
         stretches = Stretches(evaluate, position)
         self.calls: list[HostCall] = []
         self.cost = 0
+        given: dict[tuple[int, int], Shares] = {}
         scratch = 0
         repeated = {level: each for each in plan.memory.repeated for level in range(each.first, each.past)}
         for level, (group, addresses) in enumerate(zip(loaded.generated, loaded.addresses, strict=True)):
             loop = repeated.get(level)
             times = stretches.enter(loop.repetition if loop is not None else None)
             for order, (kernel, address) in enumerate(zip(group, addresses, strict=True)):
-                shares = share_out(kernel, evaluate)
+                shares = chosen(kernel, evaluate, workers().count) if kernel.symbol else share_out(kernel, evaluate)
                 pieces = shares.pieces
+                given[level, order] = shares
                 self.cost += shares.cost * times
                 scratch = max(scratch, evaluate(kernel.scratch))
                 if not kernel.symbol:
@@ -134,10 +130,9 @@ class Bound:
                         if argument.kind == "errors":
                             checks.append(argument.what)
                     stretches.argument(position[key])
-                    if argument.kind == "granule":
-                        numbers.append((key, shares.granule))
-                    elif argument.kind == "group":
-                        numbers.append((key, shares.groups[argument.what]))
+                    if argument.kind in ("granule", "group"):
+                        which = GRANULE if argument.kind == "granule" else argument.what
+                        self.shared.setdefault((level, order), []).append((which, position[key]))
             stretches.barrier()
         entries, gather, offsets_ = stretches.finish()
         self.checks = checks
@@ -151,8 +146,8 @@ class Bound:
                 self.values[place] = values[what]
             elif kind == "errors":
                 self.values[place] = self.errors.ctypes.data + 8 * checks.index(what)
-        for key, value in numbers:
-            self.values[position[key]] = value
+        for kernel_place, shares in given.items():
+            self.give(kernel_place, shares)
         self.gather = gather
         self.offsets = offsets_
         """In bytes, of what moves from step to step of a loop; None where nothing does."""
@@ -163,10 +158,17 @@ class Bound:
         self.entry_address = self.entries.ctypes.data
         self.serial = self.cost <= SERIAL_COST
         self.scratch = scratch
+        self.tuned = False
+        """Whether `TORTUROUS_TUNE=1` has measured its kernels."""
 
     def evaluate(self, size: Size) -> int:
         """What a size of the plan's kernels is here."""
         return size.evaluate(lambda variable: self.sizes[variable[1]] if variable[0] == "size" else 0)
+
+    def give(self, place: tuple[int, int], shares: Shares) -> None:
+        """Shares a kernel's work out, but for the number of its entry's pieces."""
+        for which, position in self.shared.get(place, ()):
+            self.values[position] = shares.granule if which == GRANULE else shares.groups[which]
 
     @property
     def kernels(self) -> list[Kernel]:
@@ -188,15 +190,15 @@ class Bound:
             numbers = [*numbers, *self.constants] if self.constants else numbers
             self.packing.pack(values.data, self.addresses.size, numbers)
         if len(self.entries):
-            values.take(self.gather, out=self.table[:len(self.gather)], mode="clip")
-            if self.offsets is not None:
-                np.add(self.table[:len(self.gather)], self.offsets, out=self.table[:len(self.gather)])
+            self.fill_table()
             crew = workers()
             if self.scratch:
                 crew.reserve(self.scratch)
             run = crew.run_serial if self.serial or crew.count == 1 else crew.run
             if watchers or settings.debug.value >= 2:
                 self._run_watched(run)
+            elif settings.tune.value and not self.tuned:
+                self._run_tuning(run)
             elif self.calls:
                 self._run_around_calls(run)
             else:
@@ -204,6 +206,13 @@ class Bound:
             if self.checks and self.errors.any():
                 self._report()
         return outputs
+
+    def fill_table(self) -> None:
+        """Hands the present values to the kernels."""
+        words = self.table[:len(self.gather)]
+        self.values.take(self.gather, out=words, mode="clip")
+        if self.offsets is not None:
+            np.add(words, self.offsets, out=words)
 
     def _run_around_calls(self, run: Callable[[int, int], None]) -> None:
         """Runs native stretches and, between them, host ops."""
@@ -233,6 +242,33 @@ class Bound:
             print_run(event)
         tell(event)
 
+    def _run_tuning(self, run: Callable[[int, int], None]) -> None:
+        """Runs kernel by kernel; each that has not been tuned yet is run again and again, in different shares, before
+        the next one may change what it reads."""
+        calls = {call.entry: call for call in self.calls}
+        looped = {level for each in self.loaded.plan.memory.repeated for level in range(each.first, each.past)}
+        tuner = Tuner(workers().count)
+        for number, place in enumerate(self.kernel_of):
+            if number in calls:
+                calls[number].run(self.table)
+                continue
+            run(self.entry_address + ENTRY_BYTES * number, 1)
+            if place[0] in looped:
+                continue
+            kernel = self.loaded.generated[place[0]][place[1]]
+
+            def measure(shares: Shares, number: int = number, place: tuple[int, int] = place) -> float:
+                self.give(place, shares)
+                self.fill_table()
+                self.entries[number, 2] = shares.pieces
+                started = time.perf_counter()
+                run(self.entry_address + ENTRY_BYTES * number, 1)
+                return time.perf_counter() - started
+
+            tuner.tune(kernel, self.evaluate, measure)
+        tuner.remember()
+        self.tuned = True
+
     def _report(self) -> None:
         """Raises the error of the first check that failed."""
         node = self.checks[int(np.flatnonzero(self.errors)[0])]
@@ -252,41 +288,3 @@ def _bytes(shape: Sequence[Size], dtype: DType) -> Size:
 
 def plan_arguments(loaded: Loaded, level: int, order: int) -> tuple[Argument, ...]:
     return loaded.generated[level][order].arguments
-
-
-@dataclass(frozen=True)
-class Shares:
-    """How a kernel's work is shared out, for given sizes."""
-
-    granule: int
-    """Items per piece."""
-    pieces: int
-    groups: list[int]
-    """How much of each divided extent an item takes."""
-    cost: int
-    """The kernel's rough cost."""
-
-
-def share_out(kernel: Generated, evaluate: Callable[[Size], int]) -> Shares:
-    """Large items, but enough of them for all workers; then pieces that are worth handing over."""
-    work = kernel.work
-    outer, cost = evaluate(work.outer), evaluate(work.cost)
-    units = [-(-evaluate(part.extent) // part.unit) for part in work.divided]
-    counts = [-(-have // (part.most // part.unit)) for have, part in zip(units, work.divided, strict=True)]
-    free = [number for number, part in enumerate(work.divided) if part.unit < part.most]
-    wanted = min(ENOUGH_ITEMS, outer * cost // ITEM_COST)
-    while outer * prod(counts) < wanted:
-        # Halves what makes the largest items along its extent.
-        large = [number for number in free if counts[number] < units[number]]
-        if not large:
-            break
-        number = max(large, key=lambda n: -(-units[n] // counts[n]) * work.divided[n].unit)
-        counts[number] = -(-units[number] // max(1, units[number] // counts[number] // 2))
-    taken = [max(1, -(-have // max(count, 1))) for have, count in zip(units, counts, strict=True)]
-    parts = prod(-(-have // units_taken) for have, units_taken in zip(units, taken, strict=True))
-    items = outer * parts
-    per_item = max(1, cost // max(parts, 1))
-    most = MOST_PREPARING if evaluate(kernel.scratch) else MOST_PIECES
-    granule = max(1, GRAIN // per_item, -(-items // most))
-    groups = [units_taken * part.unit for units_taken, part in zip(taken, work.divided, strict=True)]
-    return Shares(granule, -(-items // granule), groups, items * per_item)

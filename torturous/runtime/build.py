@@ -131,6 +131,16 @@ def objects_of(
     return _builder.objects(sources, target, others)
 
 
+def recall(name: str, target: Target) -> bytes | None:
+    """What `keep` has kept under a name, by this process or another; None if there is nothing."""
+    return _builder.cache.get(objects.key(name, target))
+
+
+def keep(name: str, target: Target, data: bytes) -> None:
+    """Keeps something beside the objects, for this target and version."""
+    _builder.cache.put(objects.key(name, target), data)
+
+
 def assembly(source: KernelSource, target: Target) -> str:
     """A kernel's assembly text (`TORTUROUS_DEBUG=5`)."""
     return _builder.service.assembly(Source(source.text, source.description), target)

@@ -1,0 +1,97 @@
+"""How a kernel's work is shared out among workers: what an item takes, and how many items make a piece.
+
+Both are arguments of the kernel and change no result. The model here chooses them for the sizes at hand; `tuning`
+measures alternatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+
+from torturous.codegen.kernels import Generated
+from torturous.compiler.sizes import Size
+
+GRAIN = 1 << 15
+"""Rough machine operations per piece: what makes handing work to another thread worth while."""
+ITEM_COST = 1 << 20
+ENOUGH_ITEMS = 8
+"""What is divided is divided further while there are fewer items, and their cost allows."""
+MOST_PIECES = 64
+MOST_PREPARING = 16
+"""Pieces per kernel at most; fewer where every piece first prepares its scratch memory."""
+
+GRANULE = -1
+"""Stands for the granule among a kernel's shares, where groups have numbers from 0."""
+
+Evaluate = Callable[[Size], int]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How a kernel's work is shared out, for given sizes."""
+
+    granule: int
+    """Items per piece."""
+    pieces: int
+    groups: tuple[int, ...]
+    """How much of each divided extent an item takes."""
+    cost: int
+    """The kernel's rough cost."""
+
+
+def share_out(kernel: Generated, evaluate: Evaluate) -> Shares:
+    """Large items, but enough of them for all workers; then pieces that are worth handing over."""
+    work = kernel.work
+    outer, cost = evaluate(work.outer), evaluate(work.cost)
+    units = _units(kernel, evaluate)
+    counts = [-(-have // (part.most // part.unit)) for have, part in zip(units, work.divided, strict=True)]
+    free = [number for number, part in enumerate(work.divided) if part.unit < part.most]
+    wanted = min(ENOUGH_ITEMS, outer * cost // ITEM_COST)
+    while outer * prod(counts) < wanted:
+        # Halves what makes the largest items along its extent.
+        large = [number for number in free if counts[number] < units[number]]
+        if not large:
+            break
+        number = max(large, key=lambda n: -(-units[n] // counts[n]) * work.divided[n].unit)
+        counts[number] = -(-units[number] // max(1, units[number] // counts[number] // 2))
+    taken = [max(1, -(-have // max(count, 1))) for have, count in zip(units, counts, strict=True)]
+    return shared(kernel, evaluate, taken)
+
+
+def shared(kernel: Generated, evaluate: Evaluate, taken: Sequence[int], granule: int | None = None) -> Shares:
+    """Shares with items that take so many units of each divided extent; `granule` by default what is worth handing
+    over."""
+    units = _units(kernel, evaluate)
+    parts = prod(-(-have // units_taken) for have, units_taken in zip(units, taken, strict=True))
+    items = evaluate(kernel.work.outer) * parts
+    per_item = max(1, evaluate(kernel.work.cost) // max(parts, 1))
+    if granule is None:
+        most = MOST_PREPARING if evaluate(kernel.scratch) else MOST_PIECES
+        granule = max(1, GRAIN // per_item, -(-items // most))
+    groups = tuple(count * part.unit for count, part in zip(taken, kernel.work.divided, strict=True))
+    return Shares(granule, -(-items // granule), groups, items * per_item)
+
+
+def other_groups(kernel: Generated, evaluate: Evaluate) -> Iterator[Shares]:
+    """All that items may take, in powers of two and at most: with the granule that goes with each."""
+    choices = []
+    for have, part in zip(_units(kernel, evaluate), kernel.work.divided, strict=True):
+        most = max(1, min(have, part.most // part.unit))
+        doubling = {min(1 << power, most) for power in range(most.bit_length() + 1)}
+        choices.append(sorted(doubling) if part.unit < part.most else [part.most // part.unit])
+    for taken in product(*choices):
+        yield shared(kernel, evaluate, taken)
+
+
+def other_granules(kernel: Generated, evaluate: Evaluate, shares: Shares) -> Iterator[Shares]:
+    """The same items in pieces of a quarter to four times as many."""
+    taken = [group // part.unit for group, part in zip(shares.groups, kernel.work.divided, strict=True)]
+    for quarters in (1, 2, 8, 16):
+        yield shared(kernel, evaluate, taken, max(1, shares.granule * quarters // 4))
+
+
+def _units(kernel: Generated, evaluate: Evaluate) -> list[int]:
+    return [-(-evaluate(part.extent) // part.unit) for part in kernel.work.divided]
