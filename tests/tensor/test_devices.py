@@ -81,3 +81,29 @@ def test_the_device_that_there_is() -> None:
     device = torturous.device("cuda" if torturous.cuda.is_available() else "cpu")
     assert torturous.zeros(2, device=device).to(device).device == torturous.device("cpu")
     assert torturous.backends.cpu.get_cpu_capability() in ("AVX512", "AVX2", "DEFAULT")
+
+
+VARIABLES = [
+    "V(x).tolist()", "V(x) is x", "V(x, requires_grad=True).requires_grad", "V(x, True).grad_fn", "V([1.0])", "V(3)",
+    "V(x, volatile=True).tolist()", "isinstance(x, V)", "isinstance(3, V)", "type(V(x)) is Tensor", "V().shape.numel()",
+    "V(data=x).tolist()", "V(ones(2, requires_grad=True)).requires_grad", "V(V(x, True) * 2).requires_grad",
+    "V(x).data_ptr() == x.data_ptr()",
+    "V(arange(2), requires_grad=True)", "x.contiguous(memory_format=contiguous_format) is x",
+    "x.is_contiguous(memory_format=channels_last)", "ones(1, 2, 3, 4).is_contiguous(memory_format=channels_last)",
+    "ones(2, 1, 3, 4).is_contiguous(memory_format=channels_last)",
+    "ones(2, 3, 4, 5).permute(0, 3, 1, 2).is_contiguous(memory_format=channels_last)",
+]
+
+
+@pytest.mark.parametrize("expression", VARIABLES)
+def test_variables_and_formats(expression: str) -> None:
+    answers = []
+    for library in (torturous, torch):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            names = dict(vars(library), V=library.autograd.Variable, x=library.ones(2))
+            try:
+                answers.append(eval(expression, names))
+            except Exception as error:
+                answers.append(type(error))
+    assert answers[0] == answers[1]

@@ -9,15 +9,13 @@ from typing import Any
 from torturous.autograd import function
 from torturous.autograd.check import GradcheckError, gradcheck, gradgradcheck
 from torturous.autograd.function import Function
+from torturous.autograd.variable import Variable
 from torturous.tensor import Tensor
 from torturous.tensor.autograd import run_backward, run_grad
 from torturous.tensor.base import TensorBase
 from torturous.tensor.creation import zeros_like
 from torturous.tensor.differentiable import checked_inputs
 from torturous.tensor.grad_mode import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
-
-Variable = Tensor
-"""What PyTorch called tensors with gradients, once."""
 
 Tensors = Tensor | Sequence[Tensor]
 Gradients = Tensor | None | Sequence["Tensor | None"]

@@ -13,6 +13,7 @@ from math import prod
 from operator import index as whole
 from typing import TYPE_CHECKING, Any
 
+from torturous.core.devices import channels_last, channels_last_3d, check_format, memory_format
 from torturous.core.dtypes import DType
 from torturous.core.shapes import (
     Shape,
@@ -442,12 +443,19 @@ class Movement(TensorBase):
         """A copy with history, always row-major."""
         return apply_typed(movement.ALIAS, tuple(self.shape), self.dtype, self)
 
-    def contiguous(self) -> Tensor:
-        """The tensor itself if its strides are row-major, else a copy that is."""
+    def contiguous(self, memory_format: memory_format | None = None) -> Tensor:
+        """The tensor itself if its strides are row-major, else a copy that is. UnsupportedError for other formats."""
+        check_format(memory_format)
         return self if self.is_contiguous() else self.clone()  # type: ignore[return-value]
 
-    def is_contiguous(self) -> bool:
-        """Whether the strides are row-major."""
+    def is_contiguous(self, memory_format: memory_format | None = None) -> bool:
+        """Whether the strides are row-major, or those of another format."""
+        if memory_format in (channels_last, channels_last_3d):
+            rank = 4 if memory_format is channels_last else 5
+            if len(self.shape) != rank:
+                return False
+            order = [0, *range(2, rank), 1]
+            return is_contiguous(tuple(self.shape[k] for k in order), tuple(self.strides[k] for k in order))
         return is_contiguous(self.shape, self.strides)
 
     def stride(self, dim: int | None = None) -> Any:
