@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torturous.autograd import function
+from torturous.autograd import function, functional
 from torturous.autograd.check import GradcheckError, gradcheck, gradgradcheck
 from torturous.autograd.function import Function
 from torturous.autograd.variable import Variable
@@ -94,5 +94,5 @@ def grad(
     return tuple(results)
 
 
-__all__ = ["Function", "GradcheckError", "Variable", "backward", "enable_grad", "function", "grad",
+__all__ = ["Function", "GradcheckError", "Variable", "backward", "enable_grad", "function", "functional", "grad",
            "gradcheck", "gradgradcheck", "inference_mode", "is_grad_enabled", "no_grad", "set_grad_enabled"]
