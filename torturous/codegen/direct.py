@@ -26,7 +26,7 @@ from torturous.codegen.microkernel import MicroKernel, Tile
 from torturous.codegen.operands import loaded, sides, split
 from torturous.codegen.panels import Side
 from torturous.codegen.target import Target
-from torturous.compiler.kernel import Load
+from torturous.compiler.kernel import Kernel, Load, Quotient
 from torturous.compiler.sizes import Affine, Size, product
 from torturous.ir.contraction import BLOCK
 
@@ -47,9 +47,29 @@ class Run:
     """Its first product."""
     length: int
     lanes: int
-    """Where the first product's lanes lie, in bytes from those of product 0."""
-    positions: tuple[int, ...]
-    """The run's part of each guard's position."""
+    """The part it has in where the first product's lanes lie, in bytes."""
+    parts: tuple[int, ...]
+    """The part it has in each border's place; the rest that it takes to be whole, where places are quotients."""
+
+
+@dataclass(frozen=True)
+class Border:
+    """Products exist where a place along an axis of the lanes' operand lies inside: (pixel + tap) / divisor."""
+
+    position: Affine
+    divisor: int
+    extent: Size
+    stride: Size
+    """The axis' part of the address, where that is a quotient (else the address has it already)."""
+
+    def part(self, tap: int) -> tuple[int, ...]:
+        """A tap's share of the quotient; and the rest that the pixel must have for the whole to be whole."""
+        rest = -tap % self.divisor
+        return ((tap + rest) // self.divisor, rest) if self.divisor > 1 else (tap,)
+
+    @property
+    def words(self) -> int:
+        return 2 if self.divisor > 1 else 1
 
 
 class DirectContraction:
@@ -73,12 +93,12 @@ class DirectContraction:
         self.products = _known(product(kernel.reduced))
         assert self.row.reduced.strides in ([], [Size.of(1)]), "the products of a row are consecutive"
         assert len(self.row.own.strides) <= 1, "rows step evenly"
-        self.guards = self.lane.load.guards
-        self.runs, self.lane_step = _runs(kernel.reduced, self.lane.load, first, self.bytes)
+        self.borders = _borders(kernel, self.lane.load)
+        self.runs, self.lane_step = _runs(kernel.reduced, self.lane.load, self.borders, first, self.bytes)
         *planes, self.width = [_known(kernel.axes[axis]) for axis in self.axes.lane]
         assert self.lane.load.address.factor(self.axes.lane[-1]) == 1, "lanes are consecutive"
         self.lines, self.pitch = 1, 0
-        if planes and not self.guards:  # Lanes that are computed together have the same taps.
+        if planes and not self.borders:  # Lanes that are computed together have the same taps.
             self.lines, self.pitch = planes.pop(), _known(self.lane.load.address.factor(self.axes.lane[-2]))
         self.cut = choose_cut(writer.target, self.bytes, self.rows, self.width, self.lines, self.pitch)
         self.tile = self.cut.tile
@@ -118,8 +138,9 @@ class DirectContraction:
             line_own, line = self._part(band, self.cut.lines, self.lines)
             lane_own, lane = self._part(segment, self.cut.width, self.width)
             flat = b.add(b.mul(b.add(b.mul(plane, self.lines), line), self.width), lane)
-            runs, ends = self._existing(table, flat)
-            self._tiles(batch, flat, row, runs, ends)
+            runs, ends, start = self._existing(table, flat)
+            lanes = b.offset(self.lane.origin(batch), b.mul(start, self.bytes))
+            self._tiles(batch, lanes, row, runs, ends)
             self._epilogue(batch, plane, (line_own, line), (lane_own, lane), (row_own, row))
         batches = product(kernel.axes[axis] for axis in self.axes.batch)
         cost = product(kernel.reduced) * self.planes * self.lines * self.width * self.rows
@@ -148,55 +169,64 @@ class DirectContraction:
 
     # Runs --------------------------------------------------------------------------------------------------------
     def _entry_bytes(self) -> int:
-        return (3 + len(self.guards)) * WORD
+        return (3 + sum(border.words for border in self.borders)) * WORD
 
     def _table(self) -> str:
-        """Runs as constant data. An entry: the lanes' place, the row's, the length, parts of the guards' positions."""
+        """Runs as constant data. An entry: the lanes' place, the row's, the length, parts in the borders."""
         words: list[int] = []
         for run in self.runs:
-            words += [run.lanes, run.first * self.bytes, run.length, *run.positions]
+            words += [run.lanes, run.first * self.bytes, run.length, *run.parts]
         return self.b.constants(words)
 
     def _block_ends(self) -> list[int]:
         """How many of the runs lie in this block or before it, per block."""
         return [sum(run.first < (block + 1) * BLOCK for run in self.runs) for block in range(self.blocks)]
 
-    def _existing(self, table: str, lane_first: Integer) -> tuple[str, list[Integer]]:
-        """The runs that exist for an item's pixel, and where each block ends among them."""
-        if not self.guards:
-            return table, list(self._block_ends())
+    def _existing(self, table: str, flat: Integer) -> tuple[str, list[Integer], Integer]:
+        """The runs that exist for an item's pixel, where blocks end among them, and where the pixel's lanes lie."""
+        place = self.lane.place(self.lane.own, flat)
+        if not self.borders:
+            return table, list(self._block_ends()), place
         b, w, size = self.b, self.writer, self._entry_bytes()
         listed = b.offset("%scratch", self._list_place())
-        bases = [self.lane.position(guard.position, lane_first) for guard in self.guards]
-        extents = [w.size(guard.extent) for guard in self.guards]
+        bases: list[Integer] = []
+        rests: list[Integer] = []
+        for border in self.borders:
+            position = self.lane.position(border.position, flat)
+            bases.append(b.div(position, border.divisor))
+            rests.append(b.rem(position, border.divisor))
+            place = b.add(place, b.mul(bases[-1], w.size(border.stride)))
         ends: list[Integer] = []
-        start, count = 0, 0
-        have: Integer = count
+        start = 0
+        have: Integer = 0
         for stop in self._block_ends():
             loop = b.begin_loop(start, stop, 1, [("i64", have)])
             entry = b.offset(table, b.mul(loop.index, size))
-            exists = None
-            for number, (base, extent) in enumerate(zip(bases, extents, strict=True)):
-                part = b.load("i64", b.offset(entry, (3 + number) * WORD), WORD)
-                test = b.compare("ult", b.add(base, part), extent)
-                exists = test if exists is None else b.value(f"and i1 {exists}, {test}")
+            exists, word = None, 3
+            for border, base, rest in zip(self.borders, bases, rests, strict=True):
+                part = b.load("i64", b.offset(entry, word * WORD), WORD)
+                tests = [b.compare("ult", b.add(base, part), w.size(border.extent))]
+                if border.divisor > 1:
+                    tests.append(b.compare("eq", rest, b.load("i64", b.offset(entry, (word + 1) * WORD), WORD)))
+                for test in tests:
+                    exists = test if exists is None else b.value(f"and i1 {exists}, {test}")
+                word += border.words
             target = b.offset(listed, b.mul(loop.carried[0], size))
-            for word in range(3):
-                b.store("i64", b.load("i64", b.offset(entry, word * WORD), WORD), b.offset(target, word * WORD), WORD)
+            for copied in range(3):
+                value = b.load("i64", b.offset(entry, copied * WORD), WORD)
+                b.store("i64", value, b.offset(target, copied * WORD), WORD)
             have = b.end_loop(loop, [b.add(loop.carried[0], b.value(f"zext i1 {exists} to i64"))])[0]
             ends.append(have)
             start = stop
-        return listed, ends
+        return listed, ends, place
 
     # Products ----------------------------------------------------------------------------------------------------
-    def _tiles(self, batch: list[Integer], lane_first: Integer, row_first: Integer, runs: str, ends: list[Integer]
-               ) -> None:
+    def _tiles(self, batch: list[Integer], lanes: str, row_first: Integer, runs: str, ends: list[Integer]) -> None:
         """The item's results, tile by tile. The last tile reaches back over rows of the one before it."""
         b, w, tile = self.b, self.writer, self.tile
         e = Arithmetic(b, self.dtype, LANES)
         row_stride = b.mul(w.size(self.row.own.strides[0]) if self.row.own.strides else 0, self.bytes)
         kernel = MicroKernel(b, e, tile, self.lane_step, self.bytes, row_stride)
-        lanes = b.offset(self.lane.origin(batch), b.mul(self.lane.place(self.lane.own, lane_first), self.bytes))
         rows = b.offset(self.row.origin(batch), b.mul(row_first, row_stride))
         span = self.cut.span(self.pitch)
         with looping(b, 0, -(-self.rows_per_item // tile.rows)) as number:
@@ -314,35 +344,51 @@ def _known(size: Size) -> int:
     return size.constant
 
 
-def _runs(reduced: list[Size], lane: Load, first: int, item: int) -> tuple[list[Run], int]:
+def _borders(kernel: Kernel, lane: Load) -> list[Border]:
+    """The guards of the lanes' load; what is a quotient of an axis gives part of the address, too."""
+    borders = []
+    for guard in lane.guards:
+        (axis, *_), position, divisor = guard.position.terms, guard.position, 1
+        stride = Size.of(0)
+        if axis < 0:
+            quotient = kernel.derived[~axis]
+            assert isinstance(quotient, Quotient)
+            position, divisor, stride = quotient.affine, quotient.divisor, lane.address.factor(axis)
+        borders.append(Border(position, divisor, guard.extent, stride))
+    return borders
+
+
+def _runs(reduced: list[Size], lane: Load, borders: list[Border], first: int, item: int) -> tuple[list[Run], int]:
     """All products as runs, and the lanes' step along a run in bytes.
 
-    A run is the innermost reduced loops that the lanes' address merges and no guard looks at.
+    A run is the innermost reduced loops that the lanes' address merges and no border looks at.
     """
     axes = [axis for axis, size in enumerate(reduced) if size != 1]
     sizes = [_known(reduced[axis]) for axis in axes]
     factors = [_known(lane.address.factor(first + axis)) for axis in axes]
-    positions = [guard.position for guard in lane.guards]
     merged = len(axes)
-    while merged and not _watched(positions, first + axes[merged - 1]) and (
+    while merged and not _watched(borders, first + axes[merged - 1]) and (
             merged == len(axes) or factors[merged - 1] == factors[merged] * sizes[merged]):
         merged -= 1
     length, step = prod(sizes[merged:]), factors[-1] if factors else 0
     runs = []
     for number, taps in enumerate(combinations(*map(range, sizes[:merged]))):
         place = sum(tap * factor for tap, factor in zip(taps, factors[:merged], strict=True))
-        parts = tuple(
-            sum(tap * _known(position.factor(first + axis)) for axis, tap in zip(axes[:merged], taps, strict=True))
-            for position in positions
-        )
+        parts: list[int] = []
+        for border in borders:
+            tap_place = sum(tap * _known(border.position.factor(first + axis))
+                            for axis, tap in zip(axes[:merged], taps, strict=True))
+            part = border.part(tap_place)
+            place += part[0] * _known(border.stride)
+            parts += part
         start, stop = number * length, (number + 1) * length
         while start < stop:
             end = min(stop, (start // BLOCK + 1) * BLOCK)
             within = start - number * length
-            runs.append(Run(start, end - start, (place + within * step) * item, parts))
+            runs.append(Run(start, end - start, (place + within * step) * item, tuple(parts)))
             start = end
     return runs, step * item
 
 
-def _watched(positions: list[Affine], axis: int) -> bool:
-    return any(position.factor(axis) != 0 for position in positions)
+def _watched(borders: list[Border], axis: int) -> bool:
+    return any(border.position.factor(axis) != 0 for border in borders)

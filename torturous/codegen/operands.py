@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torturous.codegen.builder import Integer
 from torturous.codegen.expressions import LANES, KernelWriter
-from torturous.compiler.kernel import Convert, Expression, Kernel, Load
-from torturous.compiler.sizes import product
+from torturous.compiler.kernel import Convert, Expression, Kernel, Load, Quotient
+from torturous.compiler.sizes import Affine, product
 
 
 def loaded(expression: Expression) -> Load:
@@ -36,7 +36,7 @@ def sides(kernel: Kernel) -> Sides:
     both: list[int] = []
     own: list[list[int]] = [[], []]
     for axis in range(len(kernel.axes)):
-        in_left, in_right = (address.factor(axis) != 0 for address in addresses)
+        in_left, in_right = (_varies(kernel, address, axis) for address in addresses)
         if in_left == in_right:
             both.append(axis)
         else:
@@ -46,6 +46,14 @@ def sides(kernel: Kernel) -> Sides:
     else:
         lane = 0 if _lane_cost(kernel, 0, own[0], own[1]) < _lane_cost(kernel, 1, own[1], own[0]) else 1
     return Sides(both, own[lane], own[1 - lane], lane == 0)
+
+
+def _varies(kernel: Kernel, address: Affine, axis: int) -> bool:
+    """Whether an address depends on a loop, also by way of a quotient."""
+    derived = [kernel.derived[~term] for term in address.terms if term < 0]
+    return address.factor(axis) != 0 or any(
+        isinstance(quotient, Quotient) and quotient.affine.factor(axis) != 0 for quotient in derived
+    )
 
 
 def _lane_cost(kernel: Kernel, which: int, lanes: list[int], rows: list[int]) -> float:

@@ -566,9 +566,9 @@ def _address(positions: Positions, strides: tuple[Size, ...]) -> Affine:
 
 
 def _is_plain_load(expression: Expression, guarded: bool) -> bool:
-    """Whether an operand is no more than an affine load, possibly a guarded one."""
+    """Whether an operand is no more than an affine load, possibly a guarded one, whose places may be quotients."""
     while isinstance(expression, Convert):
         expression = expression.operand
-    return isinstance(expression, Load) and (guarded or not expression.guards) and all(
-        axis >= 0 for axis in expression.address.terms
+    return isinstance(expression, Load) and (
+        guarded or (not expression.guards and all(axis >= 0 for axis in expression.address.terms))
     )

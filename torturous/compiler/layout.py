@@ -61,8 +61,8 @@ def batch(node: Node) -> Size | None:
 def reads_in_place(node: Node) -> bool:
     """Whether a convolution's operands, or those of a gradient of one, are read where they lie: see `codegen.direct`.
 
-    For that every size must be known. Where lanes are samples, borders are left out; elements between those of the
-    operand (a divisor) would have to be, too, and gradients of weights leave nothing out: they want a padded copy.
+    For that every size must be known. Where lanes are samples, borders are left out, and so is what lies between the
+    elements of the operand (a divisor); gradients of weights leave nothing out and want a padded copy.
     """
     if node.op.kind is not Kind.CONTRACT or len(node.inputs) != 2 or node.dtype.is_half:
         return False
@@ -70,7 +70,7 @@ def reads_in_place(node: Node) -> bool:
         return False
     if not wants_batch_innermost(node):
         return _runs_along_pixels(node)
-    return bool(node.attributes[3:]) or (is_windowed(node) and not _has_divisors(node))
+    return bool(node.attributes[3:]) or is_windowed(node)
 
 
 def _has_divisors(node: Node) -> bool:
