@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product as combinations
-from math import prod
 
 from torturous.codegen.arithmetic import Arithmetic
 from torturous.codegen.builder import Integer, looping
@@ -29,7 +28,7 @@ from torturous.ir.reduction import SUM
 
 CHAIN = BLOCK * LANES
 """Products per block of the sum."""
-CHUNK = 512
+CHUNK = 2048
 """Products read in place before the next tile has its turn."""
 ENOUGH_ITEMS = 20
 """Items to share out, where tiles are that many."""
@@ -44,19 +43,26 @@ Rows = Callable[[int, Integer], list[str]]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Runs of products at even distances, in both operands, within one block."""
+    """Runs of products of one block."""
 
-    left: int
-    right: int
-    """Where the first run lies, in bytes from the first product."""
-    runs: int
+    first: int
+    last: int
     begins: bool
-    """Whether a block begins here."""
+    """Whether the block begins here."""
     ends: int
     """1 where the first block ends, 2 where another does, else 0."""
 
     def words(self) -> tuple[int, ...]:
-        return self.left, self.right, self.runs, int(self.begins), self.ends
+        return self.first, self.last, int(self.begins), self.ends
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of a chunk as values: from which to which, and where one lies in both operands, in bytes."""
+
+    first: Integer
+    last: Integer
+    place: Callable[[Integer], list[Integer]]
 
 
 class Dots:
@@ -105,8 +111,6 @@ class Dots:
         self.total = writer.size(product(kernel.reduced))
         self.run = LANES
         """Products that are consecutive in both operands."""
-        self.run_steps = [LANES * self.bytes] * 2
-        """From one run to the next, in bytes."""
         self.blocked = not isinstance(self.total, int) or self.total > CHAIN
         """Whether there may be several blocks, whose chains are added."""
 
@@ -166,60 +170,55 @@ class Dots:
 
     # Chunks of products ------------------------------------------------------------------------------------------
     def _read_in_place(self, batch: list[Integer], ranges: Sequence[tuple[Integer, Integer]]) -> None:
-        """Chunks are listed in constant data, and so is where each row begins."""
+        """Chunks are listed in constant data, and so is where each run and each row begins."""
         b = self.b
-        chunks = self._chunks()
+        places = self._run_places()
+        chunks = self._chunks(len(places))
+        runs = b.constants([word for place in places for word in place])
         table = b.constants([word for chunk in chunks for word in chunk.words()])
         offsets = [b.constants(self._row_offsets(which)) for which in (0, 1)]
         origins = [side.origin(batch) for side in self.sides]
+
+        def rows(which: int, tile: Integer) -> list[str]:
+            first = b.add(ranges[which][0], b.mul(tile, self.tile[which]))
+            line = b.offset(offsets[which], b.mul(first, WORD))
+            return [b.offset(origins[which], b.load("i64", b.offset(line, row * WORD), WORD))
+                    for row in range(self.tile[which])]
+
+        def place(run: Integer) -> list[Integer]:
+            entry = b.offset(runs, b.mul(run, 2 * WORD))
+            return [b.load("i64", b.offset(entry, which * WORD), WORD) for which in (0, 1)]
+
         with looping(b, 0, len(chunks)) as number:
-            entry = b.offset(table, b.mul(number, 5 * WORD))
-            left, right, count, fresh, ends = (b.load("i64", b.offset(entry, n * WORD), WORD) for n in range(5))
-            bases = [b.offset(origin, place) for origin, place in zip(origins, (left, right), strict=True)]
+            entry = b.offset(table, b.mul(number, 4 * WORD))
+            first, last, fresh, ends = (b.load("i64", b.offset(entry, n * WORD), WORD) for n in range(4))
+            self._tiles(ranges, rows, Runs(first, last, place), b.compare("ne", fresh, 0), ends)
 
-            def rows(which: int, tile: Integer, bases: list[str] = bases) -> list[str]:
-                first = b.add(ranges[which][0], b.mul(tile, self.tile[which]))
-                line = b.offset(offsets[which], b.mul(first, WORD))
-                return [b.offset(bases[which], b.load("i64", b.offset(line, row * WORD), WORD))
-                        for row in range(self.tile[which])]
-
-            self._tiles(ranges, rows, count, b.compare("ne", fresh, 0), ends)
-
-    def _chunks(self) -> list[Chunk]:
-        """All products, in runs of consecutive ones that both operands step evenly from one to the next."""
+    def _run_places(self) -> list[tuple[int, int]]:
+        """Where each run of samples lies in both operands, in bytes."""
         kernel = self.writer.kernel
         axes = [axis for axis, size in enumerate(kernel.reduced) if size != 1]
         sizes = [kernel.reduced[axis].constant or 0 for axis in axes]
         first = len(kernel.axes)
         factors = [[side.load.address.factor(first + axis).constant or 0 for axis in axes] for side in self.sides]
         assert all(factor[-1] == 1 for factor in factors), "samples lie innermost"
-        run = sizes[-1]
-        stepped = len(axes) - 1
-        if stepped:
-            stepped -= 1
-            self.run_steps = [factor[stepped] * self.bytes for factor in factors]
-        while stepped and all(f[stepped - 1] == f[stepped] * sizes[stepped] for f in factors):
-            stepped -= 1
-        self.run = run if CHAIN % run == 0 else LANES
-        if self.run != run:
-            stepped, self.run_steps = len(axes) - 1, [LANES * self.bytes] * 2
-        runs = prod(sizes[stepped:]) // self.run
-        total, most = prod(sizes), max(1, CHUNK // self.run)
+        self.run = sizes[-1] if CHAIN % sizes[-1] == 0 else LANES
+        places = []
+        for taps in combinations(*map(range, sizes[:-1])):
+            left, right = (sum(tap * f for tap, f in zip(taps, factor, strict=False)) for factor in factors)
+            for sample in range(0, sizes[-1], self.run):
+                places.append(((left + sample) * self.bytes, (right + sample) * self.bytes))
+        return places
+
+    def _chunks(self, runs: int) -> list[Chunk]:
+        """All runs, in chunks that lie within one block."""
+        per_block, most = CHAIN // self.run, max(1, CHUNK // self.run)
         chunks = []
-        for number, taps in enumerate(combinations(*map(range, sizes[:stepped]))):
-            places = [
-                sum(tap * f for tap, f in zip(taps, factor[:stepped], strict=True)) * self.bytes for factor in factors
-            ]
-            start, stop = number * runs, (number + 1) * runs
-            while start < stop:
-                per_block = CHAIN // self.run
-                end = min(stop, (start // per_block + 1) * per_block, start + most)
-                within = start - number * runs
-                closes = end % per_block == 0 or end * self.run == total
-                left, right = (place + within * step for place, step in zip(places, self.run_steps, strict=True))
-                chunks.append(Chunk(left, right, end - start, start % per_block == 0,
-                                    0 if not closes else 1 if end <= per_block else 2))
-                start = end
+        for first in range(0, runs, most):
+            last = min(first + most, runs)
+            closes = last % per_block == 0 or last == runs
+            ends = 0 if not closes else 1 if last <= per_block else 2
+            chunks.append(Chunk(first, last, first % per_block == 0, ends))
         return chunks
 
     def _row_offsets(self, which: int) -> list[int]:
@@ -253,7 +252,9 @@ class Dots:
             after = b.add(k0, BLOCK)
             closes = b.value(f"or i1 {b.compare('eq', b.rem(after, CHAIN), 0)}, {b.compare('sge', after, self.total)}")
             ends = b.choose(closes, b.choose(b.compare("sle", after, CHAIN), 1, 2), 0)
-            self._tiles(ranges, rows, b.ceil_div(count, LANES), fresh, ends)
+            line_bytes = LANES * self.bytes
+            runs = Runs(0, b.ceil_div(count, LANES), lambda run: [b.mul(run, line_bytes)] * 2)
+            self._tiles(ranges, rows, runs, fresh, ends)
 
     def _pack(self, which: int, batch: list[Integer], rows: tuple[Integer, Integer], k0: Integer, count: Integer,
               place: str) -> None:
@@ -267,7 +268,7 @@ class Dots:
         self.panels[which].pack(batch, rows, k0, count, place)
 
     # Tiles -------------------------------------------------------------------------------------------------------
-    def _tiles(self, ranges: Sequence[tuple[Integer, Integer]], rows: Rows, count: Integer, fresh: str, ends: Integer
+    def _tiles(self, ranges: Sequence[tuple[Integer, Integer]], rows: Rows, runs: Runs, fresh: str, ends: Integer
                ) -> None:
         """One chunk for every tile of the item."""
         b = self.b
@@ -277,20 +278,20 @@ class Dots:
             lines = rows(0, i)
             with looping(b, 0, numbers[1]) as j:
                 place = b.mul(b.add(b.mul(i, self.other_group // self.tile[1]), j), self._tile_bytes())
-                self._chunk(lines, rows(1, j), b.offset("%scratch", place), count, fresh, ends)
+                self._chunk(lines, rows(1, j), b.offset("%scratch", place), runs, fresh, ends)
 
     def _tile_bytes(self) -> int:
         return self.tile[0] * self.tile[1] * LANES * self.bytes
 
-    def _chunk(self, left: list[str], right: list[str], chains: str, count: Integer, fresh: str, ends: Integer) -> None:
-        """chain[a][c] += left[a][k…] · right[c][k…] over so many runs; what ends a block joins the sums."""
+    def _chunk(self, left: list[str], right: list[str], chains: str, runs: Runs, fresh: str, ends: Integer) -> None:
+        """chain[a][c] += left[a][k…] · right[c][k…] over the runs; what ends a block joins the sums."""
         b = self.b
         e = Arithmetic(b, self.dtype, LANES)
         places = [b.offset(chains, n * LANES * self.bytes) for n in range(len(left) * len(right))]
         begun = [b.value(f"select i1 {fresh}, {e.kind} {e.constant(0)}, {e.kind} {b.load(e.kind, place, self.bytes)}")
                  for place in places]
-        loop = b.begin_loop(0, count, 1, [(e.kind, value) for value in begun])
-        starts = [b.mul(loop.index, step) for step in self.run_steps]
+        loop = b.begin_loop(runs.first, runs.last, 1, [(e.kind, value) for value in begun])
+        starts = runs.place(loop.index)
         vectors = self.run // LANES
         if vectors <= MOST_UNROLLED:
             state = loop.carried

@@ -14,7 +14,7 @@ from torturous.codegen.combining import Combiner, State, flatten, regroup, tree
 from torturous.codegen.expressions import LANES, KernelWriter, Point
 from torturous.codegen.lanes import rarely
 from torturous.codegen.turning import turned
-from torturous.compiler.kernel import Expression, Load
+from torturous.compiler.kernel import Derived, Digit, Expression, Load
 from torturous.compiler.schedule import walk
 from torturous.compiler.sizes import ONE, ZERO, Size
 from torturous.compiler.stages import Stage, Staging
@@ -72,11 +72,15 @@ class Rows:
             return []
         found = []
         for expression in walk([accumulator.expression for accumulator in kernel.accumulators]):
-            if isinstance(expression, Load) and not expression.guards and min(expression.address.terms, default=0) >= 0:
+            if isinstance(expression, Load) and not expression.guards:
                 along, across = (expression.address.factor(axis) for axis in (self.inner_axis, self.inner_axis - 1))
-                if across == 1 and along != 0:
+                digits = [self.kernel.derived[~term] for term in expression.address.terms if term < 0]
+                if across == 1 and (along != 0 or digits) and all(map(self._is_digit_of_the_inner_run, digits)):
                     found.append(expression)
         return found
+
+    def _is_digit_of_the_inner_run(self, derived: Derived) -> bool:
+        return isinstance(derived, Digit) and set(derived.affine.terms) == {self.inner_axis}
 
     # Points --------------------------------------------------------------------------------------------------------
     def at(self, row: Point, outer: Integer, inner: Integer, mask: str | None = None, tail: int | None = None) -> Point:

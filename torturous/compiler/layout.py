@@ -17,6 +17,8 @@ from torturous.ir.op import Kind
 
 Order = tuple[int, ...]
 LANES = 16
+MOST_RUNS = 1 << 14
+"""Runs of samples whose places a gradient of weights lists."""
 MOST_COMPUTED = 1.4
 """Pixels computed for every pixel asked for, up to which lanes are pixels read in place."""
 SPECIAL = frozenset({Kind.RANDOM, Kind.SCATTER, Kind.ALONG, Kind.HOST, Kind.REPEAT, Kind.ITEM})
@@ -29,7 +31,7 @@ def row_major(rank: int) -> Order:
 
 def samples_innermost(rank: int) -> Order:
     """Pixels, then channels, then samples: all channels of a pixel are a stretch of memory, in whole vectors."""
-    return (*range(2, rank), 1, 0)
+    return (*range(2, rank - 1), 1, rank - 1, 0) if rank > 2 else (1, 0)
 
 
 def strides(shape: tuple[Size, ...], order: Order) -> tuple[Size, ...]:
@@ -70,7 +72,11 @@ def reads_in_place(node: Node) -> bool:
         return False
     if not wants_batch_innermost(node):
         return _runs_along_pixels(node)
-    return bool(node.attributes[3:]) or is_windowed(node)
+    if not node.attributes[3:]:
+        return is_windowed(node)
+    upstream = node.inputs[0].shape  # Of the convolution's result: samples, channels, pixels.
+    products = product((upstream[0], *upstream[2:])).constant
+    return products is not None and products <= LANES * MOST_RUNS
 
 
 def _has_divisors(node: Node) -> bool:
