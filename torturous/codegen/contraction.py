@@ -24,7 +24,7 @@ from torturous.compiler.sizes import Size, product
 from torturous.ir.contraction import BLOCK
 
 ITEM_ROWS = 224
-ITEM_LANES = 128
+ITEM_LANES = 256
 """Rows and lanes of an item at most: with a block of products its panels and its results stay in the second cache."""
 FEW_TILES = 2
 """Up to so many tiles of rows, lanes that lie side by side are read in place."""

@@ -82,7 +82,8 @@ class _Fusion:
         """Elementwise nodes that a reduction's or contraction's kernel computes on its results."""
         self.orders: dict[Node, layout.Order] = {}
         """Of what was relaid for one contraction."""
-        self.chosen = layout.choose(self.graph, self.stored, set(self.graph.outputs))
+        fixed = {node for node in self.graph.outputs if not layout.computes_samples(node)}
+        self.chosen = layout.choose(self.graph, self.stored, fixed)
         if enabled:
             deep = self._limit_depth()
             wanted = set(self.stored)
@@ -253,7 +254,7 @@ class _Fusion:
         outputs, holders = [], set(self.graph.leaves)
         for node in self.graph.outputs:
             holder = self.storage_of(node)
-            if holder in holders:
+            if holder in holders or not self._is_row_major(holder):
                 holder = self._copy(node, kernels)
             holders.add(holder)
             outputs.append(holder)
@@ -269,7 +270,7 @@ class _Fusion:
         return [node]
 
     def _copy(self, node: Node, kernels: list[Kernel]) -> Node:
-        """A buffer of its own for an output that would otherwise share one."""
+        """A buffer of its own for an output that would otherwise share one, or not lie row-major."""
         copy = Node(-1 - len(kernels), node.op, node.attributes, node.shape, node.dtype, node.operands, node.place)
         kernel = Kernel(list(node.shape), names=["copy"], places=[node.place])
         puller = self._puller(kernel)

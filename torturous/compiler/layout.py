@@ -121,6 +121,19 @@ def is_windowed(node: Node) -> bool:
     return samples is not None and samples < len(node.shape)
 
 
+def computes_samples(node: Node) -> bool:
+    """Whether a node is what becomes of a convolution's results, in whose kernel lanes are samples.
+
+    As an output of the plan it is better turned afterwards than written sample by sample.
+    """
+    while node.op.kind is Kind.ELEMENTWISE:
+        before = [operand for operand in node.inputs if operand.shape == node.shape and len(operand.users) == 1]
+        if len(before) != 1:
+            return False
+        (node,) = before
+    return wants_batch_innermost(node) and is_windowed(node)
+
+
 def products_last(its_maps: Sequence[contraction.Map]) -> Order:
     """The order in which the axes of an operand without windows are loops: those that the sum runs over last."""
     return tuple(sorted(range(len(its_maps)), key=lambda axis: (its_maps[axis].lone or 0)))
