@@ -22,6 +22,8 @@ FOLLOWED = frozenset({Kind.ELEMENTWISE, Kind.MOVEMENT})
 """What is computed wherever it is needed, rather than by a kernel that it anchors."""
 MOST_MEMBERS = 16
 MOST_PASSES = 4
+MOST_SIBLINGS = 4
+"""Reductions in one pass: their partial results should stay in registers, or in the first-level cache."""
 ROW_BYTES = 1 << 19
 """A row that is gone through several times should stay in the second-level cache."""
 FEWEST_ROWS = 8
@@ -45,6 +47,8 @@ class Group:
     """What the kernel computes and others may read, as bits by number."""
     needs: int = 0
     """All that must be there before the kernel runs, as bits: closed under what other kernels need."""
+    above: int = 0
+    """All that members depend on, as bits."""
     sources: int = 0
     """Leaves and results of kernels that members are computed from, as bits."""
     closed: bool = False
@@ -85,6 +89,7 @@ class Groups:
                 sources |= self.sources[operand] if operand.op.kind in FOLLOWED else 1 << operand.number
             self.above[node] = above
             self.sources[node] = sources
+        self.products = self.mask(node for node in graph.nodes if node.op.kind is Kind.CONTRACT)
         self._by_space: dict[Shape, list[Group]] = {}
         # All that cannot be computed inside another kernel is known from the start, so that no group is formed
         # that would have to wait for itself.
@@ -112,7 +117,8 @@ class Groups:
         for group in reversed(self._by_space.get(space, [])):
             if group.axes == axes and self._may_join(group, *nodes):
                 wait = self._pass_of(group, node)
-                if wait < MOST_PASSES and (not wait or self._fits(group)):
+                siblings = list(group.passes.values()).count(wait)
+                if wait < MOST_PASSES and siblings < MOST_SIBLINGS and (not wait or self._fits(group)):
                     group.passes[node] = wait
                     return self._add(group, nodes)
         group = self._begin(space, axes, node in self.refused)
@@ -144,6 +150,7 @@ class Groups:
         for node in nodes:
             self.of[node] = group
             group.sources |= self.sources[node]
+            group.above |= self.above[node]
             group.needs |= self._closed(self.above[node])
         group.members += nodes
         group.mask |= self.mask(nodes)
@@ -190,8 +197,10 @@ class Groups:
         above = 0
         for node in nodes:
             above |= self.above[node]
-        if not (above & group.mask or group.needs & bits or any(self._shared(group, node) for node in nodes)):
-            return False
+        if not (above & group.mask or group.needs & bits):
+            # Those that merely read the same must be ready at the same time: else what they read would stay alive.
+            if (above ^ group.above) & self.products or not any(self._shared(group, node) for node in nodes):
+                return False
         bits |= group.mask
         needs = self._closed(above | group.needs)
         return not any(

@@ -8,7 +8,7 @@ level. All bits are those of the one kernel.
 from __future__ import annotations
 
 from torturous.compiler.graph import Node
-from torturous.compiler.kernel import Accumulated, Accumulator, Kernel, Load, Store
+from torturous.compiler.kernel import Accumulated, Accumulator, Choose, Expression, Guard, Kernel, Load, Store
 from torturous.compiler.schedule import rewrite
 from torturous.compiler.sizes import Affine, Size
 from torturous.compiler.stages import Staging
@@ -30,32 +30,41 @@ def split(kernel: Kernel) -> list[Kernel]:
     if any(store.inside for store in kernel.stores) or not _is_one_pass(kernel):
         return [kernel]
     blocks, left = divmod(elements, ELEMENTS)
-    results = [
-        Node(-1, movement.ALIAS, (), (Size.of(blocks + bool(left)),), a.dtype, (), kernel.places[0])
-        for a in kernel.accumulators
-    ]
     along = Affine.axis(1) + Affine.axis(0) * ELEMENTS
-    parts = [_part(kernel, results, {0: along}, [Size.of(blocks)], ELEMENTS, Affine.axis(0))]
-    if left:
-        parts.append(_part(
-            kernel, results, {0: Affine.axis(0) + blocks * ELEMENTS}, [], left, Affine.fixed(blocks)))
+    full = _results(kernel, blocks)
+    parts = [_part(kernel, full, along, [Size.of(blocks)], ELEMENTS)]
     last = Kernel(
         [], [Size.of(blocks + bool(left))], stores=kernel.stores, unblocked=True, lane_axis=0, names=kernel.names,
         places=kernel.places)
-    for accumulator, result in zip(kernel.accumulators, results, strict=True):
-        load = Load(accumulator.dtype, result, Affine.axis(0), ())
-        last.accumulators.append(Accumulator(accumulator.op, accumulator.dtype, load))
+    values: list[Expression] = [Load(result.dtype, result, Affine.axis(0), ()) for result in full]
+    if left:
+        rest = _results(kernel, 1)
+        parts.append(_part(kernel, rest, Affine.axis(0) + blocks * ELEMENTS, [], left))
+        inside = (Guard(Affine.axis(0), Size.of(blocks)),)
+        values = [
+            Choose(one.dtype, inside, Load(one.dtype, one, Affine.axis(0), inside),
+                   Load(other.dtype, other, Affine.fixed(0), ()))
+            for one, other in zip(full, rest, strict=True)
+        ]
+    for accumulator, value in zip(kernel.accumulators, values, strict=True):
+        last.accumulators.append(Accumulator(accumulator.op, accumulator.dtype, value))
     return [*parts, last]
+
+
+def _results(kernel: Kernel, count: int) -> list[Node]:
+    """Where the results of so many blocks lie, for each accumulator."""
+    return [
+        Node(-1, movement.ALIAS, (), (Size.of(count),), a.dtype, (), kernel.places[0]) for a in kernel.accumulators]
 
 
 def _is_one_pass(kernel: Kernel) -> bool:
     return len(Staging(kernel).stages) == 1
 
 
-def _part(kernel: Kernel, results: list[Node], axes: dict[int, Affine], kept: list[Size], elements: int,
-          place: Affine) -> Kernel:
-    """Blocks of a kernel's reduction, their results stored at `place`."""
-    part = rewrite(kernel, axes, kept, [Size.of(elements)], [])
+def _part(kernel: Kernel, results: list[Node], along: Affine, kept: list[Size], elements: int) -> Kernel:
+    """The blocks of a kernel's reduction whose elements lie `along` its loops, one result for each."""
+    part = rewrite(kernel, {0: along}, kept, [Size.of(elements)], [])
+    place = Affine.axis(0) if kept else Affine.fixed(0)
     part.stores = [
         Store(result, place, Accumulated(result.dtype, number)) for number, result in enumerate(results)]
     part.lane_axis = len(kept)
