@@ -9,6 +9,7 @@ writes bundles `net` (for this machine), `train` (a training step), `wasm` (a pa
 from __future__ import annotations
 
 import argparse
+import shutil
 import struct
 from pathlib import Path
 
@@ -84,6 +85,8 @@ def main() -> None:
         native.export_training(fresh, F.nll_loss, sgd, (example, labels[:64].clone()), args.folder / "train",
                                name="train", max_batch=64),
     ]
+    # python -m http.server --directory build/embed/wasm
+    shutil.copy(Path(__file__).parent / "wasm" / "index.html", args.folder / "wasm")
     for bundle in bundles:
         print(f"{bundle.directory}: {bundle.code_bytes} bytes of code for {', '.join(bundle.targets)}")
 

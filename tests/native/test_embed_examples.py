@@ -242,10 +242,7 @@ def test_the_page(drawing: str, digit: str, built: Path) -> None:
     """Headless Chromium draws with the mouse and reads what the page shows."""
     tool("wasm-ld")
     browser = tool("chromium", "chromium-browser", "google-chrome")
-    folder = built / "page"
-    folder.mkdir(exist_ok=True)
-    shutil.copy(EXAMPLES / "wasm" / "index.html", folder)
-    shutil.copy(built / "wasm" / "net.wasm", folder)
+    folder = built / "wasm"
     quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -666,6 +666,14 @@ def safe_file(arrays: dict[str, np.ndarray]) -> bytes:
     return len(text).to_bytes(8, "little") + text + content
 
 
+def test_examples_stay_as_they_are(tmp_path: Path) -> None:
+    """A forward that writes to its input computes the golden outputs from a copy."""
+    x = from_array(make_inputs(inplace()[1], 3)[0]).clone()
+    before = x.numpy().copy()
+    native.export(lambda x: x.mul_(2.0), (x,), tmp_path, target="avx2", shared=False)
+    np.testing.assert_array_equal(x.numpy(), before)
+
+
 @needs_compiler
 def test_tied_weights_are_one_tensor(tmp_path: Path) -> None:
     class Tied(nn.Module):

@@ -93,6 +93,15 @@ def test_steps_are_those_of_python(name: str, tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout) == (0, "net: as in Python\n")
 
 
+def test_fixed_shapes(tmp_path: Path) -> None:
+    """Without a batch, the functions take 1 for it."""
+    model = small()
+    export(model, OPTIMIZERS["sgd"](model), tmp_path, max_batch=None)
+    ran = subprocess.run([build(tmp_path, tmp_path / "net_selftest.c"), tmp_path / "net.safetensors"],
+                         capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (0, "net: as in Python\n")
+
+
 @pytest.mark.parametrize("name", ["momentum", "adam", "adagrad"])
 def test_going_on_where_python_stopped(name: str, tmp_path: Path) -> None:
     """Moments, the count of steps and the generator's state go along."""

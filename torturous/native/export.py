@@ -404,7 +404,8 @@ def _golden(module: Any, examples: Sequence[TensorBase], batch: int | None) -> l
     """What the module computes from the examples' first samples, here and now."""
     with no_grad():
         first: list[Any] = list(examples)
-        result = module(*[example if batch is None else example[:batch] for example in first])
+        # Copies: a forward may write to its inputs.
+        result = module(*[(example if batch is None else example[:batch]).clone() for example in first])
     return [array_of(output) for output in (result if isinstance(result, (tuple, list)) else [result])]
 
 

@@ -432,7 +432,8 @@ def _golden(model: Any, loss_function: Callable[[Any, Any], Any], optimizer: Any
         for _ in range(GOLDEN_STEPS):
             for parameter in named.values():
                 parameter._grad = None
-            loss = loss_function(model(*inputs[:-1]), inputs[-1])
+            given = [example.clone() for example in inputs]  # The model may write to them.
+            loss = loss_function(model(*given[:-1]), given[-1])
             loss.backward()
             optimizer.step()
             losses.append(array_of(loss))
