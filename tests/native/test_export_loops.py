@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from native.test_export import BATCHES, build, needs_compiler, run
+from native.tools import tool
 
+import torturous as torch
 from torturous import native, nn
 from torturous.core.errors import UnsupportedError
 from torturous.tensor import Tensor
@@ -61,3 +64,25 @@ def test_a_loop_over_the_batch_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UnsupportedError, match="number of steps of a loop"):
         native.export(OverBatch().eval(), (from_array(np.zeros((6, 5), np.float32)),), tmp_path)
+
+
+@needs_compiler
+def test_training_steps_of_a_recurrent_layer(tmp_path: Path) -> None:
+    """The self-test makes three steps in C and compares losses and parameters with Python's."""
+    torch.manual_seed(2)
+    model = Recurrent("LSTM", num_layers=2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    random = np.random.default_rng(0)
+    example = (torch.tensor(random.standard_normal((6, STEPS, 5)).astype(np.float32)),
+               torch.tensor(random.integers(0, 3, 6)))
+
+    def loss(outputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(outputs[0], target)
+
+    native.export_training(model, loss, optimizer, example, tmp_path, target="avx2", shared=False, max_batch=8)
+    program = tmp_path / "program"
+    subprocess.run(
+        [tool("cc"), "-O1", "-D_GNU_SOURCE", "-pthread", tmp_path / "net_selftest.c", f"-I{tmp_path}",
+         tmp_path / "libnet.a", "-o", program], check=True)
+    ran = subprocess.run([program, tmp_path / "net.safetensors"], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (0, "net: as in Python\n")

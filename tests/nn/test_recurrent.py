@@ -331,3 +331,52 @@ def test_state_dicts_are_exchanged_with_pytorch() -> None:
     close(mine(torturous.tensor(x))[0], theirs(torch.tensor(x))[0])
     assert [len(weights) for weights in mine.all_weights] == [4] * 4
     mine.flatten_parameters()
+
+
+# What autograd does with a row of several values -----------------------------------------------------------------
+def test_hooks_retained_gradients_and_targets() -> None:
+    results = []
+    for library in LIBRARIES:
+        library.manual_seed(0)
+        layer = library.nn.LSTM(3, 4, 2)
+        output, (h, c) = layer(library.tensor(array(0, 5, 2, 3)))
+        output.register_hook(lambda gradient: None if gradient is None else gradient * 2)
+        h.retain_grad()
+        ((output * output).sum() + (h * c).sum()).backward(retain_graph=True)
+        (of_output,) = library.autograd.grad((output ** 3).sum(), output, retain_graph=True)
+        (c * c).sum().backward()
+        results.append([h.grad, of_output, *(weight.grad for weight in layer.parameters())])
+    for got, want in zip(*results, strict=True):
+        close(got, want)
+
+
+def test_a_second_backward_needs_a_retained_graph() -> None:
+    for library in LIBRARIES:
+        output, _ = library.nn.GRU(3, 4)(library.tensor(array(0, 5, 2, 3)))
+        loss = (output * output).sum()
+        loss.backward()
+        with pytest.raises(RuntimeError, match="second time"):
+            loss.backward()
+
+
+def test_truncated_backpropagation_through_time() -> None:
+    """The hidden state goes on from one stretch to the next, detached."""
+    results = []
+    for library in LIBRARIES:
+        library.manual_seed(0)
+        layer = library.nn.LSTM(3, 4)
+        optimizer = library.optim.SGD(layer.parameters(), lr=0.2)
+        hidden = None
+        losses = []
+        for step in range(4):
+            output, hidden = layer(library.tensor(array(step, 5, 2, 3)), hidden)
+            hidden = tuple(state.detach() for state in hidden)
+            loss = (output * output).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            library.nn.utils.clip_grad_norm_(layer.parameters(), 0.25)
+            optimizer.step()
+            losses.append(loss.detach())
+        results.append([*losses, *hidden, *layer.parameters()])
+    for got, want in zip(*results, strict=True):
+        close(got, want)
