@@ -14,13 +14,18 @@ from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.rows import Rows
 from torturous.codegen.squares import Squares, crossing_axis
 from torturous.codegen.strips import STRIP, UNIT, Strips
-from torturous.compiler.schedule import roots
+from torturous.compiler.kernel import Compute, Kernel
+from torturous.compiler.schedule import roots, walk
 from torturous.compiler.sizes import ONE, ZERO, Size, product
 
 CHUNK = 8192
 """Elements of the innermost axis per item, at most; a multiple of LANES."""
 ACROSS_CHUNK = 64
 """The same where LANES results at a time go through many elements each."""
+
+
+CHEAP = 8
+"""Operations that take about as long as reading and writing an element."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,12 @@ def write_loops(writer: KernelWriter) -> tuple[Work, Size]:
 def _store(writer: KernelWriter, point: Point) -> None:
     for store in writer.kernel.stores:
         writer.store(writer.emit(store.expression, point), store.buffer, store.address, point)
+
+
+def _weight(kernel: Kernel) -> int:
+    """How much more work an element is than a few simple operations; functions like exp count for what they are."""
+    operations = sum(part.op.cost for part in walk(roots(kernel)) if isinstance(part, Compute))
+    return max(1, operations // CHEAP)
 
 
 # Items -----------------------------------------------------------------------------------------------------------
@@ -139,7 +150,7 @@ def _write_items(writer: KernelWriter, lane_axis: int | None, body: Callable[[Po
     if crossing is not None:
         divided += (Divided(kernel.axes[crossing], LANES, LANES),)
         reduced = reduced * kernel.axes[crossing]
-    return Work(outer, divided, (inner if inner is not None else ONE) * reduced)
+    return Work(outer, divided, (inner if inner is not None else ONE) * reduced * _weight(kernel))
 
 
 def _vectors(writer: KernelWriter, body: Callable[[Point], None]) -> Callable[[Point, Integer, Integer], None]:

@@ -34,6 +34,8 @@ DEPTH = 32
 """Ops that one may follow another in a kernel: long chains become several kernels, which are soon compiled."""
 CROWDED_ROW = 512
 """Rows of weights of a multiple of this length would share cache sets."""
+MOST_PARTS = 8
+"""Equal parts that are joined by one kernel with a store for each."""
 REPEATED_COST = 1
 """The same for a value that one kernel reads several times per element (windows, broadcasting, products)."""
 
@@ -308,7 +310,22 @@ class _Fusion:
         if node.op is movement.RESHAPE:
             self._reshape(kernel, node)
             return
+        if node.op is movement.CONCATENATE and len(node.inputs) <= MOST_PARTS and (
+                len({part.shape for part in node.inputs}) == 1):
+            self._parts(kernel, node)
+            return
         self._finish(kernel, node, tuple(Affine.axis(order.index(axis)) for axis in range(len(order))))
+
+    def _parts(self, kernel: Kernel, node: Node) -> None:
+        """Loops over one of equal parts, and a store for each: nothing has to be chosen between."""
+        (axis,), order, shape = node.attributes, self.order(node), node.inputs[0].shape
+        kernel.axes = [shape[axis] for axis in order]
+        positions = tuple(Affine.axis(order.index(axis)) for axis in range(len(order)))
+        puller = self._puller(kernel)
+        for which, part in enumerate(node.inputs):
+            moved = (*positions[:axis], positions[axis] + shape[axis] * which, *positions[axis + 1:])
+            value = puller.convert(puller.pull(part, positions), node.dtype)
+            kernel.stores.append(Store(node, flat_address(moved, node.shape, order), value))
 
     def _reshape(self, kernel: Kernel, node: Node) -> None:
         """Loops over the operand's shape, in which what is read has its own axes; the place stored at follows."""
