@@ -168,6 +168,21 @@ def test_dtypes(kind: str, dtype: str) -> None:
         close(got, want, 1e-5 if dtype == "float64" else 8e-2)
 
 
+@pytest.mark.parametrize("kind", LAYERS)
+def test_autocast(kind: str) -> None:
+    results = []
+    for library in LIBRARIES:
+        library.manual_seed(0)
+        layer = getattr(library.nn, kind)(3, 4)
+        with library.autocast("cpu", dtype=library.bfloat16):
+            output, last = layer(library.tensor(array(0, 5, 2, 3)))
+        (output.float() ** 2).sum().backward()
+        assert output.dtype is (library.float32 if kind == "GRU" else library.bfloat16)
+        results.append([output.float(), layer.weight_hh_l0.grad])
+    for got, want in zip(*results, strict=True):
+        close(got, want, 8e-2)
+
+
 def test_dropout_between_layers_draws_pytorchs_numbers() -> None:
     def use(library: Any, layer: Any) -> Any:
         library.manual_seed(9)

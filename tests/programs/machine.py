@@ -31,6 +31,8 @@ class Backend:
     matmul: Callable[[Any, Any], Any]
     shares: Callable[[Any, Any], bool]
     """Whether two tensors look at the same memory."""
+    recurrent: Callable[[Any], Any]
+    """The output of a recurrent layer with fixed weights, 3 wide to 2."""
     realize: Callable[[], None] = lambda: None
     after_step: Callable[[], None] = lambda: None
 
@@ -209,6 +211,10 @@ class Machine:
     def do_matmul(self, i: int, j: int, k: int) -> None:
         (a, x), (b, y) = self.pick(i), self.pick(j)
         self.make(f"{a} @ {b}", lambda: self.backend.matmul(x, y))
+
+    def do_recur(self, i: int, j: int, k: int) -> None:
+        name, t = self.pick(i)
+        self.make(f"recurrent({name})", lambda: self.backend.recurrent(t))
 
     def do_inplace(self, i: int, j: int, k: int) -> None:
         (a, x), (b, y) = self.pick(i), self.pick(j)

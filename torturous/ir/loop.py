@@ -21,6 +21,7 @@ from torturous.core import dtypes
 from torturous.ir.body import BODIES, Body, flowing
 from torturous.ir.contraction import CONTRACT
 from torturous.ir.macros import ITEM
+from torturous.ir.movement import ALIAS
 from torturous.ir.op import OPS, Attributes, Kind, Op, Type, define, type_number
 from torturous.ir.record import Record
 from torturous.ir.reduction import SUM
@@ -66,6 +67,10 @@ def record_loop(
         tracked = int(bool(flow) and flow[result])
         item = record.append((ITEM.number, (position,), kind, row), tracked, place)
         items.append(Value(record, item, place, tracking))
+    # What a backward pass will read must not be what the user may write to.
+    for position in reads(body, needs)[1] if flow else ():
+        if position < wanted:
+            items[position] = items[position].apply(ALIAS)
     return items[:prepared.carried], items[prepared.carried:wanted]
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torturous.ir.recurrent import cell
 from torturous.tensor.linear import linear
 from torturous.tensor.loops import loop, slice_type, type_of
+from torturous.tensor.lowering import lowered_operands
+from torturous.tensor.lowering import switch as autocasts
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -34,6 +36,8 @@ def recurrence(
     """
     if gates.shape[0] < 1:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+    if autocasts.count and mode != "GRU":  # A gated recurrent unit's states stay as they are, as in PyTorch.
+        gates, weight_hh, weight_hr, *hidden = lowered_operands(gates, weight_hh, weight_hr, *hidden)
     stacked = [gates] if mask is None else [gates, mask]
     fixed = [weight_hh]
     if mode == "GRU" and bias_hh is not None:
