@@ -58,9 +58,9 @@ def test_neighbours_of_the_program_can_be_imported_and_see_the_same_torch(tmp_pa
 
 
 def test_modules_that_are_not_there_say_so(tmp_path):
-    done = run(tmp_path, "import torch.jit.frontend")
+    done = run(tmp_path, "import torch.abacus.beads")
     assert done.returncode == 1
-    assert "ModuleNotFoundError: torturous has no module 'torch.jit" in done.stderr
+    assert "ModuleNotFoundError: torturous has no module 'torch.abacus'" in done.stderr
 
 
 def test_exit_codes_and_errors_are_the_programs_own(tmp_path):
