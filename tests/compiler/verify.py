@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import combinations
 
 from torturous.compiler.graph import Node
-from torturous.compiler.kernel import Moving, Turning
+from torturous.compiler.kernel import Kernel, Moving, Turning
 from torturous.compiler.memory import PADDING, Repeated, read_by, written_by
 from torturous.compiler.plan import Plan
 from torturous.compiler.schedule import loads, roots, walk
@@ -22,7 +23,7 @@ def verify(plan: Plan) -> None:
     last_read: dict[Node, int] = {}
     inside = {level: each for each in plan.memory.repeated for level in range(each.first, each.past)}
     for level, kernels in enumerate(plan.memory.levels):
-        made: dict[Node, int] = {}
+        made: dict[Node, list[range]] = {}
         loop = inside.get(level)
         if loop is not None:
             _verify_loop(plan, loop, level, written, last_read)
@@ -33,11 +34,12 @@ def verify(plan: Plan) -> None:
                     raise InvalidPlan(f"{node} is read on level {level}, before it is written:\n{kernel}")
                 last_read[node] = level
             for node in written_by(kernel):
-                if node in written or node in made:
+                reach = _reach(kernel, node)
+                if node in written or any(_overlap(reach, other) for other in made.get(node, [])):
                     raise InvalidPlan(f"{node} is written twice, the second time on level {level}:\n{kernel}")
-                made[node] = level
+                made.setdefault(node, []).append(reach)
             _verify_axes(kernel)
-        written |= made
+        written |= dict.fromkeys(made, level)
     outputs = set(plan.outputs)
     if len(outputs) != len(plan.outputs):
         raise InvalidPlan(f"two outputs share a buffer: {plan.outputs}")
@@ -49,6 +51,26 @@ def verify(plan: Plan) -> None:
         if node not in held and node not in plan.memory.slot_of:
             raise InvalidPlan(f"{node} is written but lies nowhere")
     _verify_memory(plan, written, last_read)
+
+
+def _reach(kernel: Kernel, node: Node) -> range:
+    """Between which elements of a buffer a kernel writes; all of it where that is not known."""
+    addresses = [store.address for store in kernel.stores if store.buffer is node]
+    if len(addresses) != 1 or addresses[0].constant.constant is None:
+        return range(sys.maxsize)
+    (address,) = addresses
+    low = high = addresses[0].constant.constant
+    for axis, factor in address.terms.items():
+        extent = kernel.axes[axis].constant if 0 <= axis < len(kernel.axes) else None
+        if extent is None or factor.constant is None:
+            return range(sys.maxsize)
+        span = factor.constant * (extent - 1)
+        low, high = min(low, low + span), max(high, high + span)
+    return range(low, high + 1)
+
+
+def _overlap(a: range, b: range) -> bool:
+    return a.start < b.stop and b.start < a.stop
 
 
 def _verify_loop(

@@ -13,7 +13,6 @@ from torturous.codegen.dots import Dots
 from torturous.codegen.expressions import Argument, KernelWriter
 from torturous.codegen.likeness import likeness
 from torturous.codegen.loops import Work, write_loops
-from torturous.codegen.relaying import as_turn, write_turn
 from torturous.codegen.special import write_special
 from torturous.codegen.target import Target
 from torturous.compiler.kernel import Kernel
@@ -88,8 +87,6 @@ def _generate(kernel: Kernel, target: Target, streaming: bool) -> Generated:
     elif kernel.product is not None:
         contraction = Contraction(writer)
         work, scratch = contraction.write(), contraction.scratch()
-    elif (turn := as_turn(kernel)) is not None:
-        work = write_turn(writer, turn)
     else:
         work, scratch = write_loops(writer)
     if writer.streams:
