@@ -1,8 +1,8 @@
-"""The contraction whose lanes are products: the gradient of the weights of convolutions with few channels.
+"""The contraction whose lanes are products: the gradient of the weights of convolutions.
 
-Such a sum runs over samples and pixels, long in both operands, while channels and taps are few. Its order (see
-`ir.contraction`, LANEWISE) puts product k into lane k mod LANES, so the register tile is rows against rows, with no
-broadcast and no wasted lane. Lanes are combined at the end.
+Such a sum runs over samples and pixels, long in both operands. Its order (see `ir.contraction`, LANEWISE) puts product
+k into lane k mod LANES, so the register tile is rows against rows, with no broadcast and no wasted lane. Lanes are
+combined at the end.
 
 Where samples lie innermost products are read in place, else they are packed, a chunk of them at a time. A tile's
 chains wait in memory from chunk to chunk, so that all tiles of an item share what a chunk has brought into the cache.

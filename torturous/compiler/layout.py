@@ -1,8 +1,8 @@
 """How stored values lie in memory: the order of their axes, outermost first.
 
-Values that only kernels see may lie in any order; leaves and outputs lie as their users expect. Convolutions with
-few channels want the batch innermost: then vector lanes are samples, no lane is wasted on one, ten or twenty
-channels, windows need no shuffling, and pooling and elementwise kernels in between follow for free.
+Values that only kernels see may lie in any order; leaves and outputs lie as their users expect. Convolutions of whole
+vectors of samples want those innermost: then they are the vector lanes, none is wasted on one, ten or twenty channels,
+windows of any stride need no shuffling, and pooling, normalization and elementwise kernels in between follow for free.
 """
 
 from __future__ import annotations
