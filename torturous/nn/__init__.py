@@ -6,12 +6,13 @@ from torturous.nn import attention, functional, init, modules, parallel, utils
 from torturous.nn.modules import *  # noqa: F403
 from torturous.nn.modules.module import on_outermost_call
 from torturous.nn.parallel import DataParallel
-from torturous.nn.parameter import Parameter
+from torturous.nn.parameter import Parameter, UninitializedParameter
 from torturous.tensor.base import cut_here
 
 # Where a program's iterations begin, past the soft limit of pending rows, is where work is realized.
 on_outermost_call.append(cut_here)
 
 __all__ = [
-    "DataParallel", "Parameter", "attention", "functional", "init", "modules", "parallel", "utils", *modules.__all__,
+    "DataParallel", "Parameter", "UninitializedParameter", "attention", "functional", "init", "modules", "parallel",
+    "utils", *modules.__all__,
 ]
