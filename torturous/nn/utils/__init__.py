@@ -10,6 +10,12 @@ from torturous.nn.utils.clip_grad import (
     get_total_norm,
 )
 from torturous.nn.utils.convert_parameters import parameters_to_vector, vector_to_parameters
+from torturous.nn.utils.fusion import (
+    fuse_conv_bn_eval,
+    fuse_conv_bn_weights,
+    fuse_linear_bn_eval,
+    fuse_linear_bn_weights,
+)
 from torturous.nn.utils.reparametrization import (
     remove_spectral_norm,
     remove_weight_norm,
@@ -21,6 +27,10 @@ __all__ = [
     "clip_grad_norm_",
     "clip_grad_value_",
     "clip_grads_with_norm_",
+    "fuse_conv_bn_eval",
+    "fuse_conv_bn_weights",
+    "fuse_linear_bn_eval",
+    "fuse_linear_bn_weights",
     "get_total_norm",
     "parameters_to_vector",
     "parametrizations",
