@@ -4,7 +4,7 @@ Such a sum runs over samples and pixels, long in both operands. Its order (see `
 k into lane k mod LANES, so the register tile is rows against rows, with no broadcast and no wasted lane. Lanes are
 combined at the end.
 
-Where samples lie innermost products are read in place, else they are packed, a chunk of them at a time. A tile's
+Where whole vectors of products are consecutive they are read in place, else packed, a chunk of them at a time. A tile's
 chains wait in memory from chunk to chunk, so that all tiles of an item share what a chunk has brought into the cache.
 """
 
@@ -195,13 +195,13 @@ class Dots:
             self._tiles(ranges, rows, Runs(first, last, place), b.compare("ne", fresh, 0), ends)
 
     def _run_places(self) -> list[tuple[int, int]]:
-        """Where each run of samples lies in both operands, in bytes."""
+        """Where each run of consecutive products lies in both operands, in bytes."""
         kernel = self.writer.kernel
         axes = [axis for axis, size in enumerate(kernel.reduced) if size != 1]
         sizes = [kernel.reduced[axis].constant or 0 for axis in axes]
         first = len(kernel.axes)
         factors = [[side.load.address.factor(first + axis).constant or 0 for axis in axes] for side in self.sides]
-        assert all(factor[-1] == 1 for factor in factors), "samples lie innermost"
+        assert all(factor[-1] == 1 for factor in factors), "products of a run are consecutive"
         self.run = sizes[-1] if CHAIN % sizes[-1] == 0 else LANES
         places = []
         for taps in combinations(*map(range, sizes[:-1])):

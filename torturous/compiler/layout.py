@@ -70,13 +70,23 @@ def reads_in_place(node: Node) -> bool:
         return False
     if any(size.constant is None for shape in (node.shape, *(x.shape for x in node.inputs)) for size in shape):
         return False
-    if not wants_batch_innermost(node):
-        return _runs_along_pixels(node)
-    if not node.attributes[3:]:
-        return is_windowed(node)
+    if node.attributes[3:]:
+        return _has_runs_of_products(node)
+    return is_windowed(node) if wants_batch_innermost(node) else _runs_along_pixels(node)
+
+
+def _has_runs_of_products(node: Node) -> bool:
+    """Whether a gradient of weights has its products in whole vectors, of samples or of pixels beside each other."""
+    reduced, *maps = node.attributes[:3]
     upstream = node.inputs[0].shape  # Of the convolution's result: samples, channels, pixels.
     products = product((upstream[0], *upstream[2:])).constant
-    return products is not None and products <= LANES * MOST_RUNS
+    if products is None or products > LANES * MOST_RUNS:
+        return False
+    if wants_batch_innermost(node):
+        return True
+    last = len(node.shape) + reduced - 1
+    steps = [dict(contraction.Map(*its_maps[-1]).terms).get(last) for its_maps in maps]
+    return steps == [1, 1] and (upstream[-1].constant or 1) % LANES == 0
 
 
 def _has_divisors(node: Node) -> bool:

@@ -185,7 +185,7 @@ def _gradient_rule(position: int) -> Any:
             products = out.shape[0] * prod(out.shape[rank - spatial:])
             if max(channels) <= FEW_CHANNELS or (samples_last and products >= MANY_PRODUCTS):
                 lanewise = (LANEWISE,)
-        if samples_last or lanewise:
+        if samples_last:
             remaining.sort(key=lambda loop: loop not in windowed)
         numbering = {total + axis: axis for axis in range(len(mine))}
         numbering |= {loop: len(mine) + position for position, loop in enumerate(remaining)}
