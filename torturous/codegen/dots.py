@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product as combinations
+from math import prod
 
 from torturous.codegen.arithmetic import Arithmetic
 from torturous.codegen.builder import Integer, looping
@@ -202,12 +203,16 @@ class Dots:
         first = len(kernel.axes)
         factors = [[side.load.address.factor(first + axis).constant or 0 for axis in axes] for side in self.sides]
         assert all(factor[-1] == 1 for factor in factors), "products of a run are consecutive"
-        self.run = sizes[-1] if CHAIN % sizes[-1] == 0 else LANES
+        merged = len(axes) - 1
+        while merged and all(f[merged - 1] == f[merged] * sizes[merged] for f in factors):
+            merged -= 1
+        length = prod(sizes[merged:])
+        self.run = length if CHAIN % length == 0 else LANES
         places = []
-        for taps in combinations(*map(range, sizes[:-1])):
+        for taps in combinations(*map(range, sizes[:merged])):
             left, right = (sum(tap * f for tap, f in zip(taps, factor, strict=False)) for factor in factors)
-            for sample in range(0, sizes[-1], self.run):
-                places.append(((left + sample) * self.bytes, (right + sample) * self.bytes))
+            for product_ in range(0, length, self.run):
+                places.append(((left + product_) * self.bytes, (right + product_) * self.bytes))
         return places
 
     def _chunks(self, runs: int) -> list[Chunk]:

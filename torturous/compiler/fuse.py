@@ -433,6 +433,8 @@ class _Fusion:
         samples = layout.batch(anchor) if layout.wants_batch_innermost(anchor) else None
         kernel.direct = layout.reads_in_place(anchor)
         guarded = kernel.direct and not kernel.lanewise and samples is not None
+        if layout.sums_samples_last(anchor) and layout.batch(anchor) != 1:
+            samples = layout.batch(anchor)  # So that what follows each other in the sum does in memory.
         # Loops of the result in the order it lies in memory, or samples innermost where those are lanes; the reduced
         # ones, whose order is the sum's, as they are.
         order = layout.samples_innermost(rank) if guarded else self.order(node)
@@ -566,7 +568,7 @@ class _Fusion:
     def _padded_copy(self, operand: Node, shape: tuple[Size, ...], positions: list[Affine], divisors: list[int]
                      ) -> Node:
         copy = self._new_node(movement.PAD, shape, operand)
-        order = self.order(copy)
+        order = self.orders[copy] = self.order(operand)
         kernel = Kernel([shape[axis] for axis in order], names=["pad"], places=[operand.place])
         loops = {axis: Affine.axis(order.index(axis)) for axis in range(len(shape))}
         value = self._puller(kernel).bordered(operand, [p.renamed(loops) for p in positions], divisors)

@@ -82,11 +82,10 @@ def _has_runs_of_products(node: Node) -> bool:
     products = product((upstream[0], *upstream[2:])).constant
     if products is None or products > LANES * MOST_RUNS:
         return False
-    if wants_batch_innermost(node):
-        return True
-    last = len(node.shape) + reduced - 1
-    steps = [dict(contraction.Map(*its_maps[-1]).terms).get(last) for its_maps in maps]
-    return steps == [1, 1] and (upstream[-1].constant or 1) % LANES == 0
+    line = len(node.shape) + reduced - 2  # Pixels beside each other; the last loop are the samples.
+    steps = [dict(contraction.Map(*its_maps[-1]).terms).get(line) for its_maps in maps]
+    run = (upstream[0] * upstream[-1] if steps == [1, 1] else upstream[0]).constant
+    return run is not None and run % LANES == 0
 
 
 def _has_divisors(node: Node) -> bool:
@@ -142,6 +141,14 @@ def computes_samples(node: Node) -> bool:
             return False
         (node,) = before
     return wants_batch_innermost(node) and is_windowed(node)
+
+
+def sums_samples_last(node: Node) -> bool:
+    """Whether a contraction is the gradient of a convolution's weights whose sum runs over samples innermost."""
+    if node.op.kind is not Kind.CONTRACT or len(node.inputs) != 2 or batch(node) is None or is_windowed(node):
+        return False
+    reduced, *maps = node.attributes[:3]
+    return all(contraction.Map(*its_maps[0]).lone == len(node.shape) + reduced - 1 for its_maps in maps)
 
 
 def products_last(its_maps: Sequence[contraction.Map]) -> Order:

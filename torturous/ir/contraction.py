@@ -34,9 +34,10 @@ from torturous.ir.op import Attributes, Kind, Op, Type, define
 BLOCK = 256
 LANES = 16
 FEW_CHANNELS = 32
-MANY_PRODUCTS = 1024
-"""The gradient of a convolution's weights is LANEWISE where channels are few, or whole vectors of samples and so many
-products pay for combining the lanes."""
+MOST_CHANNELS = 256
+"""The gradient of a convolution's weights is LANEWISE where channels are few, whatever the batch; where they are more,
+if whole vectors of products lie beside each other; not where they are most: such layers have few pixels, whose products
+do not pay for combining the lanes."""
 LANEWISE = "lanewise"
 """A fourth attribute: see the module's text."""
 
@@ -178,14 +179,14 @@ def _gradient_rule(position: int) -> Any:
         remaining = [loop for loop in range(total) if loop not in eliminated]
         windowed = {loop for m in [*upstream, *theirs] if len(m.terms) > 1 for loop, _ in m.terms}
         lanewise: tuple[str, ...] = ()
-        samples_last = 0 not in remaining or out.shape[0] % LANES == 0
         if 0 in remaining and windowed:
             spatial = sum(len(index_map.terms) > 1 for index_map in theirs)
-            channels = operand.shape[len(operand.shape) - spatial - 2:len(operand.shape) - spatial]
-            products = out.shape[0] * prod(out.shape[rank - spatial:])
-            if max(channels) <= FEW_CHANNELS or (samples_last and products >= MANY_PRODUCTS):
+            channels = max(operand.shape[len(operand.shape) - spatial - 2:len(operand.shape) - spatial])
+            samples, width = out.shape[0], out.shape[-1]
+            vectors = samples % LANES == 0 or (samples == 1 and width % LANES == 0)
+            if channels <= FEW_CHANNELS or (channels <= MOST_CHANNELS and vectors):
                 lanewise = (LANEWISE,)
-        if samples_last:
+        if 0 not in remaining or lanewise or out.shape[0] % LANES == 0:
             remaining.sort(key=lambda loop: loop not in windowed)
         numbering = {total + axis: axis for axis in range(len(mine))}
         numbering |= {loop: len(mine) + position for position, loop in enumerate(remaining)}
