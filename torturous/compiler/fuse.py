@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from torturous.compiler import layout
 from torturous.compiler.graph import Graph, Node
 from torturous.compiler.groups import Group, Groups
-from torturous.compiler.kernel import Accumulator, Convert, Expression, Kernel, Load, Store
+from torturous.compiler.kernel import Accumulator, Kernel, Store
 from torturous.compiler.layout import SPECIAL
 from torturous.compiler.lower import CannotGroup, CannotPull, Positions, Puller, flat_address
+from torturous.compiler.operands import Operands, is_plain_load
 from torturous.compiler.repeat import repeat
-from torturous.compiler.sizes import ONE, Affine, Size, product
+from torturous.compiler.sizes import ONE, Affine
 from torturous.ir import contraction, movement, reduction
-from torturous.ir.op import Kind, Op
+from torturous.ir.op import Kind
 
 ANCHORS = frozenset({Kind.REDUCE, Kind.CONTRACT})
 WRITTEN = frozenset({Kind.LEAF, Kind.ITEM})
@@ -32,8 +33,6 @@ RECOMPUTED_COST = 3
 """An elementwise value of at most this cost is computed again in every kernel that uses it."""
 DEPTH = 32
 """Ops that one may follow another in a kernel: long chains become several kernels, which are soon compiled."""
-CROWDED_ROW = 512
-"""Rows of weights of a multiple of this length would share cache sets."""
 MOST_PARTS = 8
 """Equal parts that are joined by one kernel with a store for each."""
 REPEATED_COST = 1
@@ -239,9 +238,9 @@ class _Fusion:
 
     def _run(self) -> Fused:
         self.orders.clear()
-        self.relaid: dict[tuple[Node, tuple[Size, ...]], Node] = {}
         self.kernels: list[Kernel] = []
-        self.padded: dict[tuple, Node] = {}
+        self.operands = Operands(
+            self.kernels, self.stored, self.orders, self.storage_of, self.order, self._puller)
         kernels = self.kernels
         written: set[Group] = set()
         for node in self.graph.nodes:
@@ -453,14 +452,14 @@ class _Fusion:
                 raise CannotPull(operand)
             if samples is not None and operand.shape[0] == samples and len(operand.shape) > 2 and (
                     windows or not layout.is_windowed(anchor)):
-                operand = self._in_order(operand, layout.samples_innermost(len(operand.shape)))
+                operand = self.operands.in_order(operand, layout.samples_innermost(len(operand.shape)))
             if not windows and layout.is_windowed(anchor):
-                value = self._rows_of_products(operand, all_maps, rank)
+                value = self.operands.rows_of_products(operand, all_maps, rank)
             elif guarded:
                 value = puller.mapped(operand, all_maps)  # Guards and all: borders are left out, not multiplied.
             else:
-                value = puller.mapped(*self._padded(operand, all_maps, puller))
-            if not _is_plain_load(value, guarded):
+                value = puller.mapped(*self.operands.padded(operand, all_maps, puller))
+            if not is_plain_load(value, guarded):
                 assert operand not in self.stored, f"{operand} is stored and yet no plain load"
                 raise CannotPull(operand)
             sides.append(puller.convert(value, dtype))
@@ -468,127 +467,3 @@ class _Fusion:
         kernel.accumulators.append(Accumulator(anchor.op, dtype, sides[0]))
         puller.accumulated[anchor] = (0, dtype)
         self._finish(kernel, node, tuple(Affine.axis(loops[axis]) for axis in range(rank)), puller)
-
-    def _in_order(self, operand: Node, order: layout.Order) -> Node:
-        """A copy of a leaf, or whatever else lies row-major, whose axes lie in this order."""
-        moved = [axis for axis in order if operand.shape[axis] != 1]
-        if operand not in self.stored or moved == sorted(moved):
-            return operand
-        if not self._is_row_major(self.storage_of(operand)):
-            return operand
-        strides = layout.strides(operand.shape, order)
-        copy = self.relaid.get((operand, strides))
-        if copy is None:
-            copy = self.relaid[operand, strides] = self._new_node(movement.ALIAS, operand.shape, operand)
-            self.orders[copy] = order
-            self._relay(operand, order, copy, strides)
-        return copy
-
-    def _rows_of_products(self, operand: Node, maps: list[contraction.Map], rank: int) -> Expression:
-        """A convolution's weights, as rows of what a sum runs over, in its order; a copy unless they lie so.
-
-        `rank` loops are kept. Rows whose length would put them all into the same few cache sets are set apart.
-        """
-        if operand not in self.stored:
-            raise CannotPull(operand)
-        loops = [index_map.terms[0][0] for index_map in maps]  # No windows, so each axis is one loop.
-        order = layout.products_last(maps)
-        products = product(size for size, loop in zip(operand.shape, loops, strict=True) if loop >= rank)
-        crowded = products.constant is not None and products.constant % CROWDED_ROW == 0
-        row = products + layout.LANES if crowded else products
-        strides = layout.strides(operand.shape, order)
-        if crowded:
-            kept = [axis for axis in order if loops[axis] < rank]
-            strides = tuple(
-                stride if loops[axis] >= rank else row * product(operand.shape[a] for a in kept[kept.index(axis) + 1:])
-                for axis, stride in enumerate(strides)
-            )
-        positions = tuple(Affine.axis(loop) for loop in loops)
-        moved = [axis for axis in order if operand.shape[axis] != 1]
-        if not crowded and moved == sorted(moved) and self._is_row_major(self.storage_of(operand)):
-            return self._puller(Kernel([])).pull(operand, positions)
-        copy = self.relaid.get((operand, strides))
-        if copy is None:
-            shape = (*[operand.shape[axis] for axis in order if loops[axis] < rank], row)
-            copy = self.relaid[operand, strides] = self._new_node(movement.ALIAS, shape, operand)
-            self._relay(operand, order, copy, strides)
-        return Load(operand.dtype, copy, _address(positions, strides), ())
-
-    def _relay(self, operand: Node, order: layout.Order, copy: Node, strides: tuple[Size, ...]) -> None:
-        """Copies a value: the loops in this order, each axis with this stride in the copy."""
-        kernel = Kernel([operand.shape[axis] for axis in order], names=["relay"], places=[operand.place])
-        positions = tuple(Affine.axis(order.index(axis)) for axis in range(len(order)))
-        value = self._puller(kernel).pull(operand, positions)
-        kernel.stores.append(Store(copy, _address(positions, strides), value))
-        self.kernels.append(kernel)
-
-    def _new_node(self, op: Op, shape: tuple[Size, ...], like: Node) -> Node:
-        """A stored value that the graph did not have."""
-        node = Node(-1 - len(self.relaid) - len(self.padded), op, (), shape, like.dtype, (), like.place)
-        self.stored.add(node)
-        return node
-
-    def _padded(self, operand: Node, maps: list[contraction.Map], puller: Puller
-                ) -> tuple[Node, list[contraction.Map]]:
-        """An operand that the maps do not leave, and maps onto it: where they would, a copy with zeros around it.
-
-        A divisor becomes zeros between the elements, so that the contraction itself is plain products.
-        """
-        shape: list[Size] = []
-        positions: list[Affine] = []
-        moved: list[contraction.Map] = []
-        inside = True
-        quotients: list[int] = []
-        for axis, ((terms, offset, divisor), size) in enumerate(zip(maps, operand.shape, strict=True)):
-            affine = Affine(Size.of(offset), {loop: Size.of(factor) for loop, factor in terms})
-            if puller.stays_inside(affine, divisor, size):
-                shape.append(size)
-                positions.append(Affine.axis(axis))
-                moved.append(contraction.Map(terms, offset, divisor))
-                quotients.append(1)
-                continue
-            inside = False
-            low = Size.of(offset)
-            high = Size.of(offset)
-            for loop, factor in terms:
-                reach = (puller.extents[loop] - 1) * factor
-                low, high = (low + reach, high) if factor < 0 else (low, high + reach)
-            shape.append(high - low + 1)
-            positions.append(Affine.axis(axis) + low)
-            quotients.append(divisor)
-            moved.append(contraction.Map(terms, Size.of(offset) - low, 1))  # type: ignore[arg-type]
-        if inside:
-            return operand, maps
-        key = (operand, tuple(shape), tuple(positions), tuple(quotients))
-        copy = self.padded.get(key)
-        if copy is None:
-            copy = self.padded[key] = self._padded_copy(operand, tuple(shape), positions, quotients)
-        return copy, moved
-
-    def _padded_copy(self, operand: Node, shape: tuple[Size, ...], positions: list[Affine], divisors: list[int]
-                     ) -> Node:
-        copy = self._new_node(movement.PAD, shape, operand)
-        order = self.orders[copy] = self.order(operand)
-        kernel = Kernel([shape[axis] for axis in order], names=["pad"], places=[operand.place])
-        loops = {axis: Affine.axis(order.index(axis)) for axis in range(len(shape))}
-        value = self._puller(kernel).bordered(operand, [p.renamed(loops) for p in positions], divisors)
-        axes = tuple(loops[axis] for axis in range(len(shape)))
-        kernel.stores.append(Store(copy, flat_address(axes, shape, order), value))
-        self.kernels.append(kernel)
-        return copy
-
-
-def _address(positions: Positions, strides: tuple[Size, ...]) -> Affine:
-    address = Affine.fixed(0)
-    for position, stride in zip(positions, strides, strict=True):
-        address = address + position * stride
-    return address
-
-
-def _is_plain_load(expression: Expression, guarded: bool) -> bool:
-    """Whether an operand is no more than an affine load, possibly a guarded one, whose places may be quotients."""
-    while isinstance(expression, Convert):
-        expression = expression.operand
-    return isinstance(expression, Load) and (
-        guarded or (not expression.guards and all(axis >= 0 for axis in expression.address.terms))
-    )

@@ -1,0 +1,166 @@
+"""What contractions read: plain memory in the order they want, copied where it does not lie so.
+
+A copy is a kernel of its own, made once per plan however many contractions read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torturous.compiler import layout
+from torturous.compiler.graph import Node
+from torturous.compiler.kernel import Convert, Expression, Kernel, Load, Store
+from torturous.compiler.lower import CannotPull, Positions, Puller, flat_address
+from torturous.compiler.sizes import Affine, Size, product
+from torturous.ir import contraction, movement
+from torturous.ir.op import Op
+
+CROWDED_ROW = 512
+"""Rows of weights of a multiple of this length would share cache sets."""
+
+
+class Operands:
+    """The copies of one plan; their kernels are added to `kernels`, and they themselves to `stored`."""
+
+    def __init__(
+        self, kernels: list[Kernel], stored: set[Node], orders: dict[Node, layout.Order],
+        storage_of: Callable[[Node], Node], order_of: Callable[[Node], layout.Order],
+        puller: Callable[[Kernel], Puller],
+    ) -> None:
+        """`orders` is where the copies' orders go, for `order_of` to know."""
+        self.kernels = kernels
+        self.stored = stored
+        self.orders = orders
+        self.storage_of = storage_of
+        self.order_of = order_of
+        self.puller = puller
+        self._relaid: dict[tuple[Node, tuple[Size, ...]], Node] = {}
+        self._padded: dict[tuple, Node] = {}
+
+    def _lies_row_major(self, operand: Node) -> bool:
+        home = self.storage_of(operand)
+        return self.order_of(home) == layout.row_major(len(home.shape))
+
+    def in_order(self, operand: Node, order: layout.Order) -> Node:
+        """A copy of a leaf, or whatever else lies row-major, whose axes lie in this order."""
+        moved = [axis for axis in order if operand.shape[axis] != 1]
+        if operand not in self.stored or moved == sorted(moved):
+            return operand
+        if not self._lies_row_major(operand):
+            return operand
+        strides = layout.strides(operand.shape, order)
+        copy = self._relaid.get((operand, strides))
+        if copy is None:
+            copy = self._relaid[operand, strides] = self._new_node(movement.ALIAS, operand.shape, operand)
+            self.orders[copy] = order
+            self._relay(operand, order, copy, strides)
+        return copy
+
+    def rows_of_products(self, operand: Node, maps: list[contraction.Map], rank: int) -> Expression:
+        """A convolution's weights, as rows of what a sum runs over, in its order; a copy unless they lie so.
+
+        `rank` loops are kept. Rows whose length would put them all into the same few cache sets are set apart.
+        """
+        if operand not in self.stored:
+            raise CannotPull(operand)
+        loops = [index_map.terms[0][0] for index_map in maps]  # No windows, so each axis is one loop.
+        order = layout.products_last(maps)
+        products = product(size for size, loop in zip(operand.shape, loops, strict=True) if loop >= rank)
+        crowded = products.constant is not None and products.constant % CROWDED_ROW == 0
+        row = products + layout.LANES if crowded else products
+        strides = layout.strides(operand.shape, order)
+        if crowded:
+            kept = [axis for axis in order if loops[axis] < rank]
+            strides = tuple(
+                stride if loops[axis] >= rank else row * product(operand.shape[a] for a in kept[kept.index(axis) + 1:])
+                for axis, stride in enumerate(strides)
+            )
+        positions = tuple(Affine.axis(loop) for loop in loops)
+        moved = [axis for axis in order if operand.shape[axis] != 1]
+        if not crowded and moved == sorted(moved) and self._lies_row_major(operand):
+            return self.puller(Kernel([])).pull(operand, positions)
+        copy = self._relaid.get((operand, strides))
+        if copy is None:
+            shape = (*[operand.shape[axis] for axis in order if loops[axis] < rank], row)
+            copy = self._relaid[operand, strides] = self._new_node(movement.ALIAS, shape, operand)
+            self._relay(operand, order, copy, strides)
+        return Load(operand.dtype, copy, _address(positions, strides), ())
+
+    def _relay(self, operand: Node, order: layout.Order, copy: Node, strides: tuple[Size, ...]) -> None:
+        """Copies a value: the loops in this order, each axis with this stride in the copy."""
+        kernel = Kernel([operand.shape[axis] for axis in order], names=["relay"], places=[operand.place])
+        positions = tuple(Affine.axis(order.index(axis)) for axis in range(len(order)))
+        value = self.puller(kernel).pull(operand, positions)
+        kernel.stores.append(Store(copy, _address(positions, strides), value))
+        self.kernels.append(kernel)
+
+    def _new_node(self, op: Op, shape: tuple[Size, ...], like: Node) -> Node:
+        """A stored value that the graph did not have."""
+        node = Node(-1 - len(self._relaid) - len(self._padded), op, (), shape, like.dtype, (), like.place)
+        self.stored.add(node)
+        return node
+
+    def padded(self, operand: Node, maps: list[contraction.Map], puller: Puller
+                ) -> tuple[Node, list[contraction.Map]]:
+        """An operand that the maps do not leave, and maps onto it: where they would, a copy with zeros around it.
+
+        A divisor becomes zeros between the elements, so that the contraction itself is plain products.
+        """
+        shape: list[Size] = []
+        positions: list[Affine] = []
+        moved: list[contraction.Map] = []
+        inside = True
+        quotients: list[int] = []
+        for axis, ((terms, offset, divisor), size) in enumerate(zip(maps, operand.shape, strict=True)):
+            affine = Affine(Size.of(offset), {loop: Size.of(factor) for loop, factor in terms})
+            if puller.stays_inside(affine, divisor, size):
+                shape.append(size)
+                positions.append(Affine.axis(axis))
+                moved.append(contraction.Map(terms, offset, divisor))
+                quotients.append(1)
+                continue
+            inside = False
+            low = Size.of(offset)
+            high = Size.of(offset)
+            for loop, factor in terms:
+                reach = (puller.extents[loop] - 1) * factor
+                low, high = (low + reach, high) if factor < 0 else (low, high + reach)
+            shape.append(high - low + 1)
+            positions.append(Affine.axis(axis) + low)
+            quotients.append(divisor)
+            moved.append(contraction.Map(terms, Size.of(offset) - low, 1))  # type: ignore[arg-type]
+        if inside:
+            return operand, maps
+        key = (operand, tuple(shape), tuple(positions), tuple(quotients))
+        copy = self._padded.get(key)
+        if copy is None:
+            copy = self._padded[key] = self._bordered(operand, tuple(shape), positions, quotients)
+        return copy, moved
+
+    def _bordered(self, operand: Node, shape: tuple[Size, ...], positions: list[Affine], divisors: list[int]
+                     ) -> Node:
+        copy = self._new_node(movement.PAD, shape, operand)
+        order = self.orders[copy] = self.order_of(operand)
+        kernel = Kernel([shape[axis] for axis in order], names=["pad"], places=[operand.place])
+        loops = {axis: Affine.axis(order.index(axis)) for axis in range(len(shape))}
+        value = self.puller(kernel).bordered(operand, [p.renamed(loops) for p in positions], divisors)
+        axes = tuple(loops[axis] for axis in range(len(shape)))
+        kernel.stores.append(Store(copy, flat_address(axes, shape, order), value))
+        self.kernels.append(kernel)
+        return copy
+
+
+def _address(positions: Positions, strides: tuple[Size, ...]) -> Affine:
+    address = Affine.fixed(0)
+    for position, stride in zip(positions, strides, strict=True):
+        address = address + position * stride
+    return address
+
+
+def is_plain_load(expression: Expression, guarded: bool) -> bool:
+    """Whether an operand is no more than an affine load, possibly a guarded one, whose places may be quotients."""
+    while isinstance(expression, Convert):
+        expression = expression.operand
+    return isinstance(expression, Load) and (
+        guarded or (not expression.guards and all(axis >= 0 for axis in expression.address.terms))
+    )
