@@ -18,8 +18,8 @@ from torturous.codegen.builder import Integer, looping
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Divided, Work
 from torturous.codegen.microkernel import MicroKernel, Tile
-from torturous.codegen.operands import loaded, sides, split
-from torturous.codegen.panels import LanePanels, Side, row_panels
+from torturous.codegen.operands import sides, split
+from torturous.codegen.panels import LanePanels, Side, lane_and_row, row_panels
 from torturous.compiler.sizes import Size, product
 from torturous.ir.contraction import BLOCK
 
@@ -41,16 +41,10 @@ class Contraction:
         self.writer = writer
         self.b = writer.builder
         kernel = writer.kernel
-        assert kernel.product is not None
         self.axes = sides(kernel)
-        left, right = kernel.product
-        lane, row = (left, right) if self.axes.lane_first else (right, left)
-        first = len(kernel.axes)
-        reduced = list(range(first, first + len(kernel.reduced)))
-        self.dtype = kernel.accumulators[0].dtype
+        self.lane, self.row = lane_and_row(writer, self.axes)
+        self.dtype = self.lane.dtype
         self.bytes = self.dtype.itemsize
-        self.lane = Side(writer, loaded(lane), self.dtype, self.axes.batch, self.axes.lane, reduced)
-        self.row = Side(writer, loaded(row), self.dtype, self.axes.batch, self.axes.row, reduced)
         self.rows = product(kernel.axes[axis] for axis in self.axes.row)
         self.lanes = product(kernel.axes[axis] for axis in self.axes.lane)
         self.batch = [writer.size(kernel.axes[axis]) for axis in self.axes.batch]

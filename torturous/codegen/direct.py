@@ -23,8 +23,8 @@ from torturous.codegen.builder import Integer, looping
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Divided, Work
 from torturous.codegen.microkernel import MicroKernel, Tile
-from torturous.codegen.operands import loaded, sides, split
-from torturous.codegen.panels import Side
+from torturous.codegen.operands import sides, split
+from torturous.codegen.panels import lane_and_row
 from torturous.codegen.target import Target
 from torturous.compiler.kernel import Kernel, Load, Quotient
 from torturous.compiler.sizes import Affine, Size, product
@@ -79,22 +79,16 @@ class DirectContraction:
         self.writer = writer
         self.b = writer.builder
         kernel = writer.kernel
-        assert kernel.product is not None
         self.axes = sides(kernel)
-        left, right = kernel.product
-        lane, row = (left, right) if self.axes.lane_first else (right, left)
-        first = len(kernel.axes)
-        reduced = list(range(first, first + len(kernel.reduced)))
-        self.dtype = kernel.accumulators[0].dtype
+        self.lane, self.row = lane_and_row(writer, self.axes)
+        self.dtype = self.lane.dtype
         self.bytes = self.dtype.itemsize
-        self.lane = Side(writer, loaded(lane), self.dtype, self.axes.batch, self.axes.lane, reduced)
-        self.row = Side(writer, loaded(row), self.dtype, self.axes.batch, self.axes.row, reduced)
         self.rows = _known(self.row.own.count)
         self.products = _known(product(kernel.reduced))
         assert self.row.reduced.strides in ([], [Size.of(1)]), "the products of a row are consecutive"
         assert len(self.row.own.strides) <= 1, "rows step evenly"
         self.borders = _borders(kernel, self.lane.load)
-        self.runs, self.lane_step = _runs(kernel.reduced, self.lane.load, self.borders, first, self.bytes)
+        self.runs, self.lane_step = _runs(kernel.reduced, self.lane.load, self.borders, len(kernel.axes), self.bytes)
         *planes, self.width = [_known(kernel.axes[axis]) for axis in self.axes.lane]
         assert self.lane.load.address.factor(self.axes.lane[-1]) == 1, "lanes are consecutive"
         self.lines, self.pitch = 1, 0

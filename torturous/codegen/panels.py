@@ -14,6 +14,7 @@ from torturous.codegen.arithmetic import Arithmetic, convert, kind
 from torturous.codegen.builder import Integer, looping
 from torturous.codegen.expressions import LANES, KernelWriter
 from torturous.codegen.microkernel import Tile
+from torturous.codegen.operands import Sides, loaded
 from torturous.compiler.kernel import Load
 from torturous.compiler.sizes import Affine, Size, product
 from torturous.core import dtypes
@@ -143,6 +144,21 @@ class Side:
         scalar = {"float": "f32", "double": "f64"}.get(wide.split(" x ")[1][:-1], wide.split(" x ")[1][:-1])
         b.call("void", f"llvm.masked.store.v{lanes}{scalar}.p0", (wide, value), ("ptr", address), ("i32", size),
                (f"<{lanes} x i1>", mask))
+
+
+def lane_and_row(writer: KernelWriter, axes: Sides) -> tuple[Side, Side]:
+    """The two operands of a contraction, by the part they play."""
+    kernel = writer.kernel
+    assert kernel.product is not None
+    operands = kernel.product if axes.lane_first else kernel.product[::-1]
+    first = len(kernel.axes)
+    reduced = list(range(first, first + len(kernel.reduced)))
+    dtype = kernel.accumulators[0].dtype
+    lane, row = (
+        Side(writer, loaded(operand), dtype, axes.batch, own, reduced)
+        for operand, own in zip(operands, (axes.lane, axes.row), strict=True)
+    )
+    return lane, row
 
 
 class RowPanels:

@@ -13,7 +13,6 @@ from torturous.compiler.kernel import (
     Accumulated,
     Choose,
     Compute,
-    Convert,
     DataPosition,
     Derived,
     Digit,
@@ -24,6 +23,7 @@ from torturous.compiler.kernel import (
     Quotient,
     Store,
 )
+from torturous.compiler.schedule import children
 from torturous.compiler.sizes import Affine
 from torturous.ir.op import Kind
 
@@ -126,7 +126,7 @@ class Staging:
 
     def parts(self, expression: Expression) -> Iterator[Expression]:
         """What an expression is computed from, positions read from data included."""
-        yield from _children(expression)
+        yield from children(expression)
         for affine in _affines(expression):
             yield from self._data(affine)
 
@@ -173,17 +173,6 @@ class Staging:
                 known = own + sum(map(self._costs, self.parts(expression)))
             self._cost[id(expression)] = known
         return known
-
-
-def _children(expression: Expression) -> tuple[Expression, ...]:
-    match expression:
-        case Compute():
-            return expression.operands
-        case Convert():
-            return (expression.operand,)
-        case Choose():
-            return expression.inside, expression.outside
-    return ()
 
 
 def _affines(expression: Expression) -> list[Affine]:
