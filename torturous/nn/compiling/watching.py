@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import cmath
+import gc
 import math
 import operator
 import sys
@@ -75,11 +76,15 @@ class Watch:
         if sys.getprofile() is not None:
             self.reason = "a profiler is at work"
             return function()
+        collecting = gc.isenabled()
+        gc.disable()  # Callbacks of a collection that happens to come by are nothing the call does.
         sys.setprofile(self._see)
         try:
             return function()
         finally:
             sys.setprofile(None)
+            if collecting:
+                gc.enable()
 
     def check(self) -> None:
         if self.reason is not None:
