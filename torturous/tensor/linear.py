@@ -53,8 +53,6 @@ def multiplied(a: TensorBase, b: TensorBase) -> Tensor:
     if not a.shape or not b.shape:
         raise RuntimeError("both arguments to matmul need to be at least 1D, but they are "
                            f"{len(a.shape)}D and {len(b.shape)}D")
-    if a.dtype is not b.dtype and len(a.shape) > 1 and len(b.shape) > 2 and 0 in (*a.shape, *b.shape):
-        a = a.to(b.dtype)  # type: ignore[attr-defined]  # PyTorch looks at no dtype where a batch has no products.
     dtype = same_dtype("matmul", a, b)
     left: Any = a if len(a.shape) > 1 else a.unsqueeze(0)  # type: ignore[attr-defined]
     right: Any = b if len(b.shape) > 1 else b.unsqueeze(1)  # type: ignore[attr-defined]
