@@ -60,6 +60,8 @@ class Machine:
         self.arrays: list[tuple[str, np.ndarray]] = []
         """NumPy arrays that share memory with tensors."""
         self.hooked: dict[str, list[np.ndarray]] = {}
+        self.updated = False
+        """Whether a leaf was changed by hand."""
         """Gradients that hooks have seen, by hook."""
         self.names = 0
 
@@ -249,6 +251,7 @@ class Machine:
         self.say(f"with no_grad(): {a}.sub_({a}.grad * 0.5)" + (f"; {a}.grad = None" if k % 2 else ""))
         with self.backend.no_grad():
             leaf.sub_(leaf.grad * 0.5)
+        self.updated = True
         if k % 2:
             leaf.grad = None
 
@@ -270,6 +273,8 @@ class Machine:
         a, x = self.pick(i)
         if not x.requires_grad:
             return
+        if self.updated and not x.is_leaf:
+            return  # It may be a view of what was hooked and then changed by hand: PyTorch 2.13 dies of a hook on that.
         name = f"hook{len(self.hooked)}"
         seen = self.hooked[name] = []
         self.say(f"{a}.register_hook({name})  # {'doubles' if k % 2 else 'looks'}")
