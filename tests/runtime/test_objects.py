@@ -212,7 +212,8 @@ def test_two_processes_write_the_same_entries(cache, folder):
     assert sorted(path.name for path in folder.iterdir()) == sorted(entry(folder, key).name for key in keys)
 
 
-def test_trimming_removes_what_was_not_used_for_longest(folder):
+def test_trimming_removes_what_was_not_used_for_longest(folder, monkeypatch):
+    monkeypatch.setattr(objects, "_TRIM_EVERY", 1 << 60)  # Putting trims now and then, by chance.
     cache = ObjectCache(folder, limit=100_000)
     keys = [objects.key(f"text {i}", TARGET) for i in range(20)]
     now = time.time()
