@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from torturous.core import dtypes
 from torturous.core.distributions import (
     C_NAMES,
     SIGNIFICAND_BITS,
     Shape,
-    Words,
     exponential,
     greatest_finite,
     pairs,
@@ -26,6 +24,11 @@ from torturous.core.distributions import (
 )
 from torturous.core.dtypes import DType
 from torturous.core.mersenne import MersenneTwister
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from torturous.core.distributions import Words
 
 _LONG_RANGE = 2**28
 """From this range on, an integer takes two words."""

@@ -65,10 +65,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from torturous.core import dtypes
 from torturous.core.box_muller import (
@@ -83,7 +82,11 @@ from torturous.core.box_muller import (
 from torturous.core.dtypes import DType
 from torturous.core.mersenne import MersenneTwister
 
-Words = NDArray[np.uint32]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Words = NDArray[np.uint32]
+
 Shape = Sequence[int]
 
 SIGNIFICAND_BITS = {dtypes.float16: 11, dtypes.bfloat16: 8, dtypes.float32: 24, dtypes.float64: 53}

@@ -12,9 +12,12 @@ apart because PyTorch's saved states keep them apart.
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 BLOCK = 624
 """Words in the block."""

@@ -11,7 +11,6 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from torturous.core import discrete_distributions, distributions, dtypes
 from torturous.core.dtypes import DType
@@ -25,6 +24,8 @@ from torturous.tensor.recording import begin_write, write_value
 from torturous.tensor.values import computed_values, of_array
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from torturous.tensor.tensor import Tensor
 
 MOST_RECORDED = 1 << 28

@@ -7,7 +7,6 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from torturous.core.dtypes import DType
 from torturous.ir.op import TYPES
@@ -18,6 +17,8 @@ from torturous.runtime.storage import Storage
 from torturous.tensor.base import TensorBase
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from torturous.tensor.tensor import Tensor
 
 
