@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from torturous.codegen import objectfile
-from torturous.codegen.arithmetic import Arithmetic, convert, kind
+from torturous.codegen.arithmetic import Arithmetic, convert
 from torturous.codegen.builder import Builder, looping
+from torturous.codegen.emitter import kind
 from torturous.codegen.target import X86_LEVELS, Target, host_target, neon_target, x86_target
 from torturous.core import dtypes
 from torturous.ir import elementwise

@@ -7,13 +7,11 @@ that the rounded coefficients leave. Coefficients are in ascending powers of the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from torturous.codegen.emitter import Emitter
 from torturous.core import dtypes
 from torturous.core.dtypes import DType
-
-if TYPE_CHECKING:
-    from torturous.codegen.arithmetic import Arithmetic
 
 Polynomial = tuple[float, ...]
 
@@ -169,5 +167,5 @@ ARCSINE: dict[DType, Polynomial] = {
 }
 
 
-def numbers(e: Arithmetic) -> Numbers:
+def numbers(e: Emitter) -> Numbers:
     return _NUMBERS[e.dtype]

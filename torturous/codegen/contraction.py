@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from torturous.codegen.arithmetic import Arithmetic, kind
+from torturous.codegen.arithmetic import Arithmetic
 from torturous.codegen.builder import Integer, looping
+from torturous.codegen.emitter import kind
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Divided, Work
 from torturous.codegen.microkernel import MicroKernel, Tile

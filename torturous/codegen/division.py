@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torturous.codegen.builder import Builder
+from torturous.codegen.emitter import Emitter
 from torturous.codegen.lanes import (
     any_lane,
     both,
@@ -21,11 +20,8 @@ from torturous.codegen.lanes import (
 from torturous.codegen.rounding import float_to_integer, floor, trunc
 from torturous.core import dtypes
 
-if TYPE_CHECKING:
-    from torturous.codegen.arithmetic import Arithmetic
 
-
-def integer_quotient(e: Arithmetic, a: str, b: str) -> str:
+def integer_quotient(e: Emitter, a: str, b: str) -> str:
     """The quotient toward zero. Nothing traps: division by zero gives 0, the smallest integer by −1 wraps."""
     zero = e.constant(0)
     by_zero = e.compare("eq", b, zero)
@@ -39,7 +35,7 @@ def integer_quotient(e: Arithmetic, a: str, b: str) -> str:
     return e.select(by_zero, zero, whole)
 
 
-def _quotient_of_words(e: Arithmetic, a: str, b: str, by_zero: str) -> str:
+def _quotient_of_words(e: Emitter, a: str, b: str, by_zero: str) -> str:
     """Machine division, with 1 in the place of the divisors 0 and −1, on which it may trap."""
     minus = e.compare("eq", b, e.constant(-1))
     risky = e.builder.value(f"or {e.mask} {minus}, {by_zero}")
@@ -47,7 +43,7 @@ def _quotient_of_words(e: Arithmetic, a: str, b: str, by_zero: str) -> str:
     return e.select(minus, e.neg(a), quotient)
 
 
-def _integer_floor_and_remainder(e: Arithmetic, a: str, b: str) -> tuple[str, str]:
+def _integer_floor_and_remainder(e: Emitter, a: str, b: str) -> tuple[str, str]:
     quotient = integer_quotient(e, a, b)
     zero = e.constant(0)
     rest = e.sub(a, e.mul(quotient, b))
@@ -60,7 +56,7 @@ def _integer_floor_and_remainder(e: Arithmetic, a: str, b: str) -> tuple[str, st
             e.select(lower, e.add(rest, b), rest))
 
 
-def floor_divide(e: Arithmetic, a: str, b: str) -> str:
+def floor_divide(e: Emitter, a: str, b: str) -> str:
     """The quotient toward −∞, computed as Python does for floats; integers divided by zero give 0."""
     if not e.floating:
         return _integer_floor_and_remainder(e, a, b)[0]
@@ -79,14 +75,14 @@ def floor_divide(e: Arithmetic, a: str, b: str) -> str:
     return e.select(e.compare("eq", b, zero), plain, whole)
 
 
-def _needs_divisor(e: Arithmetic, rest: str, b: str) -> str:
+def _needs_divisor(e: Emitter, rest: str, b: str) -> str:
     """Where a truncated remainder is not zero and not of the divisor's sign."""
     zero = e.constant(0.0)
     opposite = differ(e, e.compare("lt", b, zero), e.compare("lt", rest, zero))
     return both(e, e.compare("ne", rest, zero), opposite)
 
 
-def remainder(e: Arithmetic, a: str, b: str) -> str:
+def remainder(e: Emitter, a: str, b: str) -> str:
     """a − b·⌊a/b⌋ with the divisor's sign, as Python's %; integers modulo zero give 0, floats NaN.
 
     Exact before a possible addition of b, also where PyTorch's vectors give NaN because a/b overflows.
@@ -98,7 +94,7 @@ def remainder(e: Arithmetic, a: str, b: str) -> str:
     return e.select(lower, e.add(rest, b), rest)
 
 
-def truncated_remainder(e: Arithmetic, a: str, b: str) -> str:
+def truncated_remainder(e: Emitter, a: str, b: str) -> str:
     """The exact a − b·trunc(a/b), with the sign of a: C's fmod."""
     form = format_of(e)
     dividend, divisor = e.abs(a), e.abs(b)
@@ -128,7 +124,7 @@ def truncated_remainder(e: Arithmetic, a: str, b: str) -> str:
     return copy_sign(e, rest, a)
 
 
-def _as_double(e: Arithmetic, scalar: str) -> str:
+def _as_double(e: Emitter, scalar: str) -> str:
     return scalar if e.dtype is dtypes.float64 else e.builder.value(f"fpext float {scalar} to double")
 
 

@@ -6,9 +6,8 @@ Every function reduces its argument with steps that are exact or nearly so and t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torturous.codegen.coefficients import TANH, numbers
+from torturous.codegen.emitter import Emitter
 from torturous.codegen.lanes import (
     at_least,
     at_most,
@@ -26,15 +25,12 @@ from torturous.codegen.lanes import (
 )
 from torturous.core import dtypes
 
-if TYPE_CHECKING:
-    from torturous.codegen.arithmetic import Arithmetic
-
 
 # Powers of e ------------------------------------------------------------------------------------------------
 class _Reduced:
     """x = k·ln 2 + r with an integer k and |r| ≤ ln(2)/2, and the polynomial `exponential` at r."""
 
-    def __init__(self, e: Arithmetic, x: str) -> None:
+    def __init__(self, e: Emitter, x: str) -> None:
         n, form = numbers(e), format_of(e)
         # The sum has its last bit at 1: it is rounded to an integer, which stands in its low bits.
         self.shifted = e.multiply_add(x, e.constant(n.log2_e[0]), e.constant(form.magic))
@@ -44,23 +40,23 @@ class _Reduced:
         self.r = e.multiply_add(self.k, e.constant(-n.log_2[1]), self.first)
         self.tail = polynomial(e, self.r, n.exponential)
 
-    def power(self, e: Arithmetic, exponent: int = 0) -> str:
+    def power(self, e: Emitter, exponent: int = 0) -> str:
         """2^(k + exponent), where that is a normal number."""
         i, form = integers(e), format_of(e)
         shifted = i.binary("shl", bits(e, self.shifted), i.constant(form.fraction))
         return from_bits(e, i.add(shifted, i.constant(form.pattern(exponent))))
 
-    def exponential(self, e: Arithmetic) -> str:
+    def exponential(self, e: Emitter) -> str:
         """eʳ."""
         one = e.constant(1.0)
         return e.multiply_add(e.multiply_add(self.tail, self.r, one), self.r, one)
 
-    def scaled(self, e: Arithmetic) -> str:
+    def scaled(self, e: Emitter) -> str:
         """eˣ, whether it is a normal number or not."""
         return scale_by_power(e, self.exponential(e), self.shifted, self.k)
 
 
-def scale_by_power(e: Arithmetic, value: str, shifted: str, k: str) -> str:
+def scale_by_power(e: Emitter, value: str, shifted: str, k: str) -> str:
     """value·2^k, rounded once where it becomes subnormal; `shifted` is k plus the format's magic number."""
     if has_native_parts(e):
         return native(e, "scalef", [value, k])
@@ -73,14 +69,14 @@ def scale_by_power(e: Arithmetic, value: str, shifted: str, k: str) -> str:
     return value
 
 
-def exp(e: Arithmetic, x: str) -> str:
+def exp(e: Emitter, x: str) -> str:
     """eˣ."""
     n = numbers(e)
     reduced = _Reduced(e, at_least(e, at_most(e, x, n.overflow), n.underflow))
     return reduced.scaled(e)
 
 
-def expm1(e: Arithmetic, x: str) -> str:
+def expm1(e: Emitter, x: str) -> str:
     """eˣ − 1, accurate near zero."""
     n, form = numbers(e), format_of(e)
     result = _exponential_less_one(e, at_least(e, at_most(e, x, n.overflow), -2.0 * form.fraction))
@@ -88,7 +84,7 @@ def expm1(e: Arithmetic, x: str) -> str:
     return e.select(tiny, x, result)
 
 
-def _exponential_less_one(e: Arithmetic, x: str) -> str:
+def _exponential_less_one(e: Emitter, x: str) -> str:
     """eˣ − 1 for arguments within bounds and not tiny."""
     n = numbers(e)
     reduced = _Reduced(e, x)
@@ -101,7 +97,7 @@ def _exponential_less_one(e: Arithmetic, x: str) -> str:
     return e.add(result, result)
 
 
-def tanh(e: Arithmetic, x: str) -> str:
+def tanh(e: Emitter, x: str) -> str:
     """The hyperbolic tangent."""
     magnitude = e.abs(x)
     if e.dtype is dtypes.float32:
@@ -120,7 +116,7 @@ def tanh(e: Arithmetic, x: str) -> str:
     return copy_sign(e, e.select(tiny, magnitude, result), x)
 
 
-def sigmoid(e: Arithmetic, x: str) -> str:
+def sigmoid(e: Emitter, x: str) -> str:
     """1/(1 + e^−x), which is eˣ/(1 + eˣ): the exponential is taken where it is at most 1."""
     n = numbers(e)
     reduced = _Reduced(e, at_least(e, e.neg(e.abs(x)), n.underflow))
@@ -134,7 +130,7 @@ def sigmoid(e: Arithmetic, x: str) -> str:
     return e.multiply_add(numerator, inverse, e.mul(numerator, e.mul(inverse, lack)))
 
 
-def erf(e: Arithmetic, x: str) -> str:
+def erf(e: Emitter, x: str) -> str:
     """The error function: a polynomial up to 1, and from there 1 − exp(−x²)·(erfc(x)·exp(x²))."""
     n = numbers(e)
     magnitude = e.abs(x)
@@ -149,7 +145,7 @@ def erf(e: Arithmetic, x: str) -> str:
 
 
 # Logarithms -------------------------------------------------------------------------------------------------
-def separate(e: Arithmetic, x: str) -> tuple[str, str, str]:
+def separate(e: Emitter, x: str) -> tuple[str, str, str]:
     """x = 2^k·m with 3/4 ≤ m < 3/2 for positive normal x: k as a number, m, and k in the exponent's place."""
     i, form = integers(e), format_of(e)
     pattern = bits(e, x)
@@ -163,7 +159,7 @@ def separate(e: Arithmetic, x: str) -> tuple[str, str, str]:
     return k, from_bits(e, i.sub(pattern, shift)), shift
 
 
-def _separate_any(e: Arithmetic, x: str) -> tuple[str, str]:
+def _separate_any(e: Emitter, x: str) -> tuple[str, str]:
     """`separate` where x may be subnormal too."""
     form = format_of(e)
     small = e.compare("lt", x, e.constant(2.0 ** (1 - form.bias)))
@@ -172,7 +168,7 @@ def _separate_any(e: Arithmetic, x: str) -> tuple[str, str]:
     return e.select(small, e.sub(k, e.constant(form.fraction + 1.0)), k), m
 
 
-def _settle(e: Arithmetic, x: str, result: str) -> str:
+def _settle(e: Emitter, x: str, result: str) -> str:
     """The logarithm where x is positive and finite, and what IEEE 754 says elsewhere."""
     infinity, zero = e.constant(float("inf")), e.constant(0.0)
     result = e.select(e.compare("eq", x, infinity), infinity, result)
@@ -181,7 +177,7 @@ def _settle(e: Arithmetic, x: str, result: str) -> str:
 
 
 def _combine(
-    e: Arithmetic, k: str, f: str, two: tuple[float, ...], base: tuple[float, float] | None
+    e: Emitter, k: str, f: str, two: tuple[float, ...], base: tuple[float, float] | None
 ) -> str:
     """log(2^k·(1 + f)) to the base whose log(2) is `two`, in parts, and log(e) is `base` (None: base e)."""
     curved = e.mul(e.mul(f, f), polynomial(e, f, numbers(e).logarithm))
@@ -196,7 +192,7 @@ def _combine(
 
 
 def _logarithm(
-    e: Arithmetic, x: str, two: tuple[float, ...], base: tuple[float, float] | None = None
+    e: Emitter, x: str, two: tuple[float, ...], base: tuple[float, float] | None = None
 ) -> str:
     one = e.constant(1.0)
     if has_native_parts(e):
@@ -209,22 +205,22 @@ def _logarithm(
     return _settle(e, x, _combine(e, k, e.sub(m, one), two, base))
 
 
-def log(e: Arithmetic, x: str) -> str:
+def log(e: Emitter, x: str) -> str:
     """The natural logarithm."""
     return _logarithm(e, x, numbers(e).log_2, None)
 
 
-def log2(e: Arithmetic, x: str) -> str:
+def log2(e: Emitter, x: str) -> str:
     """The logarithm to base 2; exact for powers of 2."""
     return _logarithm(e, x, (1.0,), numbers(e).log2_e)
 
 
-def log10(e: Arithmetic, x: str) -> str:
+def log10(e: Emitter, x: str) -> str:
     """The logarithm to base 10."""
     return _logarithm(e, x, numbers(e).log10_2, numbers(e).log10_e)
 
 
-def log1p(e: Arithmetic, x: str) -> str:
+def log1p(e: Emitter, x: str) -> str:
     """ln(1 + x), accurate near zero."""
     i, form = integers(e), format_of(e)
     one = e.constant(1.0)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from torturous.codegen.arithmetic import Arithmetic, convert, scalar_kind, suffix
+from torturous.codegen.arithmetic import Arithmetic, convert
 from torturous.codegen.builder import Builder, Integer
+from torturous.codegen.emitter import scalar_kind, suffix
 from torturous.codegen.target import Target
 from torturous.compiler.graph import Node
 from torturous.compiler.kernel import (

@@ -7,8 +7,7 @@ as an internal function.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from torturous.codegen.emitter import Emitter
 from torturous.codegen.lanes import (
     bits,
     both,
@@ -25,11 +24,8 @@ from torturous.codegen.lanes import (
 )
 from torturous.core import dtypes
 
-if TYPE_CHECKING:
-    from torturous.codegen.arithmetic import Arithmetic
 
-
-def fused_multiply_add(e: Arithmetic, a: str, b: str, c: str) -> str:
+def fused_multiply_add(e: Emitter, a: str, b: str, c: str) -> str:
     """a·b + c rounded once, to nearest, ties to even; float32 and float64."""
     if e.builder.target.has_fma:
         return e.intrinsic("fma", a, b, c)
@@ -38,7 +34,7 @@ def fused_multiply_add(e: Arithmetic, a: str, b: str, c: str) -> str:
     return outlined(e, "fma", _error_free, a, b, c)
 
 
-def _sum_to_odd(e: Arithmetic, a: str, b: str) -> str:
+def _sum_to_odd(e: Emitter, a: str, b: str) -> str:
     """a + b rounded to odd: toward zero, and the last bit set if that was not exact.
 
     A number rounded to odd with two bits to spare can be rounded again without harm (Boldo and Melquiond,
@@ -56,21 +52,21 @@ def _sum_to_odd(e: Arithmetic, a: str, b: str) -> str:
     return from_bits(e, i.select(inexact, odd, pattern))
 
 
-def _through_double(e: Arithmetic, a: str, b: str, c: str) -> str:
+def _through_double(e: Emitter, a: str, b: str, c: str) -> str:
     """The product of two floats is exact in double; their sum is rounded to odd there, then to float."""
     wide = companion(e, dtypes.float64)
     a, b, c = (cast(e, "fpext", value, wide) for value in (a, b, c))
     return cast(wide, "fptrunc", _sum_to_odd(wide, wide.mul(a, b), c), e)
 
 
-def _split(e: Arithmetic, x: str) -> tuple[str, str]:
+def _split(e: Emitter, x: str) -> tuple[str, str]:
     """Halves of 26 bits whose sum is x (Veltkamp)."""
     scaled = e.mul(x, e.constant(2.0**27 + 1))
     high = e.sub(scaled, e.sub(scaled, x))
     return high, e.sub(x, high)
 
 
-def _product(e: Arithmetic, a: str, b: str) -> tuple[str, str]:
+def _product(e: Emitter, a: str, b: str) -> tuple[str, str]:
     """a·b and its exact error, for arguments far from overflow and underflow (Dekker)."""
     product = e.mul(a, b)
     a_high, a_low = _split(e, a)
@@ -80,19 +76,19 @@ def _product(e: Arithmetic, a: str, b: str) -> tuple[str, str]:
     return product, e.add(error, e.mul(a_low, b_low))
 
 
-def _power(e: Arithmetic, exponent: str) -> str:
+def _power(e: Emitter, exponent: str) -> str:
     """2^exponent for an integer within the normal range."""
     i, form = integers(e), format_of(e)
     biased = i.add(exponent, i.constant(form.bias))
     return from_bits(e, i.binary("shl", biased, i.constant(form.fraction)))
 
 
-def _within(i: Arithmetic, value: str, low: int, high: int) -> str:
+def _within(i: Emitter, value: str, low: int, high: int) -> str:
     value = i.select(i.compare("lt", value, i.constant(low)), i.constant(low), value)
     return i.select(i.compare("gt", value, i.constant(high)), i.constant(high), value)
 
 
-def _separate(e: Arithmetic, x: str) -> tuple[str, str]:
+def _separate(e: Emitter, x: str) -> tuple[str, str]:
     """x = m·2^k with 1 ≤ |m| < 2 and an integer k; m = 0 for zero. Not for infinity and NaN."""
     i, form = integers(e), format_of(e)
     small = e.compare("lt", e.abs(x), e.constant(2.0**-1022))
@@ -106,7 +102,7 @@ def _separate(e: Arithmetic, x: str) -> tuple[str, str]:
     return mantissa, i.select(small, i.sub(exponent, i.constant(64)), exponent)
 
 
-def _error_free(e: Arithmetic, a: str, b: str, c: str) -> str:
+def _error_free(e: Emitter, a: str, b: str, c: str) -> str:
     """In float64 alone: exact product, exact sums, one rounding where the result's last bit will be.
 
     All is scaled so that the product lies in [1, 4) and nothing overflows or loses bits on the way.

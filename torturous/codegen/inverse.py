@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torturous.codegen.coefficients import ARCSINE, ARCTANGENT, numbers
+from torturous.codegen.emitter import Emitter
 from torturous.codegen.exponential import log1p
 from torturous.codegen.lanes import copy_sign, either, format_of, integers, polynomial, sign_bit
-
-if TYPE_CHECKING:
-    from torturous.codegen.arithmetic import Arithmetic
 
 NEAR = 0.41421356237309503
 """tan(π/8): up to here the arctangent is a polynomial, beyond it π/4 or π/2 less that of something smaller."""
 
 
 # Arctangent -------------------------------------------------------------------------------------------------
-def _arctangent(e: Arithmetic, w: str, base: str, base_low: str) -> str:
+def _arctangent(e: Emitter, w: str, base: str, base_low: str) -> str:
     """base + base_low + arctan w for |w| ≤ tan(π/8)."""
     square = e.mul(w, w)
     curve = e.mul(square, polynomial(e, square, ARCTANGENT[e.dtype]))
     return e.add(base, e.add(w, e.multiply_add(w, curve, base_low)))
 
 
-def _parts_of_half_pi(e: Arithmetic, times: float) -> tuple[str, str]:
+def _parts_of_half_pi(e: Emitter, times: float) -> tuple[str, str]:
     first, second, _ = numbers(e).half_pi
     return e.constant(times * first), e.constant(times * second)
 
 
-def atan(e: Arithmetic, x: str) -> str:
+def atan(e: Emitter, x: str) -> str:
     """The arctangent, between −π/2 and π/2."""
     t, one, zero = e.abs(x), e.constant(1.0), e.constant(0.0)
     near, far = e.compare("le", t, e.constant(NEAR)), e.compare("gt", t, e.constant(1 / NEAR))
@@ -40,7 +36,7 @@ def atan(e: Arithmetic, x: str) -> str:
     return copy_sign(e, _arctangent(e, e.binary("fdiv", numerator, denominator), base, base_low), x)
 
 
-def atan2(e: Arithmetic, y: str, x: str) -> str:
+def atan2(e: Emitter, y: str, x: str) -> str:
     """The angle of the point (x, y), between −π and π; signs of zeros count, as IEEE 754 has it."""
     form, zero, one = format_of(e), e.constant(0.0), e.constant(1.0)
     up, across = e.abs(y), e.abs(x)
@@ -73,7 +69,7 @@ def atan2(e: Arithmetic, y: str, x: str) -> str:
     return copy_sign(e, angle, y)
 
 
-def _three_quarters(e: Arithmetic) -> tuple[str, str]:
+def _three_quarters(e: Emitter) -> tuple[str, str]:
     """3π/4 in two parts."""
     first, second, _ = numbers(e).half_pi
     half = 0.5 * first
@@ -82,17 +78,17 @@ def _three_quarters(e: Arithmetic) -> tuple[str, str]:
 
 
 # Arcsine and arccosine --------------------------------------------------------------------------------------
-def _half_angle(e: Arithmetic, t: str) -> tuple[str, str, str, str]:
+def _half_angle(e: Emitter, t: str) -> tuple[str, str, str, str]:
     """Whether t ≥ 0 is at most 1/2; s with arcsin t = arcsin s there, else π/2 − 2·arcsin s; s² and s³·(…)."""
     small = e.compare("le", t, e.constant(0.5))
     rest = e.mul(e.sub(e.constant(1.0), t), e.constant(0.5))
     square = e.select(small, e.mul(t, t), rest)
-    s = e.select(small, t, e.sqrt(rest))
+    s = e.select(small, t, e.intrinsic("sqrt", rest))
     curve = e.mul(e.mul(square, polynomial(e, square, ARCSINE[e.dtype])), s)
     return small, s, square, curve
 
 
-def asin(e: Arithmetic, x: str) -> str:
+def asin(e: Emitter, x: str) -> str:
     """The arcsine, between −π/2 and π/2; NaN outside −1 … 1."""
     small, s, square, curve = _half_angle(e, e.abs(x))
     half, half_low = _parts_of_half_pi(e, 1.0)
@@ -102,7 +98,7 @@ def asin(e: Arithmetic, x: str) -> str:
     return copy_sign(e, e.select(small, e.add(s, curve), large), x)
 
 
-def acos(e: Arithmetic, x: str) -> str:
+def acos(e: Emitter, x: str) -> str:
     """The arccosine, between 0 and π; NaN outside −1 … 1."""
     small, s, square, curve = _half_angle(e, e.abs(x))
     half, half_low = _parts_of_half_pi(e, 1.0)
@@ -117,7 +113,7 @@ def acos(e: Arithmetic, x: str) -> str:
     return e.select(small, across, e.select(negative, opposite, beside))
 
 
-def _root_lack(e: Arithmetic, s: str, square: str) -> str:
+def _root_lack(e: Emitter, s: str, square: str) -> str:
     """What the square root s lacks, 0 for s = 0."""
     zero = e.constant(0.0)
     lack = e.binary("fdiv", e.multiply_add(e.neg(s), s, square), e.add(s, s))
@@ -125,37 +121,37 @@ def _root_lack(e: Arithmetic, s: str, square: str) -> str:
 
 
 # Hyperbolic -------------------------------------------------------------------------------------------------
-def _large(e: Arithmetic) -> float:
+def _large(e: Emitter) -> float:
     """Beyond this, 1 does not show beside a square, and hardly beside the number."""
     return 2.0 ** (format_of(e).fraction + 8)
 
 
-def asinh(e: Arithmetic, x: str) -> str:
+def asinh(e: Emitter, x: str) -> str:
     """The inverse hyperbolic sine."""
     t, one = e.abs(x), e.constant(1.0)
     far = e.compare("gt", t, e.constant(_large(e)))
     square = e.mul(t, t)
-    near = e.add(t, e.binary("fdiv", square, e.add(one, e.sqrt(e.add(one, square)))))
+    near = e.add(t, e.binary("fdiv", square, e.add(one, e.intrinsic("sqrt", e.add(one, square)))))
     return copy_sign(e, _doubled_logarithm(e, far, t, near), x)
 
 
-def acosh(e: Arithmetic, x: str) -> str:
+def acosh(e: Emitter, x: str) -> str:
     """The inverse hyperbolic cosine; NaN below 1."""
     one = e.constant(1.0)
     far = e.compare("gt", x, e.constant(_large(e)))
     above = e.sub(x, one)
-    near = e.add(above, e.sqrt(e.mul(above, e.add(x, one))))
+    near = e.add(above, e.intrinsic("sqrt", e.mul(above, e.add(x, one))))
     result = _doubled_logarithm(e, far, x, near)
     return e.select(e.compare("lt", x, one), e.constant(float("nan")), result)
 
 
-def _doubled_logarithm(e: Arithmetic, far: str, t: str, near: str) -> str:
+def _doubled_logarithm(e: Emitter, far: str, t: str, near: str) -> str:
     """ln(1 + near), or ln(2t) where t is far from 0."""
     two = e.select(far, e.constant(0.6931471805599453), e.constant(0.0))
     return e.add(log1p(e, e.select(far, t, near)), two)
 
 
-def atanh(e: Arithmetic, x: str) -> str:
+def atanh(e: Emitter, x: str) -> str:
     """The inverse hyperbolic tangent; infinite at ±1, NaN beyond."""
     t = e.abs(x)
     grown = e.binary("fdiv", e.add(t, t), e.sub(e.constant(1.0), t))

@@ -1,19 +1,17 @@
 """Small tools that the vector mathematics is written with: bit patterns, polynomials, code outside the line.
 
-Everything takes the `Arithmetic` emitter `e`, as an elementwise op's `lower` does.
+Everything takes the `Emitter` emitter `e`, as an elementwise op's `lower` does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from torturous.codegen.builder import Builder
+from torturous.codegen.emitter import Emitter
 from torturous.core import dtypes
 from torturous.core.dtypes import DType
-
-if TYPE_CHECKING:
-    from torturous.codegen.arithmetic import Arithmetic
 
 
 class Format(NamedTuple):
@@ -42,72 +40,72 @@ class Format(NamedTuple):
 _FORMATS = {dtypes.float32: Format(23, 127, 32), dtypes.float64: Format(52, 1023, 64)}
 
 
-def format_of(e: Arithmetic) -> Format:
+def format_of(e: Emitter) -> Format:
     return _FORMATS[e.dtype]
 
 
-def companion(e: Arithmetic, dtype: DType) -> Arithmetic:
+def companion(e: Emitter, dtype: DType) -> Emitter:
     """An emitter of the same lanes for another dtype."""
     return type(e)(e.builder, dtype, e.lanes)
 
 
-def integers(e: Arithmetic) -> Arithmetic:
+def integers(e: Emitter) -> Emitter:
     """The emitter for the bit patterns of a floating emitter's values."""
     return companion(e, dtypes.int32 if e.dtype is dtypes.float32 else dtypes.int64)
 
 
-def cast(e: Arithmetic, instruction: str, value: str, to: Arithmetic) -> str:
+def cast(e: Emitter, instruction: str, value: str, to: Emitter) -> str:
     return e.builder.value(f"{instruction} {e.kind} {value} to {to.kind}")
 
 
-def bits(e: Arithmetic, value: str) -> str:
+def bits(e: Emitter, value: str) -> str:
     return cast(e, "bitcast", value, integers(e))
 
 
-def from_bits(e: Arithmetic, pattern: str) -> str:
+def from_bits(e: Emitter, pattern: str) -> str:
     return cast(integers(e), "bitcast", pattern, e)
 
 
-def copy_sign(e: Arithmetic, magnitude: str, sign: str) -> str:
+def copy_sign(e: Emitter, magnitude: str, sign: str) -> str:
     return e.intrinsic("copysign", magnitude, sign)
 
 
-def flip_sign(e: Arithmetic, value: str, signs: str) -> str:
+def flip_sign(e: Emitter, value: str, signs: str) -> str:
     """The value, negated where the sign bit of the integer `signs` is set; its other bits must be clear."""
     return from_bits(e, integers(e).binary("xor", bits(e, value), signs))
 
 
-def sign_bit(e: Arithmetic, value: str) -> str:
+def sign_bit(e: Emitter, value: str) -> str:
     i = integers(e)
     return i.binary("and", bits(e, value), i.constant(format_of(e).sign))
 
 
-def at_most(e: Arithmetic, value: str, bound: float) -> str:
+def at_most(e: Emitter, value: str, bound: float) -> str:
     """The smaller of a value and a constant; NaN stays NaN."""
     limit = e.constant(bound)
     return e.select(e.compare("gt", value, limit), limit, value)
 
 
-def at_least(e: Arithmetic, value: str, bound: float) -> str:
+def at_least(e: Emitter, value: str, bound: float) -> str:
     """The larger of a value and a constant; NaN stays NaN."""
     limit = e.constant(bound)
     return e.select(e.compare("lt", value, limit), limit, value)
 
 
-def both(e: Arithmetic, a: str, b: str) -> str:
+def both(e: Emitter, a: str, b: str) -> str:
     """The conjunction of two masks."""
     return e.builder.value(f"and {e.mask} {a}, {b}")
 
 
-def either(e: Arithmetic, a: str, b: str) -> str:
+def either(e: Emitter, a: str, b: str) -> str:
     return e.builder.value(f"or {e.mask} {a}, {b}")
 
 
-def differ(e: Arithmetic, a: str, b: str) -> str:
+def differ(e: Emitter, a: str, b: str) -> str:
     return e.builder.value(f"xor {e.mask} {a}, {b}")
 
 
-def polynomial(e: Arithmetic, x: str, coefficients: Sequence[float]) -> str:
+def polynomial(e: Emitter, x: str, coefficients: Sequence[float]) -> str:
     """Σ coefficients[i]·xⁱ by Horner's rule, each step rounded once."""
     *rest, highest = coefficients
     result = e.constant(highest)
@@ -116,7 +114,7 @@ def polynomial(e: Arithmetic, x: str, coefficients: Sequence[float]) -> str:
     return result
 
 
-def two_sum(e: Arithmetic, a: str, b: str) -> tuple[str, str]:
+def two_sum(e: Emitter, a: str, b: str) -> tuple[str, str]:
     """a + b as the rounded sum and its exact error (Knuth, TAOCP volume 2, 4.2.2, theorem B)."""
     total = e.add(a, b)
     part = e.sub(total, a)
@@ -124,13 +122,13 @@ def two_sum(e: Arithmetic, a: str, b: str) -> tuple[str, str]:
     return total, error
 
 
-def quick_two_sum(e: Arithmetic, a: str, b: str) -> tuple[str, str]:
+def quick_two_sum(e: Emitter, a: str, b: str) -> tuple[str, str]:
     """`two_sum` for |a| ≥ |b| (Dekker, 1971)."""
     total = e.add(a, b)
     return total, e.sub(b, e.sub(total, a))
 
 
-def two_product(e: Arithmetic, a: str, b: str) -> tuple[str, str]:
+def two_product(e: Emitter, a: str, b: str) -> tuple[str, str]:
     """a·b as the rounded product and its exact error, barring underflow."""
     product = e.mul(a, b)
     return product, e.multiply_add(a, b, e.neg(product))
@@ -142,7 +140,7 @@ def define_once(builder: Builder, name: str, text: str) -> None:
     builder.declarations.setdefault(name, text)
 
 
-def outlined(e: Arithmetic, name: str, body: Callable[..., str], *arguments: str) -> str:
+def outlined(e: Emitter, name: str, body: Callable[..., str], *arguments: str) -> str:
     """A call of an internal function on vectors of `e`, written by `body(emitter, *parameters)` on first use.
 
     For what takes so many instructions on some target that repeating it would swell every kernel.
@@ -161,7 +159,7 @@ def outlined(e: Arithmetic, name: str, body: Callable[..., str], *arguments: str
     return e.builder.call(e.kind, symbol, *[(e.kind, argument) for argument in arguments])
 
 
-def any_lane(e: Arithmetic, mask: str) -> str:
+def any_lane(e: Emitter, mask: str) -> str:
     """An i1: whether the mask holds in some lane."""
     b = e.builder
     packed = b.value(f"bitcast {e.mask} {mask} to i{e.lanes}")
@@ -169,7 +167,7 @@ def any_lane(e: Arithmetic, mask: str) -> str:
 
 
 def rarely(
-    e: Arithmetic, condition: str, usual: Sequence[tuple[str, str]], body: Callable[[], Sequence[str]]
+    e: Emitter, condition: str, usual: Sequence[tuple[str, str]], body: Callable[[], Sequence[str]]
 ) -> list[str]:
     """The (type, value) pairs `usual`, or what `body` makes instead of them where the i1 holds."""
     b = e.builder
@@ -187,22 +185,22 @@ def rarely(
     ]
 
 
-def lane(e: Arithmetic, vector: str, index: int) -> str:
+def lane(e: Emitter, vector: str, index: int) -> str:
     return e.builder.value(f"extractelement {e.kind} {vector}, i32 {index}")
 
 
-def with_lane(e: Arithmetic, vector: str, scalar: str, index: int) -> str:
+def with_lane(e: Emitter, vector: str, scalar: str, index: int) -> str:
     return e.builder.value(f"insertelement {e.kind} {vector}, {e.scalar} {scalar}, i32 {index}")
 
 
 # AVX-512's instructions that no generic IR stands for -------------------------------------------------------
-def has_native_parts(e: Arithmetic) -> bool:
+def has_native_parts(e: Emitter) -> bool:
     """Whether vectors of `e` are whole AVX-512 registers, or one half or quarter of one."""
     size = e.lanes * format_of(e).bits
     return e.builder.target.has_avx512 and (size in (128, 256) or size % 512 == 0)
 
 
-def native(e: Arithmetic, name: str, values: Sequence[str], immediate: int | None = None) -> str:
+def native(e: Emitter, name: str, values: Sequence[str], immediate: int | None = None) -> str:
     """`llvm.x86.avx512.mask.name` on all lanes, register by register. Needs `has_native_parts`."""
     b = e.builder
     width = format_of(e).bits

@@ -7,9 +7,8 @@ and payload. Subnormal numbers, infinities and signed zeros are as IEEE 754 has 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torturous.codegen.division import floor_divide, integer_quotient, remainder, truncated_remainder
+from torturous.codegen.emitter import Emitter
 from torturous.codegen.exponential import erf, exp, expm1, log, log1p, log2, log10, sigmoid, tanh
 from torturous.codegen.fused import fused_multiply_add
 from torturous.codegen.inverse import acos, acosh, asin, asinh, atan, atan2, atanh
@@ -19,9 +18,6 @@ from torturous.codegen.rounding import ceil, float_to_integer, floor, narrow, ro
 from torturous.codegen.trigonometry import cos, sin
 from torturous.core import dtypes
 
-if TYPE_CHECKING:
-    from torturous.codegen.arithmetic import Arithmetic
-
 __all__ = [
     "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "ceil", "cos", "erf", "exp", "expm1",
     "float_to_integer", "floor", "floor_divide", "fused_multiply_add", "integer_quotient", "log", "log10", "log1p",
@@ -30,12 +26,12 @@ __all__ = [
 ]
 
 
-def sqrt(e: Arithmetic, x: str) -> str:
+def sqrt(e: Emitter, x: str) -> str:
     """The square root, correctly rounded; NaN for negative numbers, −0 for −0."""
     return e.intrinsic("sqrt", x)
 
 
-def uniform53(e: Arithmetic, low: str, high: str) -> str:
+def uniform53(e: Emitter, low: str, high: str) -> str:
     """float64 in [0, 1) from two int32 words: the low 53 bits of high·2³² + low, times 2^-53."""
     double = companion(e, dtypes.float64)
     top = cast(e, "sitofp", e.binary("and", high, e.constant((1 << 21) - 1)), double)
@@ -46,7 +42,7 @@ def uniform53(e: Arithmetic, low: str, high: str) -> str:
     )
 
 
-def uniform24(e: Arithmetic, word: str) -> str:
+def uniform24(e: Emitter, word: str) -> str:
     """float32 in [0, 1) from an int32 word: its low 24 bits times 2^-24."""
     single = companion(e, dtypes.float32)
     bottom = cast(e, "sitofp", e.binary("and", word, e.constant((1 << 24) - 1)), single)

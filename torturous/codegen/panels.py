@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torturous.codegen.arithmetic import Arithmetic, convert, kind
+from torturous.codegen.arithmetic import Arithmetic, convert
 from torturous.codegen.builder import Integer, looping
+from torturous.codegen.emitter import kind
 from torturous.codegen.expressions import LANES, KernelWriter
 from torturous.codegen.microkernel import Tile
 from torturous.codegen.operands import Sides, loaded

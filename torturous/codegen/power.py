@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torturous.codegen.coefficients import ARTANH, EXP2, LOG2, ONE_THIRD, numbers
+from torturous.codegen.emitter import Emitter
 from torturous.codegen.exponential import scale_by_power, separate
 from torturous.codegen.lanes import (
     any_lane,
@@ -27,11 +26,8 @@ from torturous.codegen.lanes import (
 from torturous.codegen.rounding import trunc
 from torturous.core import dtypes
 
-if TYPE_CHECKING:
-    from torturous.codegen.arithmetic import Arithmetic
 
-
-def pow(e: Arithmetic, a: str, b: str) -> str:
+def pow(e: Emitter, a: str, b: str) -> str:
     """aᵇ, with IEEE 754's special cases for floats; integers wrap, negative b gives 0 unless a is ±1."""
     if not e.floating:
         return _integer_power(e, a, b)
@@ -40,7 +36,7 @@ def pow(e: Arithmetic, a: str, b: str) -> str:
     return _settle(e, a, b, magnitude, ordinary(e, magnitude, b))
 
 
-def _settle(e: Arithmetic, a: str, b: str, magnitude: str, result: str) -> str:
+def _settle(e: Emitter, a: str, b: str, magnitude: str, result: str) -> str:
     """The power, given that of |a| for finite b and 0 < |a| < ∞."""
     i, form = integers(e), format_of(e)
     zero, one, infinity = e.constant(0.0), e.constant(1.0), e.constant(float("inf"))
@@ -67,7 +63,7 @@ def _settle(e: Arithmetic, a: str, b: str, magnitude: str, result: str) -> str:
     return e.select(either(e, trivial, balanced), one, result)
 
 
-def _through_double(e: Arithmetic, a: str, b: str) -> str:
+def _through_double(e: Emitter, a: str, b: str) -> str:
     """2^(b·log₂ a) of float32 in float64, good to 2^-33 before it is rounded."""
     wide = companion(e, dtypes.float64)
     i, form = integers(wide), format_of(wide)
@@ -84,7 +80,7 @@ def _through_double(e: Arithmetic, a: str, b: str) -> str:
 
 
 # float64: numbers as unevaluated sums of two ----------------------------------------------------------------
-def _logarithm_pair(e: Arithmetic, a: str) -> tuple[str, str]:
+def _logarithm_pair(e: Emitter, a: str) -> tuple[str, str]:
     """ln a to about 2^-66 relative, as a number and what it lacks.
 
     With s = f/(2 + f), ln(1 + f) = 2·artanh(s) = 2s + 2s³/3 + s⁵·(…): the first two terms are taken in pairs.
@@ -121,7 +117,7 @@ def _logarithm_pair(e: Arithmetic, a: str) -> tuple[str, str]:
     return quick_two_sum(e, high, e.add(low, e.add(whole_low, rest)))
 
 
-def _in_pairs(e: Arithmetic, a: str, b: str) -> str:
+def _in_pairs(e: Emitter, a: str, b: str) -> str:
     """exp(b·ln a) in float64, the exponent being a pair."""
     n, form = numbers(e), format_of(e)
     logarithm, logarithm_low = _logarithm_pair(e, a)
@@ -144,7 +140,7 @@ def _in_pairs(e: Arithmetic, a: str, b: str) -> str:
 
 
 # Integers ---------------------------------------------------------------------------------------------------
-def _integer_power(e: Arithmetic, a: str, b: str) -> str:
+def _integer_power(e: Emitter, a: str, b: str) -> str:
     """By repeated squaring, as long as some lane has bits of its exponent left."""
     builder = e.builder
     zero, one = e.constant(0), e.constant(1)

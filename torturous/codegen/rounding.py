@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torturous.codegen.builder import Builder
+from torturous.codegen.emitter import Emitter
 from torturous.codegen.lanes import copy_sign, format_of
 from torturous.core import dtypes
 from torturous.core.dtypes import DType
 
-if TYPE_CHECKING:
-    from torturous.codegen.arithmetic import Arithmetic
-
 
 # To integers, in the same dtype -----------------------------------------------------------------------------
-def _to_nearest(e: Arithmetic, a: str) -> str:
+def _to_nearest(e: Emitter, a: str) -> str:
     """Non-negative numbers to the nearest integer, ties to even: the fraction is pushed out and is gone."""
     large = e.constant(2.0 ** format_of(e).fraction)
     return e.select(e.compare("lt", a, large), e.sub(e.add(a, large), large), a)
 
 
-def round(e: Arithmetic, a: str) -> str:
+def round(e: Emitter, a: str) -> str:
     """To the nearest integer, ties to even. Integers are returned as they are, here and below."""
     if not e.floating:
         return a
@@ -29,7 +25,7 @@ def round(e: Arithmetic, a: str) -> str:
     return copy_sign(e, _to_nearest(e, e.abs(a)), a)
 
 
-def trunc(e: Arithmetic, a: str) -> str:
+def trunc(e: Emitter, a: str) -> str:
     """Toward zero."""
     if not e.floating:
         return a
@@ -41,7 +37,7 @@ def trunc(e: Arithmetic, a: str) -> str:
     return copy_sign(e, e.select(e.compare("gt", nearest, magnitude), lower, nearest), a)
 
 
-def floor(e: Arithmetic, a: str) -> str:
+def floor(e: Emitter, a: str) -> str:
     """Toward −∞."""
     if not e.floating:
         return a
@@ -52,7 +48,7 @@ def floor(e: Arithmetic, a: str) -> str:
     return copy_sign(e, e.select(e.compare("gt", nearest, a), lower, nearest), a)
 
 
-def ceil(e: Arithmetic, a: str) -> str:
+def ceil(e: Emitter, a: str) -> str:
     """Toward +∞."""
     if not e.floating:
         return a

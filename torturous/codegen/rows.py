@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from torturous.codegen.arithmetic import kind
 from torturous.codegen.builder import Integer, looping
 from torturous.codegen.combining import Combiner, State, flatten, regroup, tree
+from torturous.codegen.emitter import kind
 from torturous.codegen.expressions import LANES, KernelWriter, Point
 from torturous.codegen.lanes import rarely
 from torturous.codegen.turning import turned

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torturous.codegen.arithmetic import Arithmetic, convert, kind
+from torturous.codegen.arithmetic import Arithmetic, convert
 from torturous.codegen.builder import Integer, looping
+from torturous.codegen.emitter import kind
 from torturous.codegen.expressions import LANES, Argument, KernelWriter
 from torturous.codegen.loops import Work
 from torturous.compiler.graph import Node

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from torturous.codegen.arithmetic import Arithmetic, convert, kind, scalar_kind
+from torturous.codegen.arithmetic import Arithmetic, convert
 from torturous.codegen.builder import Integer, looping
+from torturous.codegen.emitter import kind, scalar_kind
 from torturous.codegen.expressions import Argument, KernelWriter
 from torturous.codegen.loops import Work
 from torturous.codegen.running import write_running

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
 
 from torturous.codegen.builder import Builder
 from torturous.codegen.coefficients import numbers
+from torturous.codegen.emitter import Emitter
 from torturous.codegen.lanes import (
     any_lane,
     bits,
@@ -23,11 +23,8 @@ from torturous.codegen.lanes import (
 )
 from torturous.core import dtypes
 
-if TYPE_CHECKING:
-    from torturous.codegen.arithmetic import Arithmetic
 
-
-def sin(e: Arithmetic, x: str) -> str:
+def sin(e: Emitter, x: str) -> str:
     """The sine of an angle in radians; NaN for infinities."""
     i = integers(e)
     quadrant, *angle = _reduce(e, e.abs(x))
@@ -35,7 +32,7 @@ def sin(e: Arithmetic, x: str) -> str:
     return flip_sign(e, value, i.binary("xor", _upper_half(e, quadrant), sign_bit(e, x)))
 
 
-def cos(e: Arithmetic, x: str) -> str:
+def cos(e: Emitter, x: str) -> str:
     """The cosine of an angle in radians; NaN for infinities."""
     i = integers(e)
     quadrant, *angle = _reduce(e, e.abs(x))
@@ -43,13 +40,13 @@ def cos(e: Arithmetic, x: str) -> str:
     return flip_sign(e, _either_wave(e, quadrant, *angle), _upper_half(e, quadrant))
 
 
-def _upper_half(e: Arithmetic, quadrant: str) -> str:
+def _upper_half(e: Emitter, quadrant: str) -> str:
     """The sign bit, where the second bit of the quadrant is set."""
     i, form = integers(e), format_of(e)
     return i.binary("and", i.binary("shl", quadrant, i.constant(form.bits - 2)), i.constant(form.sign))
 
 
-def _either_wave(e: Arithmetic, quadrant: str, r: str, r_low: str) -> str:
+def _either_wave(e: Emitter, quadrant: str, r: str, r_low: str) -> str:
     """The sine of r + r_low, or its cosine where the quadrant is odd."""
     i, n = integers(e), numbers(e)
     square = e.mul(r, r)
@@ -60,7 +57,7 @@ def _either_wave(e: Arithmetic, quadrant: str, r: str, r_low: str) -> str:
     return e.select(odd, cosine, sine)
 
 
-def _reduce(e: Arithmetic, x: str) -> tuple[str, str, str]:
+def _reduce(e: Emitter, x: str) -> tuple[str, str, str]:
     """x = q·π/2 + r for x ≥ 0: the integer q, modulo 4, in its low bits; r with |r| ≤ π/4; what r lacks.
 
     After Cody and Waite: the first fused step is exact, and the others round relative to their result, which
@@ -93,7 +90,7 @@ def _reduce(e: Arithmetic, x: str) -> tuple[str, str, str]:
     return quadrant, r, r_low
 
 
-def _reduce_one(e: Arithmetic, angle: str) -> tuple[str, str, str]:
+def _reduce_one(e: Emitter, angle: str) -> tuple[str, str, str]:
     b = e.builder
     if e.dtype is dtypes.float32:
         angle = b.value(f"fpext float {angle} to double")

@@ -13,8 +13,8 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from torturous.codegen.arithmetic import literal
 from torturous.codegen.builder import Builder, Integer, looping
+from torturous.codegen.emitter import literal
 from torturous.codegen.expressions import Argument
 from torturous.codegen.kernels import Generated, generate
 from torturous.codegen.target import Target
