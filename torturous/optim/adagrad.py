@@ -14,6 +14,7 @@ from torturous.optim.optimizer import (
     by_step,
     check_implementation,
     check_learning_rate,
+    check_range,
 )
 from torturous.tensor import Tensor, full_like, multi_tensor
 
@@ -36,14 +37,10 @@ class Adagrad(GroupOptimizer):
         fused: bool | None = None,
     ) -> None:
         check_learning_rate(lr)
-        if not 0.0 <= lr_decay:
-            raise ValueError(f"Invalid lr_decay value: {lr_decay}")
-        if not 0.0 <= weight_decay:
-            raise ValueError(f"Invalid weight_decay value: {weight_decay}")
-        if not 0.0 <= initial_accumulator_value:
-            raise ValueError(f"Invalid initial_accumulator_value value: {initial_accumulator_value}")
-        if not 0.0 <= eps:
-            raise ValueError(f"Invalid epsilon value: {eps}")
+        check_range("lr_decay value", lr_decay)
+        check_range("weight_decay value", weight_decay)
+        check_range("initial_accumulator_value value", initial_accumulator_value)
+        check_range("epsilon value", eps)
         check_implementation(foreach, fused, differentiable)
         defaults = {
             "lr": lr,

@@ -11,8 +11,10 @@ from torturous.optim.optimizer import (
     GroupOptimizer,
     StateChanges,
     as_number,
+    check_betas,
     check_implementation,
     check_learning_rate,
+    check_range,
 )
 from torturous.tensor import Tensor, multi_tensor, zeros_like
 
@@ -41,14 +43,9 @@ class Adam(GroupOptimizer):
         decoupled_weight_decay: bool = False,
     ) -> None:
         check_learning_rate(lr)
-        betas = (as_number(betas[0]), as_number(betas[1]))
-        if not 0.0 <= eps:
-            raise ValueError(f"Invalid epsilon value: {eps}")
-        for position, beta in enumerate(betas):
-            if not 0.0 <= beta < 1.0:
-                raise ValueError(f"Invalid beta parameter at index {position}: {beta}")
-        if not 0.0 <= weight_decay:
-            raise ValueError(f"Invalid weight_decay value: {weight_decay}")
+        check_range("epsilon value", eps)
+        betas = check_betas(betas)
+        check_range("weight_decay value", weight_decay)
         check_implementation(foreach, fused, differentiable, capturable)
         defaults = {
             "lr": lr,
