@@ -12,7 +12,7 @@ import pytest
 from compiler.verify import verify
 
 from torturous.compiler.plan import Plan, make_plan
-from torturous.runtime import realize
+from torturous.runtime import planning
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -23,6 +23,6 @@ def every_plan_is_verified() -> Any:
         return plan
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(realize, "make_plan", verified)
+    patch.setattr(planning, "make_plan", verified)
     yield
     patch.undo()

@@ -22,7 +22,7 @@ from torturous import (
 )
 from torturous.interop import load, save
 from torturous.nn.compiling import compile
-from torturous.runtime.workers import get_num_threads, set_num_threads
+from torturous.runtime.threads import get_num_threads, set_num_threads
 from torturous.tensor import *  # noqa: F403
 from torturous.tensor import __all__ as _tensor_names
 from torturous.version import __version__

@@ -17,7 +17,7 @@ from torturous.ir.op import Op, type_number
 from torturous.ir.record import LEAF, Record
 from torturous.ir.value import Value
 from torturous.runtime import bound as plans
-from torturous.runtime import realize, shares
+from torturous.runtime import planning, realize, shares
 from torturous.runtime.buffers import allocate
 
 Case = Callable[..., Sequence[Value]]
@@ -76,7 +76,7 @@ class Program:
     # Running ------------------------------------------------------------------------------------------------
     def compiled(self, outputs: Sequence[Value]) -> list[np.ndarray]:
         rows = tuple(value.index for value in outputs)
-        bound = realize.bind(self.record, rows)
+        bound = planning.bind(self.record, rows)
         buffers = bound.run([self.record.values[row] for row in bound.leaves], self.record.slots)
         return [
             buffer.array(value.dtype.numpy, value.shape).copy()
@@ -187,7 +187,7 @@ def configured(
         plans.workers().count,
     )
     settings.fuse.value, settings.target.value = fuse, target
-    caches = (realize._bound, realize._realizations)  # of plans cut into pieces of the usual size
+    caches = (planning._bound, realize._realizations)  # of plans cut into pieces of the usual size
     kept = [dict(cache) for cache in caches] if pieces else []
     if pieces:
         shares.GRAIN, plans.SERIAL_COST = 1, -1

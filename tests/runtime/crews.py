@@ -157,6 +157,7 @@ IMPORTS = """
 import os, subprocess, threading, time
 import numpy as np
 from crews import *
+from torturous.runtime import threads
 from torturous.runtime import workers as module
 """
 

@@ -11,7 +11,7 @@ from compiler.oracle import Program, same_bits
 import torturous as torch
 from torturous.core import settings
 from torturous.ir.contraction import CONTRACT, matrix_product
-from torturous.runtime import build, realize, tuning
+from torturous.runtime import build, planning, realize, tuning
 from torturous.runtime.bound import target
 from torturous.runtime.shares import Shares, other_granules, other_groups, share_out
 
@@ -33,7 +33,7 @@ def product_plan(m: int, k: int, n: int):
     p = Program()
     a, b = p.normal(m, k), p.normal(k, n)
     c = a.apply_typed(CONTRACT, (m, n), a.dtype, b, attributes=matrix_product(0))
-    return p, realize.bind(p.record, (c.index,))
+    return p, planning.bind(p.record, (c.index,))
 
 
 def kernels_of(bound):
@@ -79,7 +79,7 @@ def test_winners_are_kept_and_used(fresh, monkeypatch):
     assert json.loads(kept) == tuning.winners() != {}
     monkeypatch.setattr(tuning, "_winners", {})  # as in another process
     realize.forget_plans()
-    again = realize.bind(p.record, (len(p.record.rows) - 1,))
+    again = planning.bind(p.record, (len(p.record.rows) - 1,))
     for place, kernel in kernels_of(again):
         won = tuning.chosen(kernel, again.evaluate, torch.get_num_threads())
         model = share_out(kernel, again.evaluate)

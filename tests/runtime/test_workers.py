@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from crews import KERNEL, address, make_workers, me, run, script, table
 
-from torturous.runtime import workers as module
+from torturous.runtime import threads
 
 
 def test_scratch_grows_and_is_private(workers, kernels):
@@ -105,24 +105,24 @@ def test_number_of_threads():
 
     import torch  # not above: the programs that `script` runs import this file, and PyTorch takes seconds
 
-    before, theirs = module.get_num_threads(), torch.get_num_threads()
+    before, theirs = threads.get_num_threads(), torch.get_num_threads()
     workers = make_workers(before)
     try:
         for value in (0, -1, "two", 2.0, True, 3, 1):
-            assert outcome(module.set_num_threads, value) == outcome(torch.set_num_threads, value), value
-            assert module.get_num_threads() == workers.count
-        assert module.get_num_threads() == torch.get_num_threads() == 1
+            assert outcome(threads.set_num_threads, value) == outcome(torch.set_num_threads, value), value
+            assert threads.get_num_threads() == workers.count
+        assert threads.get_num_threads() == torch.get_num_threads() == 1
     finally:
-        module.set_num_threads(before)
+        threads.set_num_threads(before)
         torch.set_num_threads(theirs)
     with pytest.raises(RuntimeError, match="positive"):
         workers.resize(0)
 
 
 def test_environment_variable():
-    ask = "print(module.get_num_threads())"
+    ask = "print(threads.get_num_threads())"
     assert int(script(ask, TORTUROUS_NUM_THREADS="7")) == 7
-    assert int(script(ask, TORTUROUS_NUM_THREADS="")) == module.physical_cores()
+    assert int(script(ask, TORTUROUS_NUM_THREADS="")) == threads.physical_cores()
     with pytest.raises(AssertionError, match="TORTUROUS_NUM_THREADS='many'"):
         script(ask, TORTUROUS_NUM_THREADS="many")
 

@@ -161,6 +161,11 @@ move:
   %bit = shl i8 1, %shift
   %others = xor i8 %bit, -1
   %elsewhere = and i8 %allowed, %others
+  ; Where this processor is not allowed any more, somebody has just moved the thread: their mask stays.
+  %overtaken = icmp eq i8 %elsewhere, %allowed
+  br i1 %overtaken, label %done, label %forbid
+
+forbid:
   store i8 %elsewhere, ptr %byte_field, align 1
   %refused = call i64 @driver_call_linux(i64 $sched_setaffinity, ptr null, i64 %filled, i64 %mask_address)
   %moved = icmp eq i64 %refused, 0

@@ -1,4 +1,5 @@
-"""Watching plans run: kernel by kernel, with times. `TORTUROUS_DEBUG=2` prints them, a profile keeps them.
+"""What realization does: how often, and for those who watch, kernel by kernel, with times. `TORTUROUS_DEBUG=2` prints
+them, a profile keeps them.
 
 Watched kernels run one after the other, where otherwise those of a level share the workers, and each time includes a
 microsecond or two of calling into native code.
@@ -14,6 +15,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torturous.runtime.bound import Bound, Loaded
+
+
+@dataclass
+class Statistics:
+    """What realization has done in this process."""
+
+    plans_made: int = 0
+    plans_bound: int = 0
+    """Plans given new sizes without compiling."""
+    runs: int = 0
+    plan_seconds: float = 0.0
+    """Making plans and generating text, without LLVM (see `build.statistics`)."""
+
+
+statistics = Statistics()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Workers: the threads that run plans, and how many there are.
+"""Workers: the threads that run plans.
 
 A worker is a daemon thread of Python that calls the driver (`codegen.driver`) once and stays in it, without
 the interpreter's lock, until it is dismissed. The calling thread is always worker 0, so one thread fewer is
@@ -19,10 +19,10 @@ from collections.abc import Callable, Sequence
 
 from torturous.codegen import driver
 from torturous.codegen.target import Target
+from torturous.runtime import threads
 from torturous.runtime.buffers import Buffer, allocate
 from torturous.runtime.build import KernelSource, build
-
-VARIABLE = "TORTUROUS_NUM_THREADS"
+from torturous.runtime.threads import checked, get_num_threads
 
 _SIGNATURE = (None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)
 _SCRATCH_STEP = 4096
@@ -112,7 +112,7 @@ class Workers:
         (address,) = addresses
         self._drive: Drive = ctypes.CFUNCTYPE(*_SIGNATURE)(address)
         self._functions = tuple(functions)
-        self._count = get_num_threads() if count is None else _checked(count)
+        self._count = get_num_threads() if count is None else checked(count)
         self._scratch: list[Buffer] = []
         self._stride = 0
         self._crew: _Crew | None = None
@@ -133,7 +133,7 @@ class Workers:
 
     def resize(self, count: int) -> None:
         """Changes the number of workers from the next run on. RuntimeError if not a positive integer."""
-        self._count = _checked(count)
+        self._count = checked(count)
 
     def reserve(self, nbytes: int) -> None:
         """Makes each worker's scratch memory at least `nbytes` bytes, 64-byte aligned. Contents are lost."""
@@ -196,74 +196,16 @@ def build_workers(target: Target, count: int | None = None) -> Workers:
     return Workers(build([source], target), driver_functions(parts.functions), count)
 
 
+
 _everyone: weakref.WeakSet[Workers] = weakref.WeakSet()
-_requested: int | None = None
 
 
-def _checked(count: int) -> int:
-    if type(count) is not int:
-        raise RuntimeError(f"set_num_threads expects an int, but got {type(count).__name__}")
-    if count < 1:
-        raise RuntimeError(f"set_num_threads expects a positive integer, but got {count}")
-    return count
-
-
-def get_num_threads() -> int:
-    """The number of threads that run plans, as `torch.get_num_threads`.
-
-    By default the number of physical cores that this process may use, or what TORTUROUS_NUM_THREADS says.
-    """
-    global _requested
-    if _requested is None:
-        _requested = _default_count()
-    return _requested
-
-
-def set_num_threads(count: int) -> None:
-    """Changes the number of threads that run plans, as `torch.set_num_threads`; results do not depend on it.
-
-    RuntimeError unless `count` is a positive integer, as in PyTorch.
-    """
-    global _requested
-    _requested = _checked(count)
+def _resize_everyone(count: int) -> None:
     for workers in list(_everyone):
         workers.resize(count)
 
 
-def _default_count() -> int:
-    text = os.environ.get(VARIABLE, "")
-    if not text:
-        return physical_cores()
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"{VARIABLE}={text!r} is not a valid value: make it a positive integer or unset it")
-    return int(text)
-
-
-def physical_cores() -> int:
-    """The number of physical cores that this process may use: its affinity mask without sibling
-    hyper-threads.
-
-    Where the system does not tell which threads share a core, hyper-threads count. A container's CPU quota
-    (cgroup 2) is obeyed: workers without a core of their own would only take turns with the others.
-    """
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count() or 1
-    cores = set()
-    for cpu in os.sched_getaffinity(0):
-        siblings = _read_line(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        cores.add(siblings or str(cpu))
-    quota = (_read_line("/sys/fs/cgroup/cpu.max") or "").split()
-    if len(quota) == 2 and quota[0].isdecimal():
-        return max(1, min(len(cores), -(-int(quota[0]) // int(quota[1]))))
-    return len(cores)
-
-
-def _read_line(path: str) -> str | None:
-    try:
-        with open(path) as file:
-            return file.readline().strip()
-    except OSError:
-        return None
+threads.followers.append(_resize_everyone)
 
 
 @atexit.register
