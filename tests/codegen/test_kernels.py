@@ -502,11 +502,12 @@ def test_convolutions_and_their_gradients(what: tuple) -> None:
         ]
 
     check(case, (2, 3, 5, 7, 10, 5), (3, 4, 2, 13, 9, 8), (4, 2, 6, 9, 14, 11))
+    check(case, (30, 2, 3, 6, 5, 4))
 
 
 @pytest.mark.parametrize("kernel", [(3, 3), (5, 2)], ids=str)
 def test_convolutions_with_samples_in_lanes(kernel: tuple[int, int]) -> None:
-    """Few channels and whole vectors of samples: values in between lie with the batch innermost."""
+    """Few channels and enough samples to fill vectors: values in between lie with the batch innermost."""
 
     def case(p: Program, batch: int, channels: int, hidden: int, size: int) -> list[Value]:
         first, second = size - kernel[0] + 1, size - kernel[1] + 1
@@ -535,6 +536,7 @@ def test_convolutions_with_samples_in_lanes(kernel: tuple[int, int]) -> None:
 
     check(case, (16, 2, 3, 9), (16, 3, 6, 13), (16, 4, 5, 11))
     check(case, (32, 3, 5, 12))
+    check(case, (29, 2, 4, 9))  # The last vector reaches back over the one before it.
 
 
 # Windows ----------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """How stored values lie in memory: the order of their axes, outermost first.
 
-Values that only kernels see may lie in any order; leaves and outputs lie as their users expect. Convolutions of whole
-vectors of samples want those innermost: then they are the vector lanes, none is wasted on one, ten or twenty channels,
+Values that only kernels see may lie in any order; leaves and outputs lie as their users expect. Convolutions of samples
+that fill vectors want those innermost: then they are the vector lanes, none is wasted on one, ten or twenty channels,
 windows of any stride need no shuffling, and pooling, normalization and elementwise kernels in between follow for free.
 """
 
@@ -21,6 +21,8 @@ MOST_RUNS = 1 << 14
 """Runs of samples whose places a gradient of weights lists."""
 MOST_COMPUTED = 1.4
 """Pixels computed for every pixel asked for, up to which lanes are pixels read in place."""
+MOST_WASTED = 1.2
+"""Samples computed for every sample asked for, up to which lanes are samples."""
 SPECIAL = frozenset({Kind.RANDOM, Kind.SCATTER, Kind.ALONG, Kind.HOST, Kind.REPEAT, Kind.ITEM})
 """What has kernels of its own, which read and write whole values as they are shaped."""
 
@@ -43,12 +45,16 @@ def strides(shape: tuple[Size, ...], order: Order) -> tuple[Size, ...]:
 
 
 def wants_batch_innermost(node: Node) -> bool:
-    """Whether a contraction is a convolution, or a gradient of one, of whole vectors of samples: these are lanes."""
+    """Whether a contraction is a convolution, or a gradient of one, of samples that fill vectors: these are lanes."""
     if node.op.kind is not Kind.CONTRACT or len(node.inputs) != 2:
         return False
     samples = batch(node)
-    return samples is not None and samples.constant is not None and 0 < samples.constant and (
-        samples.constant % LANES == 0)
+    return samples is not None and samples.constant is not None and fills_vectors(samples.constant)
+
+
+def fills_vectors(samples: int) -> bool:
+    """Whether vectors of samples waste few lanes: the last one reaches back over those before it."""
+    return samples >= LANES and -(-samples // LANES) * LANES <= MOST_WASTED * samples
 
 
 def batch(node: Node) -> Size | None:
