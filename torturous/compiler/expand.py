@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from torturous.ir import movement
 from torturous.ir.body import BODIES, Body
 from torturous.ir.loop import INPUT, REPEAT
-from torturous.ir.macros import ITEM
 from torturous.ir.op import OPS, TYPES, Attributes, Kind, type_number
-from torturous.ir.record import LEAF, Place, Record, Row, slot_category, slot_code, slot_ordinal
+from torturous.ir.record import ITEM, LEAF, Place, Record, Row, slot_category, slot_code, slot_ordinal
 from torturous.ir.value import Value
 
 

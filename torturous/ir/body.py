@@ -73,7 +73,7 @@ def trace(step: Step, carried: Sequence[Type], slices: Sequence[Type], fixed: Se
     """
     record = Record()
     groups = [
-        [Value(record, record.leaf(type_number(*kind), False, None), None, False) for kind in kinds]
+        [Value(record, record.leaf(type_number(*kind), False), None, False) for kind in kinds]
         for kinds in (carried, slices, fixed)
     ]
     following, stacked = step(*groups)

@@ -20,10 +20,9 @@ from typing import Any
 from torturous.core import dtypes
 from torturous.ir.body import BODIES, Body, flowing
 from torturous.ir.contraction import CONTRACT
-from torturous.ir.macros import ITEM
 from torturous.ir.movement import ALIAS
 from torturous.ir.op import OPS, Attributes, Kind, Op, Type, define, type_number
-from torturous.ir.record import Record
+from torturous.ir.record import ITEM, Record
 from torturous.ir.reduction import SUM
 from torturous.ir.reversal import Contracted, Final, Source, Summed, reads, reversal, saving
 from torturous.ir.value import Value

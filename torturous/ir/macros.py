@@ -29,10 +29,6 @@ def _define(
     return define(Op(name, Kind.MACRO, infer, None, gradients, saves, None, expand, document=document))
 
 
-# One of several values --------------------------------------------------------------------------------------
-ITEM = define(Op("item", Kind.ITEM, None, document="one of a macro's several values: attributes (which,)"))
-
-
 # Linear layers ----------------------------------------------------------------------------------------------
 def _expand_linear(out: Type, at: Attributes, x: Any, weight: Any, *bias: Any) -> Any:
     y = x.apply_typed(CONTRACT, out.shape, out.dtype, weight, attributes=linear(len(out.shape)))

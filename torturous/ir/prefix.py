@@ -36,10 +36,10 @@ class Prefix:
         """Whether gradients flow through it."""
         self.place = place
         """Where it was recorded first."""
-        self.next: dict[tuple, Prefix] = {}
+        self.next: dict[Any, Prefix] = {}
         """What may be recorded next, and the prefix that this leads to."""
 
-    def extend(self, key: tuple, row: Row, tracked: int, place: Place) -> Prefix:
+    def extend(self, key: Any, row: Row, tracked: int, place: Place) -> Prefix:
         """The prefix that is longer by a row, and from now on is found under `key`."""
         # Another thread may have come here at the same time: one prefix stays.
         return self.next.setdefault(key, Prefix(self, row, tracked, place))

@@ -25,6 +25,7 @@ from torturous.ir.prefix import Place as Place
 from torturous.ir.prefix import Row as Row
 
 LEAF = define(Op("leaf", Kind.LEAF, document="a value that exists in memory before the plan runs"))
+ITEM = define(Op("item", Kind.ITEM, document="one of several values that a row has: attributes (which,)"))
 
 
 def slot_code(ordinal: int, category: Category) -> int:
@@ -105,8 +106,8 @@ class Record:
     """
 
     __slots__ = ("end", "thread", "tracking", "room", "owners", "moved", "slots", "leaves", "values", "versions",
-                 "sources", "hooks", "freed", "tape", "cut", "patience", "urgent", "looks", "_rows", "_tracked",
-                 "_places", "__weakref__")
+                 "sources", "hooks", "freed", "tape", "cut", "patience", "urgent", "looks", "_path", "_rows",
+                 "_tracked", "_places", "__weakref__")
 
     def __init__(self, end: Prefix | None = None) -> None:
         """A record that goes on from `end`; without it, one whose rows have nothing to do with any other's."""
@@ -146,6 +147,7 @@ class Record:
         recorded."""
         self.looks: list[tuple[Any, Any]] | None = None
         """While a call is captured (`tensor/traces.py`): tensors whose values were looked at, and how to look again."""
+        self._path: list[Prefix] = []
         self._rows: list[Row] = []
         self._tracked = bytearray()
         self._places: list[Place] = []
@@ -184,9 +186,14 @@ class Record:
                 self._places[index] = place
 
     def last(self, index: int) -> Prefix:
-        """The prefix that ends with a row; for the newest rows this is quicker than the lists."""
+        """The prefix that ends with a row."""
         end = self.end
-        return end if end.index == index else end.until(index + 1)
+        if end.index - index <= 4:
+            return end.until(index + 1)
+        path = self._path
+        if len(path) <= index:
+            path += end.since(len(path))
+        return path[index]
 
     def place_of(self, index: int) -> Place:
         return self.moved[index] if index in self.moved else self.last(index).place
@@ -231,8 +238,34 @@ class Record:
             self.owners[index] = owner
         return index
 
-    def leaf(self, type_index: int, tracked: bool | int, owner: Any) -> int:
-        return self.append((LEAF.number, (), type_index), 1 if tracked else 0, None, owner)
+    def leaf(self, type_index: int, tracked: bool | int) -> int:
+        """Adds a leaf."""
+        # A number is as good a name for an edge as a row, and quicker.
+        key = 2 * type_index + 1 if tracked else 2 * type_index
+        following = self.end.next.get(key)
+        if following is None:
+            following = self._extend(key, (LEAF.number, (), type_index), key & 1, None)
+        self.end = following
+        return following.index
+
+    def items(self, types: tuple[int, ...], place: Place) -> range:
+        """Adds a row for each value, of these types, of the row just added, as untracked as that: all in one step."""
+        key = ("items", types)
+        whole = self.end
+        following = whole.next.get(key)
+        if following is None:
+            following = whole
+            for number, type_index in enumerate(types):
+                row = (ITEM.number, (number,), type_index, whole.index)
+                following = following.extend((*key, number), row, 0, place)
+            whole.next[key] = following
+            if self.thread != NOBODY:
+                tree.size += len(types)
+        added = range(whole.index + 1, following.index + 1)
+        if following.place is not place:
+            self.moved.update(dict.fromkeys(added, place))
+        self.end = following
+        return added
 
     def apply(
         self, op: Op, attributes: Attributes, operands: Sequence[int], place: Place, tracking: bool
@@ -281,7 +314,7 @@ class Record:
         flag = int(bool(differentiable) and any(o >= 0 and tracked[o] for o in operands))
         return self._extend(key, (op.number, attributes, type_index, *operands), flag, place)
 
-    def _extend(self, key: tuple, row: Row, tracked: int, place: Place) -> Prefix:
+    def _extend(self, key: Any, row: Row, tracked: int, place: Place) -> Prefix:
         if self.thread != NOBODY:
             tree.size += 1
         return self.end.extend(key, row, tracked, place)
@@ -316,8 +349,8 @@ class Record:
         only tensors with gradients should keep.
         """
         tape = Record(self.end)
-        for name in ("moved", "slots", "values", "versions", "sources", "hooks", "freed", "_rows", "_tracked",
-                     "_places"):
+        for name in ("moved", "slots", "values", "versions", "sources", "hooks", "freed", "_path", "_rows",
+                     "_tracked", "_places"):
             kept, empty = getattr(self, name), getattr(tape, name)
             setattr(tape, name, kept)
             setattr(self, name, empty)

@@ -154,7 +154,7 @@ class _Walk:
 
     # What there is to read ----------------------------------------------------------------------------------------
     def _leaf(self, kind: Type) -> Value:
-        return Value(self.record, self.record.leaf(type_number(*kind), False, None), None, False)
+        return Value(self.record, self.record.leaf(type_number(*kind), False), None, False)
 
     def _entered(self, table: dict[Source, Value], source: Source, kind: Type) -> Value:
         known = table.get(source)

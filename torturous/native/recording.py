@@ -179,7 +179,7 @@ def _trace(
         record.urgent, record.room = False, room
         shapes = [kind.shape if batch is None else (batch, *kind.shape[1:]) for kind in inputs]
         types = [type_number(shape, kind.dtype) for shape, kind in zip(shapes, inputs, strict=True)]
-        rows = [record.leaf(number, False, None) for number in types]
+        rows = [record.leaf(number, False) for number in types]
         results = body([wrap(record, row) for row in rows])
         with no_grad():
             outputs = [_output_row(result) for result in results]

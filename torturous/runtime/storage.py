@@ -97,12 +97,13 @@ class Storage:
     def commit(self, buffer: Buffer) -> None:
         """Takes a computed version: the memory changes hands, or is copied to where others see it."""
         home = self.foreign
-        if home is not None and home is not buffer and home.exported:
-            count = home.nbytes
-            home.array(np.uint8, (count,))[...] = buffer.array(np.uint8, (count,))
-            buffer = home
-        else:
-            self.foreign = None
+        if home is not None:
+            if home is not buffer and home.exported:
+                count = home.nbytes
+                home.array(np.uint8, (count,))[...] = buffer.array(np.uint8, (count,))
+                buffer = home
+            else:
+                self.foreign = None
         self.buffer = buffer
         self.pending = False
         self.written = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import weakref
 from _thread import get_ident
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -237,12 +238,11 @@ class TensorBase:
     def _leaf(self, record: Record) -> int:
         """Enters realized memory into the pending record."""
         storage = self.storage
-        buffer = storage.buffer
+        buffer, version, requires_grad = storage.buffer, storage.version, self._requires_grad
         assert buffer is not None
         history = storage.tracked and not self._detached
-        tracked = self._requires_grad or history
-        key: tuple | None = (id(buffer), storage.version, id(self) if self._requires_grad else history)
-        if storage.shared():
+        key: tuple | None = (id(buffer), version, id(self) if requires_grad else history)
+        if (storage.foreign is not None or buffer._export is not None) and storage.shared():
             key = None
             if buffer.nbytes <= SNAPSHOT_BYTES:
                 buffer = storage.snapshot()
@@ -250,10 +250,10 @@ class TensorBase:
                 record.urgent, record.room = True, 0
         elif (known := record.leaves.get(key)) is not None:
             return known
-        index = record.leaf(storage.type_index, tracked, None)
+        index = record.leaf(storage.type_index, requires_grad or history)
         record.values[index] = buffer
-        record.versions[index] = (storage.watch(), storage.version - storage.unseen)
-        if self._requires_grad:
+        record.versions[index] = (weakref.ref(storage), version - storage.unseen)
+        if requires_grad:
             record.sources[index] = self
         elif history:
             record.sources[index] = (storage.record, storage.index)
@@ -325,6 +325,23 @@ class TensorBase:
         self._record, self._index, self._seen = None, -1, -1
         if settle and (record.urgent or storage.shared()):
             realize()
+
+    def _write_fresh(self, value: int, record: Record, place: Place) -> None:
+        """`_write` for one of several values that an untracked row has just been recorded with: nobody else has it,
+        and the caller settles. An optimizer writes hundreds, nearly all of them whole tensors without a history."""
+        storage = self._storage
+        if storage is None or self.base is not None or self._unseen or (storage.tracked and not self._requires_grad):
+            self._write(value, place, settle=False)
+            return
+        version, watch = storage.version, weakref.ref(storage)
+        if storage.pending and storage.record is record:
+            record.owners.pop(storage.index, None)
+            record.versions.setdefault(storage.index, (watch, version - storage.unseen))
+        record.owners[value] = storage
+        record.versions[value] = (watch, version + 1 - storage.unseen)
+        storage.record, storage.index, storage.pending, storage.tracked = record, value, True, 0
+        storage.version, storage.written = version + 1, place
+        self._record, self._index, self._seen = None, -1, -1
 
     # Tracking --------------------------------------------------------------------------------------------------
     def _tracked(self) -> bool:

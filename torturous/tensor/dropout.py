@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod, sqrt
 from typing import TYPE_CHECKING
 
 from torturous.core.distributions import feature_shape
+from torturous.core.dtypes import DType
 from torturous.core.shapes import Shape, describe
 from torturous.ir import elementwise as ops
 from torturous.ir.noise import NOISE
-from torturous.tensor.base import TensorBase, apply, apply_typed
+from torturous.ir.op import type_number
+from torturous.tensor.base import Rule, TensorBase, apply, apply_rule
 from torturous.tensor.generator import default_generator
 from torturous.tensor.recording import binary, in_place
 from torturous.tensor.warn import warn_user
@@ -38,7 +41,7 @@ def dropout(input: TensorBase, p: float = 0.5, training: bool = True, inplace: b
     Draws two words per element from the default generator, none if p is 0 or 1 or the input is empty.
     ValueError for a p outside [0, 1].
     """
-    return _dropped("dropout", input, p, training, inplace, tuple(input.shape))
+    return _dropped("dropout", input, p, training, inplace, input.shape)
 
 
 def dropout1d(input: TensorBase, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -102,24 +105,29 @@ def _dropped(name: str, input: TensorBase, p: float, training: bool, inplace: bo
 
 def _noise(input: TensorBase, p: float, mask: Shape) -> Tensor:
     """Factors for a mask's shape; drawn in the order of memory where the mask is for every element, as PyTorch does."""
-    order = memory_order(input) if mask == tuple(input.shape) else tuple(range(len(mask)))
-    drawn = tuple(mask[axis] for axis in order)
-    noise = apply_typed(NOISE, drawn, input.dtype, default_generator.raw(2 * prod(mask)), 1.0 - p)
-    if order == tuple(range(len(mask))):
-        return noise
-    return noise.permute(tuple(map(order.index, range(len(order)))))
+    order = _memory_order(input) if input.steps and mask == input.shape else None
+    rule, words = _noise_rule(mask, order, input.dtype)
+    noise = apply_rule(NOISE, rule, default_generator.raw(words), 1.0 - p)
+    return noise if order is None else noise.permute(tuple(map(order.index, range(len(order)))))
 
 
-def memory_order(t: TensorBase) -> tuple[int, ...]:
-    """Axes from the one with the longest steps in memory to the one with the shortest; as they are if any repeats."""
+@lru_cache(1 << 12)
+def _noise_rule(mask: Shape, order: tuple[int, ...] | None, dtype: DType) -> tuple[Rule, int]:
+    """The type of a mask's noise, as it is drawn, and how many words are drawn for it."""
+    drawn = mask if order is None else tuple(mask[axis] for axis in order)
+    return (type_number(drawn, dtype), ()), 2 * prod(mask)
+
+
+def _memory_order(t: TensorBase) -> tuple[int, ...] | None:
+    """Axes from the one with the longest steps in memory to the one with the shortest; None where they lie in their
+    order, or repeat."""
     axes = tuple(range(len(t.shape)))
-    if t.steps == ():
-        return axes
     wide = [axis for axis in axes if t.shape[axis] > 1]
     if any(t.strides[axis] == 0 for axis in wide):
-        return axes
+        return None
     ranked = iter(sorted(wide, key=lambda axis: -t.strides[axis]))
-    return tuple(next(ranked) if axis in wide else axis for axis in axes)
+    order = tuple(next(ranked) if axis in wide else axis for axis in axes)
+    return None if order == axes else order
 
 
 def _alpha_dropped(name: str, input: TensorBase, p: float, training: bool, inplace: bool,

@@ -122,7 +122,7 @@ class Generator:
                 RANDOM, (), type_number((STATE_WORDS + count,), dtypes.int32), [row], place, False)
             advanced = record.apply_typed(
                 SLICE, ((0,), (1,)), state._type, [drawn, record.slot(0)], place, False)
-            state._write(advanced, place)
+            state._write_fresh(advanced, record, place)
             return wrap(record, drawn)
 
 

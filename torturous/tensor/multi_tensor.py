@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torturous.ir.macros import ITEM
 from torturous.ir.op import Attributes, Op
 from torturous.ir.optimizers import (
     ADADELTA,
@@ -42,10 +41,11 @@ def _update(op: Op, attributes: Attributes, kinds: Sequence[Tensors], numbers: S
     floats = [number if isinstance(number, float) else float(number) for number in numbers]
     operands = [*rows, *map(record.slot, floats)]
     first = kinds[0][0]
-    update = record.apply_typed(op, attributes, first._type, operands, place, False)
+    record.apply_typed(op, attributes, first._type, operands, place, False)
     targets = [t for tensors in written for t in tensors]
-    for number, t in enumerate(targets):
-        t._write(record.append((ITEM.number, (number,), t._type, update), 0, place), place, settle=False)
+    values = record.items(tuple([t._type for t in targets]), place)
+    for value, t in zip(values, targets, strict=True):
+        t._write_fresh(value, record, place)
     if any(t.storage.shared() for t in targets):
         realize()
 

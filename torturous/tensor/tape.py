@@ -70,7 +70,7 @@ def enter_saved(tape: Record, index: int, tracked: bool, pending_index: int | No
         raise RuntimeError(AGAIN)
     pending = context.record
     tracked = tracked and bool(tape.tracked[index])
-    leaf = pending.leaf(tape.rows[index][2], tracked, None) if pending_index is None else pending_index
+    leaf = pending.leaf(tape.rows[index][2], tracked) if pending_index is None else pending_index
     pending.values[leaf] = buffer
     if tracked:
         pending.sources[leaf] = (tape, index)
