@@ -35,7 +35,7 @@ class Program:
     def leaf(self, array: np.ndarray) -> Value:
         array = np.ascontiguousarray(array).reshape(array.shape)
         dtype = dtypes.from_numpy(array.dtype)
-        index = self.record.leaf(type_number(array.shape, dtype), False, None)
+        index = self.record.leaf(type_number(array.shape, dtype), False)
         self.arrays[index] = array
         buffer = allocate(array.nbytes)
         buffer.array(array.dtype, array.shape)[...] = array
