@@ -53,6 +53,8 @@ class Builder:
         self.prologue: list[str] = []
         """Instructions of the entry block: arguments, sizes, whatever every block may use."""
         self.declarations: dict[str, str] = {}
+        self.features: set[str] = set()
+        """What the function asks of the machine beyond its level (see `Target.attributes`)."""
         self.block = "entry"
         self._count = 0
         self._label = 0

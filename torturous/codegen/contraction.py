@@ -19,7 +19,8 @@ from torturous.codegen.emitter import kind
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Divided, Work
 from torturous.codegen.microkernel import MicroKernel, Tile
-from torturous.codegen.operands import sides, split
+from torturous.codegen.operands import sides, split, takes_pairs
+from torturous.codegen.pairs import PairArithmetic, PairedLanes, paired_row_panels
 from torturous.codegen.panels import LanePanels, Side, lane_and_row, row_panels
 from torturous.compiler.sizes import Size, product
 from torturous.ir.contraction import BLOCK
@@ -44,7 +45,8 @@ class Contraction:
         kernel = writer.kernel
         self.axes = sides(kernel)
         self.lane, self.row = lane_and_row(writer, self.axes)
-        self.dtype = self.lane.dtype
+        self.pairs = takes_pairs(kernel, writer.target)
+        self.dtype = kernel.accumulators[0].dtype
         self.bytes = self.dtype.itemsize
         self.rows = product(kernel.axes[axis] for axis in self.axes.row)
         self.lanes = product(kernel.axes[axis] for axis in self.axes.lane)
@@ -57,9 +59,10 @@ class Contraction:
         self.most_rows = max(1, ITEM_ROWS // self.tile.rows) * self.tile.rows
         self.most_lanes = max(1, ITEM_LANES // self.tile.lanes) * self.tile.lanes
         tables_fit = 0 < self.products <= TABLED_PRODUCTS
-        self.lane_panels = LanePanels(self.lane, self.tile, self.tile.lanes, tables_fit)
+        self.lane_panels = (PairedLanes if self.pairs else LanePanels)(
+            self.lane, self.tile, self.tile.lanes, tables_fit)
         self.in_place = self._in_place()
-        self.row_panels = row_panels(self.row, self.tile)
+        self.row_panels = (paired_row_panels if self.pairs else row_panels)(self.row, self.tile)
 
     def _in_place(self) -> bool:
         """Whether lanes are read where they lie: side by side, for so few rows that packing them would not pay."""
@@ -110,7 +113,7 @@ class Contraction:
         return self.most_rows // self.tile.rows * self.row_panels.elements
 
     def _lane_elements(self) -> int:
-        return self.most_lanes * BLOCK + LANES
+        return self.most_lanes // self.tile.lanes * self.lane_panels.elements + LANES
 
     def _table_bytes(self) -> int:
         """Room for a table over all products, to a multiple of a cache line."""
@@ -127,17 +130,19 @@ class Contraction:
         k0: Integer = 0 if loop is None else loop.index
         count = total if loop is None else b.minimum(b.sub(total, k0), BLOCK)
         self.row_panels.pack(batch, rows, k0, count, row_place, tiles)
+        arithmetic = PairArithmetic(b) if self.pairs else Arithmetic(b, self.dtype, LANES)
+        steps = b.ceil_div(count, 2) if self.pairs else count
         fresh = k0 == 0 if isinstance(k0, int) else b.compare("eq", k0, 0)
 
         def rows_of(panel: Integer, lane_panel: str, lane_step: Integer) -> None:
             """All row tiles against one panel of lanes."""
-            kernel = MicroKernel(b, Arithmetic(b, self.dtype, LANES), tile, lane_step,
+            kernel = MicroKernel(b, arithmetic, tile, lane_step,
                                  self.row_panels.product_step * self.bytes, self.row_panels.row_stride * self.bytes)
             unroll = 4 if tile.rows * tile.vectors <= 12 else 2
             with looping(b, 0, tiles) as row_tile:
                 row_panel = b.offset(row_place, b.mul(row_tile, self.row_panels.elements * self.bytes))
                 place = b.mul(b.add(b.mul(panel, tiles), row_tile), tile.rows * tile.lanes)
-                state = kernel.run(lane_panel, row_panel, count, kernel.zeros(), unroll)
+                state = kernel.run(lane_panel, row_panel, steps, kernel.zeros(), unroll)
                 kernel.join(state, b.offset(accumulators, b.mul(place, self.bytes)), tile.lanes * self.bytes, fresh)
 
         if self.in_place:
@@ -145,7 +150,7 @@ class Contraction:
         else:
             self.lane_panels.pack(batch, lanes, k0, count, lane_place, panels)
             with looping(b, 0, panels) as panel:
-                lane_panel = b.offset(lane_place, b.mul(panel, tile.lanes * BLOCK * self.bytes))
+                lane_panel = b.offset(lane_place, b.mul(panel, self.lane_panels.panel_bytes))
                 rows_of(panel, lane_panel, tile.lanes * self.bytes)
         if loop is not None:
             b.end_loop(loop)

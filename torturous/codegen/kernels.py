@@ -93,6 +93,6 @@ def _generate(kernel: Kernel, target: Target, streaming: bool) -> Generated:
         writer.builder.end_streams()
     body = writer.builder.function("KERNEL", PARAMETERS)
     declarations = "\n".join(writer.builder.declarations.values())
-    text = f"{declarations}\n{body}attributes #0 = {{ {target.attributes()} }}\n"
+    text = f"{declarations}\n{body}attributes #0 = {{ {target.attributes(tuple(sorted(writer.builder.features)))} }}\n"
     symbol = "k" + hashlib.sha256(text.encode()).hexdigest()[:24]
     return Generated(symbol, text.replace("@KERNEL(", f"@{symbol}("), tuple(writer.arguments), work, scratch)

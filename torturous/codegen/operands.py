@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from torturous.codegen.builder import Integer
 from torturous.codegen.expressions import LANES, KernelWriter
+from torturous.codegen.target import Target
 from torturous.compiler.kernel import Convert, Expression, Kernel, Load, Quotient
 from torturous.compiler.sizes import Affine, product
+from torturous.core import dtypes
 
 
 def loaded(expression: Expression) -> Load:
@@ -16,6 +18,12 @@ def loaded(expression: Expression) -> Load:
         expression = expression.operand
     assert isinstance(expression, Load), "contraction operands are plain loads"
     return expression
+
+
+def takes_pairs(kernel: Kernel, target: Target) -> bool:
+    """Whether products are taken two at a time (see `codegen.pairs`)."""
+    assert kernel.product is not None
+    return target.has_avx512_bf16 and all(loaded(side).dtype is dtypes.bfloat16 for side in kernel.product)
 
 
 @dataclass

@@ -7,20 +7,23 @@ contiguous products (transposed in registers), or anywhere (gathered).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torturous.codegen.arithmetic import Arithmetic, convert
-from torturous.codegen.builder import Integer, looping
+from torturous.codegen.builder import Builder, Integer, looping
 from torturous.codegen.emitter import kind
 from torturous.codegen.expressions import LANES, KernelWriter
 from torturous.codegen.microkernel import Tile
-from torturous.codegen.operands import Sides, loaded
+from torturous.codegen.operands import Sides, loaded, takes_pairs
 from torturous.compiler.kernel import Load
 from torturous.compiler.sizes import Affine, Size, product
 from torturous.core import dtypes
 from torturous.core.dtypes import DType
 from torturous.ir.contraction import BLOCK
+
+Line = Callable[[Integer], list[str]]
+"""`line(offset of a product in bytes)`: a panel's line of that product, in vectors."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Side:
         self.b = writer.builder
         self.load = load
         self.dtype = dtype
-        """What products are computed in; elements are converted while packing."""
+        """What elements are converted to while packing."""
         self.batch = [writer.size(load.address.factor(axis)) for axis in batch]
         self.own_axes = own
         self.own = self._merged(own)
@@ -154,7 +157,7 @@ def lane_and_row(writer: KernelWriter, axes: Sides) -> tuple[Side, Side]:
     operands = kernel.product if axes.lane_first else kernel.product[::-1]
     first = len(kernel.axes)
     reduced = list(range(first, first + len(kernel.reduced)))
-    dtype = kernel.accumulators[0].dtype
+    dtype = dtypes.bfloat16 if takes_pairs(kernel, writer.target) else kernel.accumulators[0].dtype
     lane, row = (
         Side(writer, loaded(operand), dtype, axes.batch, own, reduced)
         for operand, own in zip(operands, (axes.lane, axes.row), strict=True)
@@ -252,6 +255,7 @@ class LanePanels:
         self.width = width
         self.product_step = tile.lanes
         self.elements = tile.lanes * BLOCK
+        self.panel_bytes = self.elements * side.dtype.itemsize
         inner = side.reduced.sizes[-1].constant if side.reduced.sizes else None
         self.tabled = tables_fit and len(side.reduced.sizes) > 1 and (inner is None or inner < 4 * LANES)
         """Whether products lie too scattered for runs: then their offsets come from a table."""
@@ -283,7 +287,7 @@ class LanePanels:
         origin = side.origin(batch)
         with looping(b, 0, panels) as panel:
             first = b.add(lanes[0], b.mul(panel, self.width))
-            into = b.offset(target, b.mul(panel, tile.lanes * BLOCK * side.dtype.itemsize))
+            into = b.offset(target, b.mul(panel, self.panel_bytes))
             own = side.own
             if side.run is not None and tile.lanes % side.run == 0 and self.width == tile.lanes:
                 self._whole_runs(origin, first, lanes[1], k0, count, into)
@@ -296,24 +300,39 @@ class LanePanels:
             else:
                 self._gathered(origin, first, lanes[1], k0, count, into)
 
-    def _lines(self, k0: Integer, count: Integer, into: str, line: object) -> None:
-        """Calls `line(offset of the product in bytes, address of its line)` for every product."""
+    def _lines(self, k0: Integer, count: Integer, into: str, line: Line, lanes: int = LANES) -> None:
+        """Writes the line of every product; `line` gives it in vectors of so many lanes."""
         side = self.side
-        b, w = side.b, side.writer
-        size = self.tile.lanes * side.dtype.itemsize
+        b = side.b
         if self.tabled:
             with looping(b, 0, count) as k:
-                offset = b.load("i64", b.offset("%scratch", b.mul(b.add(k0, k), 8)), 8)
-                line(offset, b.offset(into, b.mul(k, size)))  # type: ignore[operator]
+                self._put(line(self._tabled_offset(b.add(k0, k))), into, k, lanes)
             return
-        inner_stride = w.size(side.reduced.strides[-1]) if side.reduced.strides else 0
 
         def run(offset: Integer, done: Integer, length: Integer) -> None:
             with looping(b, 0, length) as k:
-                place = b.mul(b.add(offset, b.mul(k, inner_stride)), side.item)
-                line(place, b.offset(into, b.mul(b.add(done, k), size)))  # type: ignore[operator]
+                self._put(line(self._run_offset(offset, k)), into, b.add(done, k), lanes)
 
         for_runs(side, k0, count, run)
+
+    def _tabled_offset(self, k: Integer) -> str:
+        """Where a product lies, in bytes, from the table."""
+        b = self.side.b
+        return b.load("i64", b.offset("%scratch", b.mul(k, 8)), 8)
+
+    def _run_offset(self, offset: Integer, k: Integer) -> Integer:
+        """Where a run's k-th product lies, in bytes."""
+        b, w, loops = self.side.b, self.side.writer, self.side.reduced
+        inner_stride = w.size(loops.strides[-1]) if loops.strides else 0
+        return b.mul(b.add(offset, b.mul(k, inner_stride)), self.side.item)
+
+    def _put(self, values: list[str], into: str, number: Integer, lanes: int) -> None:
+        """Writes the panel's line of this number."""
+        side = self.side
+        b, size = side.b, side.dtype.itemsize
+        address = b.offset(into, b.mul(number, self.tile.lanes * size))
+        for position, value in enumerate(values):
+            side.write(value, b.offset(address, position * lanes * size), lanes)
 
     def _whole_runs(self, origin: str, first: Integer, last: Integer, k0: Integer, count: Integer, into: str) -> None:
         """A line is several whole runs, each contiguous in memory."""
@@ -327,12 +346,7 @@ class LanePanels:
             flat = b.minimum(b.add(first, number * run), b.sub(last, run))
             starts.append(b.offset(origin, b.mul(side.place(side.own, flat), side.item)))
 
-        def line(offset: Integer, address: str) -> None:
-            for number, start in enumerate(starts):
-                value = side.read(b.offset(start, offset), run)
-                side.write(value, b.offset(address, number * run * side.dtype.itemsize), run)
-
-        self._lines(k0, count, into, line)
+        self._lines(k0, count, into, lambda offset: [side.read(b.offset(start, offset), run) for start in starts], run)
 
     def _one_run(self, origin: str, first: Integer, last: Integer, k0: Integer, count: Integer, into: str) -> None:
         """A line lies in one contiguous run."""
@@ -341,11 +355,9 @@ class LanePanels:
         start = b.offset(origin, b.mul(side.place(side.own, first), side.item))
 
         def lines(masks: list[str | None]) -> None:
-            def line(offset: Integer, address: str) -> None:
+            def line(offset: Integer) -> list[str]:
                 place = b.offset(start, offset)
-                for v, mask in enumerate(masks):
-                    value = side.read(b.offset(place, v * LANES * side.item), LANES, mask)
-                    side.write(value, b.offset(address, v * LANES * side.dtype.itemsize), LANES)
+                return [side.read(b.offset(place, v * LANES * side.item), LANES, m) for v, m in enumerate(masks)]
 
             self._lines(k0, count, into, line)
 
@@ -368,12 +380,8 @@ class LanePanels:
         """Lanes lie apart, but each one's products side by side: squares are read along products and turned."""
         side, tile = self.side, self.tile
         b, w = side.b, side.writer
-        stride = w.size(side.own.strides[-1])
         line_bytes = tile.lanes * side.dtype.itemsize
-        lanes = []
-        for lane in range(tile.lanes):
-            flat = b.minimum(b.add(first, lane), b.sub(last, 1))
-            lanes.append(b.offset(origin, b.mul(b.mul(flat, stride), side.item)))
+        lanes = self._lane_starts(origin, first, last)
 
         def square(offset: Integer, at: Integer, mask: str | None, width: int) -> None:
             step = b.mul(offset, side.item)
@@ -381,7 +389,7 @@ class LanePanels:
                 rows = [
                     side.read(b.offset(lanes[v * LANES + lane], step), LANES, mask) for lane in range(LANES)
                 ]
-                for k, value in enumerate(transpose(side, rows)[:width]):
+                for k, value in enumerate(transpose(b, kind(side.dtype, LANES), rows)[:width]):
                     place = b.offset(into, b.mul(b.add(at, k), line_bytes))
                     side.write(value, b.offset(place, v * LANES * side.dtype.itemsize), LANES)
 
@@ -400,6 +408,13 @@ class LanePanels:
                 self._column(lanes, b.add(offset, k), b.offset(into, b.mul(b.add(done, k), line_bytes)))
 
         for_runs(side, k0, count, run)
+
+    def _lane_starts(self, origin: str, first: Integer, last: Integer) -> list[str]:
+        """Where each lane of a panel begins; past the last one, that one again."""
+        side = self.side
+        b, stride = side.b, side.writer.size(side.own.strides[-1])
+        flats = [b.minimum(b.add(first, lane), b.sub(last, 1)) for lane in range(self.tile.lanes)]
+        return [b.offset(origin, b.mul(b.mul(flat, stride), side.item)) for flat in flats]
 
     def _column(self, lanes: list[str], offset: Integer, address: str) -> None:
         """One product of every lane, one by one."""
@@ -422,11 +437,9 @@ class LanePanels:
             flat = e.add(self._splat(e, start), numbers)
             places.append(self._place(e, flat))
 
-        def line(offset: Integer, address: str) -> None:
+        def line(offset: Integer) -> list[str]:
             base = b.offset(origin, offset)
-            for v in range(tile.vectors):
-                value = side.gather(base, places[v], LANES, masks[v])
-                side.write(value, b.offset(address, v * LANES * side.dtype.itemsize), LANES)
+            return [side.gather(base, places[v], LANES, masks[v]) for v in range(tile.vectors)]
 
         self._lines(k0, count, into, line)
 
@@ -453,15 +466,19 @@ class LanePanels:
 
 def row_panels(side: Side, tile: Tile) -> RowPanels | LanePanels:
     """How the row side is packed: as its memory lies."""
+    if lies_in_lines(side):
+        return LanePanels(side, Tile(1, -(-tile.rows // LANES)), tile.rows, False)
+    return RowPanels(side, tile)
+
+
+def lies_in_lines(side: Side) -> bool:
+    """Whether rows lie beside each other, and products do not."""
     steps = side.reduced.strides
-    lines = len(side.own.strides) == 1 and side.own.strides[-1] == 1 and (not steps or steps[-1] != 1)
-    return LanePanels(side, Tile(1, -(-tile.rows // LANES)), tile.rows, False) if lines else RowPanels(side, tile)
+    return len(side.own.strides) == 1 and side.own.strides[-1] == 1 and (not steps or steps[-1] != 1)
 
 
-def transpose(side: Side, rows: list[str]) -> list[str]:
-    """A square of LANES vectors turned in registers, in log2(LANES) rounds of exchanges."""
-    b = side.b
-    wide = kind(side.dtype, LANES)
+def transpose(b: Builder, wide: str, rows: list[str]) -> list[str]:
+    """A square of LANES vectors of this type turned in registers, in log2(LANES) rounds of exchanges."""
     distance = LANES // 2
     while distance:
         low = [lane if not lane & distance else LANES + lane - distance for lane in range(LANES)]

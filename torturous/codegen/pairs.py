@@ -1,0 +1,217 @@
+"""bfloat16 products, two at a time, where the machine has an instruction for it (AVX512-BF16).
+
+A *word* of 32 bits holds the elements of two products that follow each other in the sum, the first one in its upper
+half. That is the half which the instruction takes first: it adds the one product, rounds to the nearest float32 (ties
+to even), adds the other and rounds again (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2,
+VDPBF16PS). The order is thus that of every contraction (`ir.contraction`), with the same results, but that subnormal
+numbers, elements as well as sums, count as zero: the instruction knows none, whatever the machine is set to.
+
+Words take the place of elements in panels and registers, where they are floats that nobody computes with. A block has
+half as many words as products; where their number is odd, a zero fills the last word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torturous.codegen.arithmetic import Arithmetic
+from torturous.codegen.builder import Builder, Integer, looping
+from torturous.codegen.expressions import LANES
+from torturous.codegen.microkernel import Tile
+from torturous.codegen.panels import LanePanels, Line, RowPanels, Side, for_runs, lies_in_lines, transpose
+from torturous.core import dtypes
+from torturous.ir.contraction import BLOCK
+
+WORDS = BLOCK // 2
+"""Of a block."""
+WORD = 4
+SINGLE = f"<{LANES} x float>"
+INTEGER = f"<{LANES} x i32>"
+HALVES = f"<{2 * LANES} x i16>"
+
+
+class PairArithmetic(Arithmetic):
+    """float32 arithmetic whose factors are words."""
+
+    def __init__(self, builder: Builder) -> None:
+        super().__init__(builder, dtypes.float32, LANES)
+
+    def multiply_add(self, a: str, b: str, c: str) -> str:
+        """c + first · first + second · second, rounded after each."""
+        builder, pairs = self.builder, f"<{2 * LANES} x bfloat>"
+        builder.features.add("avx512bf16")
+        left, right = (builder.value(f"bitcast {SINGLE} {word} to {pairs}") for word in (a, b))
+        return builder.call(SINGLE, "llvm.x86.avx512bf16.dpbf16ps.512", (SINGLE, c), (pairs, left), (pairs, right))
+
+
+def word(b: Builder, first: str, second: str | None, lanes: int) -> str:
+    """Words of two products' elements, or of one alone."""
+    wide, half, single = f"<{lanes} x i32>", f"<{lanes} x i16>", f"<{lanes} x float>"
+    value = b.value(f"shl {wide} {b.value(f'zext {half} {first} to {wide}')}, splat (i32 16)")
+    if second is not None:
+        value = b.value(f"or {wide} {value}, {b.value(f'zext {half} {second} to {wide}')}")
+    return b.value(f"bitcast {wide} {value} to {single}")
+
+
+def words(side: Side, address: str, mask: str | None) -> str:
+    """LANES words of products that lie one after the other; elements that the mask leaves out are zero."""
+    b = side.b
+    halves = side.read(address, 2 * LANES, mask)
+    value = b.value(f"bitcast {HALVES} {halves} to {INTEGER}")
+    half = (INTEGER, "splat (i32 16)")
+    turned = b.call(INTEGER, f"llvm.fshl.v{LANES}i32", (INTEGER, value), (INTEGER, value), half)
+    return b.value(f"bitcast {INTEGER} {turned} to {SINGLE}")
+
+
+def _lies_in_runs(side: Side) -> bool:
+    """Whether the products of a block lie in stretches of whole vectors, but for the last."""
+    loops = side.reduced
+    inner = loops.sizes[-1].constant if loops.sizes else None
+    return len(loops.sizes) <= 1 or (inner is not None and inner > 0 and inner % (2 * LANES) == 0)
+
+
+class PairedRows(RowPanels):
+    """Rows as words."""
+
+    stride = row_stride = WORDS + LANES
+
+    def pack(self, batch: list[Integer], rows: tuple[Integer, Integer], k0: Integer, count: Integer,
+             target: str, panels: Integer = 0) -> None:
+        """Rows [first, last), products [k0, k0 + count). Panels lie one after the other."""
+        side = self.side
+        b, item = side.b, side.item
+        origin = side.origin(batch)
+        plain = _lies_in_runs(side) and (not side.reduced.strides or side.reduced.strides[-1] == 1)
+        with looping(b, rows[0], rows[1]) as row:
+            source = b.offset(origin, b.mul(side.place(side.own, row), item))
+            line = b.offset(target, b.mul(b.sub(row, rows[0]), self.stride * WORD))
+            copy = self._words if plain else self._copy
+            for_runs(side, k0, count, lambda offset, done, length, source=source, line=line, copy=copy: copy(
+                b.offset(source, b.mul(offset, item)), b.offset(line, b.mul(done, item)), length))
+            if not plain:
+                self._turn(line, count)
+
+    def _words(self, source: str, target: str, length: Integer) -> None:
+        """A run of whole vectors, and perhaps a last part of one."""
+        side = self.side
+        b, item, step = side.b, side.item, 2 * LANES
+
+        def chunk(index: Integer, mask: str | None) -> None:
+            place = b.mul(index, item)
+            b.store(SINGLE, words(side, b.offset(source, place), mask), b.offset(target, place), WORD)
+
+        full = length - length % step if isinstance(length, int) else b.value(f"and i64 {length}, {-step}")
+        with looping(b, 0, full, step) as index:
+            chunk(index, None)
+        left = b.sub(length, full)
+        if isinstance(left, int):
+            if left:
+                chunk(full, side.writer.tail_mask(left, step))
+            return
+        b.when(b.compare("sgt", left, 0), lambda: chunk(full, side.writer.tail_mask(left, step)))
+
+    def _turn(self, line: str, count: Integer) -> None:
+        """Turns elements that were copied in their order into words."""
+        side = self.side
+        b, item = side.b, side.item
+        b.store("i16", 0, b.offset(line, b.mul(count, item)), item)
+        with looping(b, 0, count, 2 * LANES) as index:
+            place = b.offset(line, b.mul(index, item))
+            b.store(SINGLE, words(side, place, None), place, WORD)
+
+
+class PairedLanes(LanePanels):
+    """Lines of words, one for two products."""
+
+    def __init__(self, side: Side, tile: Tile, width: int, tables_fit: bool) -> None:
+        super().__init__(side, tile, width, tables_fit)
+        self.elements = tile.lanes * WORDS
+        self.panel_bytes = self.elements * WORD
+
+    def _lines(self, k0: Integer, count: Integer, into: str, line: Line, lanes: int = LANES) -> None:
+        side = self.side
+        b = side.b
+        if self.tabled:
+            self._stretch(0, count, into, lambda k: line(self._tabled_offset(b.add(k0, k))), lanes)
+            return
+        inner = side.reduced.sizes[-1].constant if len(side.reduced.sizes) > 1 else 0
+        whole = inner is not None and inner % 2 == 0
+
+        def run(offset: Integer, done: Integer, length: Integer) -> None:
+            lead = 0 if whole else b.rem(done, 2)
+            self._stretch(done, length, into, lambda k: line(self._run_offset(offset, k)), lanes, lead)
+
+        for_runs(side, k0, count, run)
+
+    def _stretch(self, done: Integer, length: Integer, into: str, line: Callable[[Integer], list[str]], lanes: int,
+                 lead: Integer = 0) -> None:
+        """Lines of consecutive products, from the block's product `done` on; `lead` is 1 where that is a second."""
+        b = self.side.b
+
+        def put(first: Integer, alone: bool) -> None:
+            others = [None] * self.tile.lanes if alone else line(b.add(first, 1))
+            values = [word(b, one, other, lanes) for one, other in zip(line(first), others, strict=False)]
+            self._put_words(values, into, b.div(b.add(done, first), 2), lanes)
+
+        if lead != 0:
+            b.when(b.compare("eq", lead, 1), lambda: self._second(line(0), into, b.div(done, 2), lanes))
+        left = b.sub(length, lead)
+        odd = b.rem(left, 2)
+        end = b.sub(length, odd)
+        with looping(b, lead, end, 2) as first:
+            put(first, False)
+        if odd != 0:
+            b.when(b.compare("eq", odd, 1), lambda: put(end, True))
+
+    def _second(self, values: list[str], into: str, number: Integer, lanes: int) -> None:
+        """Adds the second product's elements to a line that has its first."""
+        b, wide = self.side.b, f"<{lanes} x i32>"
+        address = b.offset(into, b.mul(number, self.tile.lanes * WORD))
+        for position, value in enumerate(values):
+            place = b.offset(address, position * lanes * WORD)
+            second = b.value(f"zext <{lanes} x i16> {value} to {wide}")
+            b.store(wide, b.value(f"or {wide} {b.load(wide, place, WORD)}, {second}"), place, WORD)
+
+    def _put_words(self, values: list[str], into: str, number: Integer, lanes: int) -> None:
+        b = self.side.b
+        address = b.offset(into, b.mul(number, self.tile.lanes * WORD))
+        for position, value in enumerate(values):
+            b.store(f"<{lanes} x float>", value, b.offset(address, position * lanes * WORD), WORD)
+
+    def _transposed(self, origin: str, first: Integer, last: Integer, k0: Integer, count: Integer, into: str) -> None:
+        """Squares of words are read along products and turned."""
+        side, tile, step = self.side, self.tile, 2 * LANES
+        b, w = side.b, side.writer
+        if not _lies_in_runs(side):
+            self._gathered(origin, first, last, k0, count, into)
+            return
+        starts = self._lane_starts(origin, first, last)
+
+        def square(offset: Integer, done: Integer, mask: str | None, width: int) -> None:
+            place = b.mul(offset, side.item)
+            for v in range(tile.vectors):
+                rows = [words(side, b.offset(starts[v * LANES + lane], place), mask) for lane in range(LANES)]
+                line = b.offset(into, b.add(b.mul(b.div(done, 2), tile.lanes * WORD), v * LANES * WORD))
+                for number, value in enumerate(transpose(b, SINGLE, rows)[:width]):
+                    b.store(SINGLE, value, b.offset(line, number * tile.lanes * WORD), WORD)
+
+        def run(offset: Integer, done: Integer, length: Integer) -> None:
+            full = length - length % step if isinstance(length, int) else b.value(f"and i64 {length}, {-step}")
+            with looping(b, 0, full, step) as k:
+                square(b.add(offset, k), b.add(done, k), None, LANES)
+            left = b.sub(length, full)
+            if isinstance(left, int):
+                if left:
+                    square(b.add(offset, full), b.add(done, full), w.tail_mask(left, step), -(-left // 2))
+                return
+            b.when(b.compare("sgt", left, 0), lambda: square(
+                b.add(offset, full), b.add(done, full), w.tail_mask(left, step), LANES))
+
+        for_runs(side, k0, count, run)
+
+
+def paired_row_panels(side: Side, tile: Tile) -> PairedRows | PairedLanes:
+    """How the row side is packed: as its memory lies."""
+    if lies_in_lines(side):
+        return PairedLanes(side, Tile(1, -(-tile.rows // LANES)), tile.rows, False)
+    return PairedRows(side, tile)
