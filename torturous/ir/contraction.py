@@ -9,6 +9,9 @@ that reads as zero where it is not whole or outside the operand. The sum is take
 row-major order, in blocks of BLOCK products: a block is one chain of multiply-adds, each rounded once, from zero;
 block results are added in order. The order thus depends on the reduced extents alone.
 
+Sixteen-bit operands are multiplied and added as float32, and the result is rounded once. Some machines have an
+instruction for bfloat16 that takes subnormal elements and sums for zero: see `codegen.pairs`.
+
 A contraction marked LANEWISE (the gradient of the weights of most convolutions) deals its products out
 to LANES chains, product k to chain k mod LANES, in blocks of BLOCK products a chain; block results are added chain by
 chain, and the chains are combined pairwise at the end (l with l+8, +4, +2, +1).
