@@ -17,7 +17,7 @@ from torturous.ir import contraction
 from torturous.ir.contraction import BLOCK, CONTRACT, lone
 from torturous.ir.op import Attributes
 from torturous.ir.value import Value
-from torturous.runtime import realize
+from torturous.runtime import planning
 
 BFLOAT16 = dtypes.bfloat16
 PAIRED = getattr(host_target(), "has_avx512_bf16", False)
@@ -155,7 +155,7 @@ def test_subnormal_numbers_are_zero():
     assert product([*[0.0] * BLOCK, smallest], [*[0.0] * BLOCK, one]) == smallest
 
 
-def test_words_are_for_machines_that_have_the_instruction(monkeypatch):
+def test_words_are_for_machines_that_have_the_instruction():
     """And float16 is not for it."""
     texts: dict[tuple[str, bool], str] = {}
     for dtype in (dtypes.bfloat16, dtypes.float16):
@@ -165,7 +165,7 @@ def test_words_are_for_machines_that_have_the_instruction(monkeypatch):
             out = program.apply_typed(
                 CONTRACT, (3, 20), dtype, program.normal(3, 9, dtype=dtype), program.normal(9, 20, dtype=dtype),
                 attributes=contraction.matrix_product(0))
-            plan = realize.bind(program.record, (out.index,)).loaded.plan
+            plan = planning.bind(program.record, (out.index,)).loaded.plan
             [kernel] = [kernel for level in plan.memory.levels for kernel in level]
             texts[dtype.name, paired] = kernels.generate(kernel, target).text
     assert {key for key, text in texts.items() if "dpbf16ps" in text} == {("bfloat16", True)}
