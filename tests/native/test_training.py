@@ -59,6 +59,11 @@ OPTIMIZERS: dict[str, Make] = {
     "rmsprop": lambda m: torch.optim.RMSprop(m.parameters(), lr=0.01, momentum=0.5, centered=True),
     "adagrad": lambda m: torch.optim.Adagrad(m.parameters(), lr=0.01, lr_decay=0.1, initial_accumulator_value=0.5),
     "adamax": lambda m: torch.optim.Adamax(m.parameters(), lr=0.01),
+    "radam": lambda m: torch.optim.RAdam(m.parameters(), lr=0.01, weight_decay=0.1, decoupled_weight_decay=True),
+    "nadam": lambda m: torch.optim.NAdam(m.parameters(), lr=0.01),
+    "asgd": lambda m: torch.optim.ASGD(m.parameters(), lr=0.1, lambd=0.01, t0=4),
+    "adadelta": lambda m: torch.optim.Adadelta(m.parameters(), lr=0.5),
+    "rprop": lambda m: torch.optim.Rprop(m.parameters(), lr=0.01),
     "groups": lambda m: torch.optim.SGD(
         [{"params": m.conv.parameters()}, {"params": [m.linear.weight], "lr": 0.5}], lr=0.1, momentum=0.9,
         nesterov=True),
@@ -102,12 +107,13 @@ def test_fixed_shapes(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout) == (0, "net: as in Python\n")
 
 
-@pytest.mark.parametrize("name", ["momentum", "adam", "adagrad"])
+@pytest.mark.parametrize("name", ["momentum", "adam", "adagrad", "nadam", "radam", "asgd"])
 def test_going_on_where_python_stopped(name: str, tmp_path: Path) -> None:
-    """Moments, the count of steps and the generator's state go along."""
+    """Moments, the count of steps and the generator's state go along. RAdam's fifth step is another than its sixth,
+    and ASGD averages from its sixth on."""
     model = small()
     optimizer = OPTIMIZERS[name](model)
-    train(model, optimizer, 2)
+    train(model, optimizer, 4)
     export(model, optimizer, tmp_path)
     program = build(tmp_path, DRIVER)
     for batch in (1, 8):
@@ -338,8 +344,18 @@ def test_refusals(tmp_path: Path) -> None:
         native.export_training(model, lambda x, y: x, sgd, example(), tmp_path)
     with pytest.raises(UnsupportedError, match=r"value at .*test_training\.py:\d+"):
         native.export_training(model, lambda x, y: x.sum() * float(x.max()), sgd, example(), tmp_path)
-    with pytest.raises(UnsupportedError, match="a step of RAdam: what it does with"):
-        export(model, torch.optim.RAdam(model.parameters()), tmp_path)
+
+    class Rounded(torch.optim.SGD):
+        def _update(self, group: Any, *rest: Any) -> None:
+            super()._update({**group, "lr": round(group["lr"], 3)}, *rest)
+
+    class Masked(torch.optim.SGD):
+        def _update(self, group: Any, *rest: Any) -> None:
+            super()._update({**group, "lr": float(group["lr"])}, *rest)
+
+    for optimizer in (Rounded, Masked):
+        with pytest.raises(UnsupportedError, match="more than arithmetic and comparisons"):
+            export(model, optimizer(model.parameters()), tmp_path)
     with pytest.raises(native.SizeBudgetError, match="size_budget allows 1000"):
         export(model, sgd, tmp_path, size_budget=1000)
 

@@ -21,7 +21,6 @@ from torturous.core import settings
 from torturous.core.errors import UnsupportedError
 from torturous.ir.op import OPS, TYPES, Kind, Type, type_number
 from torturous.ir.record import Record, context, describe_place
-from torturous.native.traced import Traced
 from torturous.runtime.realize import realize
 from torturous.runtime.storage import Storage
 from torturous.tensor.base import TensorBase, wrap
@@ -151,15 +150,6 @@ def same_structure(a: Program, b: Program) -> bool:
     mine, theirs = a.expanded.record.rows, b.expanded.record.rows
     return (len(mine) == len(theirs) and all(map(_alike, mine, theirs)) and a.expanded.outputs == b.expanded.outputs
             and a.leaves == b.leaves and a.written == b.written)
-
-
-def same_numbers(a: Program, b: Program) -> bool:
-    """Whether what differs between the programs' numbers was traced."""
-    for mine, theirs in zip(a.slots, b.slots, strict=True):
-        traced = isinstance(mine, Traced) and isinstance(theirs, Traced) and mine.expression == theirs.expression
-        if not traced and repr(mine) != repr(theirs):
-            return False
-    return True
 
 
 # One recording ----------------------------------------------------------------------------------------------

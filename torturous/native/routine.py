@@ -26,10 +26,11 @@ from torturous.compiler.sizes import Size, Variable, product
 from torturous.core import dtypes
 from torturous.core.dtypes import DType
 from torturous.core.errors import UnsupportedError
+from torturous.core.unknowns import Unknown
 from torturous.ir.record import describe_place, slot_ordinal
+from torturous.native.formulas import Formulas
 from torturous.native.recording import InBatch, Program, Ratio
 from torturous.native.stretches import Stretch, behind_steps, pointers_at, stretches, written_in_loops
-from torturous.native.traced import Expression, Traced
 from torturous.native.walker import (
     ARGUMENTS,
     BARRIER,
@@ -132,7 +133,7 @@ class Routine:
                 return False
             if argument.kind == "slot":
                 number = self.program.slots[slot_ordinal(argument.what)]
-                if isinstance(number, Traced) or not isinstance(number, (bool, int, float)):
+                if isinstance(number, Unknown) or not isinstance(number, (bool, int, float)):
                     return False
         return kernel.scratch.constant == 0
 
@@ -390,8 +391,8 @@ class _Numbers:
     def _slot(self, code: int, dtype: DType) -> Integer:
         """A slot's eight bytes, as `Bound` packs them."""
         number = self.routine.program.slots[slot_ordinal(code)]
-        if isinstance(number, Traced):
-            return self._packed(self._worked_out(number.expression), dtype)
+        if isinstance(number, Unknown):
+            return self._packed(self._formulas().value(number.expression), dtype)
         if number is None or (isinstance(number, InBatch) and dtype is dtypes.bool_):
             raise UnsupportedError(
                 f"cannot export: a number that {self._users(code)} is given depends on the batch in a way "
@@ -427,21 +428,16 @@ class _Numbers:
         bits = b.value(f"bitcast float {b.value(f'fptrunc double {value} to float')} to i32")
         return b.value(f"zext i32 {bits} to i64")
 
-    def _worked_out(self, expression: Expression) -> str:
-        """What Python works out in an optimizer's step, in the same order."""
-        b = self.b
-        kind, *parts = expression
-        if kind == "number":
-            return literal(dtypes.float64, parts[0])
-        if kind == "variable":
+    def _formulas(self) -> Formulas:
+        """What writes numbers that an optimizer works out for each step."""
+
+        def variables() -> str:
             place = self.routine.numbers
             assert place is not None
-            base = b.load("ptr", b.offset("%frame", Routine.pointer_bytes(b) * place.pointer), 4)
-            return b.load("double", b.offset(base, place.offset + 8 * parts[0]), 8)
-        left, right = map(self._worked_out, parts)
-        if kind == "pow":
-            return b.value(f"call double @{self.routine.library}_power(double {left}, double {right})")
-        return b.value(f"f{kind} double {left}, {right}")
+            base = self.b.load("ptr", self.b.offset("%frame", Routine.pointer_bytes(self.b) * place.pointer), 4)
+            return self.b.offset(base, place.offset)
+
+        return Formulas(self.b, variables, f"{self.routine.library}_power")
 
     def _users(self, code: int) -> str:
         """The operations that read a slot."""

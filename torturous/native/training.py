@@ -8,7 +8,6 @@ state; what a step writes to them are outputs that are kept back until it has go
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -47,14 +46,14 @@ from torturous.native.export import (
 )
 from torturous.native.linking import find_linker, require_linker
 from torturous.native.packaging import build_files
-from torturous.native.recording import Program, record_body, same_numbers, same_structure
+from torturous.native.recording import Program, record_body
 from torturous.native.routine import Place, Routine, kernels_of
 from torturous.native.selftest import GOLDEN_BATCH, Golden, training_selftest
-from torturous.native.traced import Traced
-from torturous.native.training_entry import GENERATOR, STEP, Training, training
+from torturous.native.training_entry import GENERATOR, STEP, Training, Way, training
 from torturous.native.training_header import training_header
+from torturous.native.updating import Update, Updating
 from torturous.native.weights import identity, place, weights_file
-from torturous.optim.optimizer import GroupOptimizer, StateChanges
+from torturous.optim.optimizer import GroupOptimizer
 from torturous.tensor import Tensor, empty_like, enable_grad, no_grad
 from torturous.tensor.base import TensorBase
 from torturous.tensor.generator import default_generator, fork_rng, manual_seed
@@ -94,7 +93,7 @@ def export_training(
     tensors = named_tensors(model)
     step = _Step(model, loss_function, optimizer, tensors)
     grad = step.record_grad(types, max_batch)
-    apply, first_apply = step.record_apply()
+    updates = step.record_apply()
     logical = step.state()
     weights, end = place([(key, array.shape, _dtype(array, step.tensors.get(key)), key in step.required)
                           for key, array in logical.items()])
@@ -116,15 +115,17 @@ def export_training(
         _keep(routine, 1 + len(gradients), offsets)
         routines.append(routine)
     executions = [Execution(f"{name}_grad", name, routines, targets)]
-    for suffix, program in (("apply", apply), ("first_apply", first_apply)):
-        if program is not None:
-            routine = _routine(name, f"{name}_{suffix}", program, 1, targets, offsets, None)
-            _place_apply(routine, gradients, step.rates)
-            _keep(routine, 0, offsets)
-            executions.append(Execution(f"{name}_{suffix}", name, [routine], targets))
+    ways = []
+    for position, update in enumerate(updates):
+        symbol = f"{name}_apply{position}"
+        routine = _routine(name, symbol, update.program, 1, targets, offsets, None)
+        _place_apply(routine, gradients)
+        _keep(routine, 0, offsets)
+        executions.append(Execution(symbol, name, [routine], targets))
+        ways.append(Way(update.path, executions[-1], update.numbers))
     written = Training(
-        library, executions[0], executions[1], executions[2] if len(executions) > 2 else None, inputs, loss,
-        gradient_bytes, max((t.dtype.itemsize for t in step.trained.values()), default=4), step.rates)
+        library, executions[0], ways, step.updating.names, inputs, loss, gradient_bytes,
+        max((t.dtype.itemsize for t in step.trained.values()), default=4), step.rates)
     compiled = compile_library(library, executions, training(written))
     check_budget(compiled.code_bytes, size_budget, name)
     golden = _golden(model, loss_function, optimizer, examples, step, max_batch is not None)
@@ -170,8 +171,6 @@ class _Step:
         """Parameters with a gradient, in the model's order."""
         self.loss_dtype = dtypes.float32
         self._names = {id(tensor): name for name, tensor in tensors.items()}
-        self._moments: dict[tuple[int, str], Tensor] = {}
-        """The optimizer's tensors, by parameter and entry."""
         self.tensors: dict[str, TensorBase] = {**tensors, GENERATOR: owned(np.zeros(STATE_WORDS, np.int32))}
         for group in optimizer.param_groups:
             for parameter in group["params"]:
@@ -210,34 +209,20 @@ class _Step:
             finally:
                 default_generator._state = None
 
-    def record_apply(self) -> tuple[Program, Program | None]:
-        """The optimizer's step, and its very first one if that is different."""
-        types = [Type(tuple(parameter.shape), parameter.dtype) for parameter in self.trained.values()]
+    def record_apply(self) -> list[Update]:
+        """Every way through the optimizer's step."""
+        self.updating = Updating(self.optimizer, self.trained)
+        kept: dict[tuple[int, str], Tensor] = {}
         parameters = {name: self.tensors[name] for name in self.trained}
-        asked = _Asked()
-        fresh: dict[int, dict[str, Any]] = {id(parameter): {"step": 0} for parameter in self.trained.values()}
-        try:
-            record_body(self._update(fresh, asked), parameters, types, None, training=True)
-        except _Answered:
-            pass
-        for parameter, entry, create in asked.found:
-            name = f"torturous.optimizer.{entry}.{self._names[id(parameter)]}"
+        for name, parameter, entry, create in self.updating.kept():
+            key = f"torturous.optimizer.{entry}.{name}"
             content = self._moment(parameter, entry, create)
-            self._moments[id(parameter), entry] = self.tensors[name] = owned(content)
+            kept[id(parameter), entry] = self.tensors[key] = owned(content)
             if content.any():
-                self.required.add(name)
+                self.required.add(key)
         tensors = {name: tensor for name, tensor in self.tensors.items()
                    if name in parameters or name.startswith("torturous.optimizer.")}
-        given = _Given(self._moments)
-        later = record_body(self._update(self._present(), given), tensors, types, None, training=True)
-        elsewhere = self._update(self._present(1234.0), given, 0.375)
-        other = record_body(elsewhere, tensors, types, None, training=True)
-        if not same_structure(later, other) or not same_numbers(later, other):
-            raise UnsupportedError(
-                f"cannot export a step of {type(self.optimizer).__name__}: what it does with its learning rate or its "
-                "count of steps is more than arithmetic")
-        first = record_body(self._update(fresh, given), tensors, types, None, training=True)
-        return later, None if same_structure(later, first) else first
+        return self.updating.record(tensors, kept)
 
     def _moment(self, parameter: Tensor, entry: str, create: partial[Tensor]) -> np.ndarray:
         """What a tensor of the optimizer holds now, or will hold at first."""
@@ -245,41 +230,6 @@ class _Step:
         if present is None and create.func is empty_like:
             return np.zeros(tuple(parameter.shape), parameter.dtype.numpy)
         return array_of(create() if present is None else present)
-
-    def _update(self, state: Mapping[int, Mapping[str, Any]], changes: StateChanges, rate: float | None = None
-                ) -> Callable[[list[Any]], list[Any]]:
-        """A recording of all groups' updates, the optimizer's state being this, by parameter."""
-
-        def body(gradients: list[Any]) -> list[Any]:
-            optimizer, kept = self.optimizer, self.optimizer.state
-            given = {id(parameter): gradient
-                     for parameter, gradient in zip(self.trained.values(), gradients, strict=True)}
-            optimizer.state = defaultdict(dict)
-            for parameter in self.trained.values():
-                optimizer.state[parameter].update(state.get(id(parameter), {}))
-            try:
-                with no_grad():
-                    for position, group in enumerate(optimizer.param_groups):
-                        parameters = [p for p in group["params"] if id(p) in given]
-                        present = float(group["lr"]) if rate is None else rate
-                        traced = {**group, "lr": Traced.variable(position, present)}
-                        if parameters:
-                            optimizer._update(traced, parameters, [given[id(p)] for p in parameters], changes)
-            finally:
-                optimizer.state = kept
-            if isinstance(changes, _Asked):
-                raise _Answered
-            return []
-
-        return body
-
-    def _present(self, steps: float = 1.0) -> dict[int, dict[str, Any]]:
-        """The state of an optimizer that has made steps: its tensors, and a count that is known later."""
-        count = Traced.variable(self.rates, steps)
-        state: dict[int, dict[str, Any]] = {id(parameter): {"step": count} for parameter in self.trained.values()}
-        for (parameter, entry), tensor in self._moments.items():
-            state[parameter][entry] = tensor
-        return state
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything in the state, as it is now."""
@@ -293,6 +243,7 @@ class _Step:
                 f"cannot export: parameters have made different numbers of steps ({sorted(counts)}), and the library "
                 "counts them together")
         logical[STEP] = np.array(next(iter(counts), 0), np.int64)
+        logical |= self.updating.present()
         with default_generator.host() as twister:
             logical[GENERATOR] = twister.state.view(np.int32).copy()
         return logical
@@ -306,35 +257,6 @@ class _Step:
             offsets[name] = end
             end += size * int(np.prod(tuple(parameter.shape), dtype=np.int64))
         return offsets, end
-
-
-class _Answered(Exception):
-    """Ends a recording that was only to find out what an optimizer keeps."""
-
-
-class _Asked(StateChanges):
-    """Notes which tensors an optimizer keeps, and how they are made."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[tuple[Tensor, str, partial[Tensor]]] = []
-
-    def buffer(self, param_state: dict[str, Any], name: str, create: Callable[[], Tensor]) -> Tensor:
-        assert isinstance(create, partial)  # Of zeros_like and its kind: the parameter comes first.
-        self.found.append((create.args[0], name, create))
-        return create()
-
-
-class _Given(StateChanges):
-    """Hands an optimizer the tensors it keeps, whether it knows them or asks for them the first time."""
-
-    def __init__(self, moments: Mapping[tuple[int, str], Tensor]) -> None:
-        super().__init__()
-        self.moments = moments
-
-    def buffer(self, param_state: dict[str, Any], name: str, create: Callable[[], Tensor]) -> Tensor:
-        assert isinstance(create, partial)
-        return self.moments[id(create.args[0]), name]
 
 
 def owned(content: np.ndarray) -> Tensor:
@@ -389,7 +311,7 @@ def _place_grad(routine: Routine, inputs: int, gradients: Mapping[str, int]) -> 
         routine.places[node] = Place(2 + inputs, offset)
 
 
-def _place_apply(routine: Routine, gradients: Mapping[str, int], rates: int) -> None:
+def _place_apply(routine: Routine, gradients: Mapping[str, int]) -> None:
     """Behind the state: the block of gradients, and numbers."""
     offsets = list(gradients.values())
     for node, leaf in zip(routine.plan.leaves, routine.program.leaves, strict=True):
@@ -405,7 +327,7 @@ def _keep(routine: Routine, first: int, offsets: Mapping[str, int]) -> None:
 
 
 def _dtype(array: np.ndarray, tensor: TensorBase | None) -> dtypes.DType:
-    return tensor.dtype if tensor is not None else dtypes.int64 if array.dtype == np.int64 else dtypes.int32
+    return tensor.dtype if tensor is not None else dtypes.by_name(array.dtype.name)
 
 
 def _values(model: Any, types: Sequence[Type], loss: dtypes.DType, fixed: bool) -> tuple[list[Value], Value]:

@@ -8,11 +8,12 @@ second half of `step` leaves it after the first).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torturous.codegen.builder import Builder
 from torturous.core.mersenne import BLOCK
+from torturous.core.unknowns import Expression, Path
 from torturous.native.checks import (
     mark_block,
     refuse,
@@ -27,6 +28,7 @@ from torturous.native.codes import Code
 from torturous.native.describe import Value
 from torturous.native.entry import Library, alignments, common, refuse_workers
 from torturous.native.execution import Execution, define
+from torturous.native.formulas import Formulas
 from torturous.native.reader import bytes_constant
 from torturous.native.routine import move
 from torturous.native.walker import MOST_WORKERS
@@ -38,14 +40,26 @@ _MULTIPLIER = 1812433253
 
 
 @dataclass(frozen=True)
+class Way:
+    """One way through the optimizer's step."""
+
+    path: Path
+    """The comparisons that lead to it."""
+    execution: Execution
+    numbers: Sequence[Expression]
+    """What the optimizer's numbers are afterwards."""
+
+
+@dataclass(frozen=True)
 class Training:
     """What the functions of a step need to know besides the library."""
 
     library: Library
     grad: Execution
-    apply: Execution
-    first_apply: Execution | None
-    """The optimizer's very first step, where that is different."""
+    ways: Sequence[Way]
+    """Through the optimizer's step; at each step the comparisons lead to one of them."""
+    numbers: Sequence[str]
+    """The optimizer's own numbers, by their names in the state."""
     inputs: Sequence[Value]
     loss: Value
     gradient_bytes: int
@@ -58,7 +72,7 @@ class Training:
 
     @property
     def executions(self) -> list[Execution]:
-        return [self.grad, self.apply, *([self.first_apply] if self.first_apply else [])]
+        return [self.grad, *(way.execution for way in self.ways)]
 
     def nbytes(self, batch: int, workers: int) -> int:
         """Bytes of workspace for any of the calls."""
@@ -266,29 +280,48 @@ def _apply_inside(t: Training) -> str:
     b = t.library.builder()
     count_place = b.offset("%state", t.weight(STEP).offset)
     count = b.load("i64", count_place, 8)
-    numbers = b.hoisted(f"alloca [{t.rates + 1} x double], align 8")
-    for position in range(t.rates):
-        b.store("double", b.load("double", b.offset("%rates", 8 * position), 8), b.offset(numbers, 8 * position), 8)
-    b.store("double", b.value(f"sitofp i64 {count} to double"), b.offset(numbers, 8 * t.rates), 8)
+    places = [b.offset("%state", t.weight(name).offset) for name in t.numbers]
+    known = [b.load("double", b.offset("%rates", 8 * position), 8) for position in range(t.rates)]
+    known.append(b.value(f"sitofp i64 {count} to double"))
+    known += [b.load("double", place, 8) for place in places]
+    numbers = b.hoisted(f"alloca [{len(known)} x double], align 8")
+    for position, number in enumerate(known):
+        b.store("double", number, b.offset(numbers, 8 * position), 8)
     frame = _frame(t, b, ["%state", "%gradients", numbers])
-    arguments = (f"(ptr {frame}, i64 %variant, i64 1, i64 %workers, ptr %workspace, ptr %run, ptr %pool)")
-    if t.first_apply is None:
-        code = b.value(f"call i32 @{t.apply.name}_execute{arguments}")
-    else:
-        first, later, after = b.label("first"), b.label("later"), b.label("applied")
-        b.emit(f"br i1 {b.compare('eq', count, 0)}, label %{first}, label %{later}")
-        b.start_block(first)
-        code_first = b.value(f"call i32 @{t.first_apply.name}_execute{arguments}")
+    formulas = Formulas(b, lambda: numbers, f"{t.library.name}_power")
+    after, codes = b.label("applied"), []
+
+    def take(way: Way) -> None:
+        code = b.value(f"call i32 @{way.execution.name}_execute(ptr {frame}, i64 %variant, i64 1, i64 %workers, "
+                       "ptr %workspace, ptr %run, ptr %pool)")
+
+        def count_step() -> None:
+            for place, value in zip(places, [formulas.value(number) for number in way.numbers], strict=True):
+                b.store("double", value, place, 8)
+            b.store("i64", b.add(count, 1), count_place, 8)
+
+        b.when(b.value(f"icmp eq i32 {code}, 0"), count_step)
+        codes.append(f"[ {code}, %{b.block} ]")
         b.emit(f"br label %{after}")
-        b.start_block(later)
-        code_later = b.value(f"call i32 @{t.apply.name}_execute{arguments}")
-        b.emit(f"br label %{after}")
-        b.start_block(after)
-        code = b.value(f"phi i32 [ {code_first}, %{first} ], [ {code_later}, %{later} ]")
-    b.when(b.value(f"icmp eq i32 {code}, 0"), lambda: b.store("i64", b.add(count, 1), count_place, 8))
+
+    _choose(b, formulas, t.ways, 0, take)
+    b.start_block(after)
+    code = b.value(f"phi i32 {', '.join(codes)}")
     head = (f"internal i32 @{t.library.name}_apply_inside(ptr %state, ptr %gradients, ptr %rates, i64 %variant, "
             "i64 %workers, ptr %workspace, ptr %run, ptr %pool)")
     return define(head, b, f"i32 {code}")
+
+
+def _choose(b: Builder, formulas: Formulas, ways: Sequence[Way], depth: int, take: Callable[[Way], None]) -> None:
+    """Writes the comparisons from `depth` on that lead to one of the ways; each ends in `take`'s own branch."""
+    if len(ways) == 1:
+        take(ways[0])
+        return
+    (condition, _), yes, no = ways[0].path[depth], b.label("yes"), b.label("no")
+    b.emit(f"br i1 {formulas.holds(condition)}, label %{yes}, label %{no}")
+    for answer, label in ((True, yes), (False, no)):
+        b.start_block(label)
+        _choose(b, formulas, [way for way in ways if way.path[depth][1] is answer], depth + 1, take)
 
 
 def _apply(t: Training, parallel: bool) -> str:

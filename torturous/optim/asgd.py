@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from torturous.core.unknowns import single
 from torturous.optim.optimizer import (
     Group,
     GroupOptimizer,
@@ -14,7 +15,6 @@ from torturous.optim.optimizer import (
     check_implementation,
     check_learning_rate,
     check_range,
-    single,
 )
 from torturous.tensor import Tensor, multi_tensor, zeros_like
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import struct
 import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -381,11 +380,6 @@ def check_learning_rate(lr: Any) -> None:
         raise ValueError("Tensor lr must be 1-element")
     if not 0.0 <= as_number(lr):
         raise ValueError(f"Invalid learning rate: {lr}")
-
-
-def single(number: float) -> float:
-    """The number rounded to float32, as which PyTorch keeps the numbers of its state."""
-    return struct.unpack("f", struct.pack("f", number))[0]
 
 
 def check_range(name: str, value: float, below: float = float("inf")) -> None:

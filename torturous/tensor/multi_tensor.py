@@ -37,7 +37,7 @@ def _update(op: Op, attributes: Attributes, kinds: Sequence[Tensors], numbers: S
         rows = [t.row() for tensors in kinds for t in tensors]
         if record is context.record:
             break
-    # A number that remembers how it was worked out (see `native.traced`) stays what it is.
+    # A number that remembers how it was worked out (see `core.unknowns`) stays what it is.
     floats = [number if isinstance(number, float) else float(number) for number in numbers]
     operands = [*rows, *map(record.slot, floats)]
     first = kinds[0][0]
@@ -151,7 +151,8 @@ def radam(kinds: Sequence[Tensors], lr: float, rectified: float | None, beta1: f
           weight_decay: float, shrunk: float | None, maximize: bool) -> None:
     """RAdam (Liu et al., 2020); kinds: parameters, gradients, means, mean squares. Without `rectified` the mean's
     spread is not yet used; `shrunk` multiplies parameters first."""
-    numbers = (lr, rectified or 0.0, 1 - beta1, beta2, 1 - beta2, eps, 1.0 if shrunk is None else shrunk)
+    numbers = (lr, 0.0 if rectified is None else rectified, 1 - beta1, beta2, 1 - beta2, eps,
+               1.0 if shrunk is None else shrunk)
     _decayed(RADAM, kinds, numbers, weight_decay, maximize, shrunk is not None, rectified is not None)
 
 
