@@ -27,7 +27,7 @@ from torturous.ir import elementwise, indexing, reduction
 from torturous.ir.macros import LOG_SOFTMAX, MAX_POOL
 from torturous.ir.op import Type
 from torturous.native.recording import record_program
-from torturous.tensor.base import apply, apply_typed
+from torturous.tensor.applying import apply, apply_typed
 from torturous.tensor.linear import convolution, linear, matmul
 from torturous.tensor.recording import binary, unary
 from torturous.tensor.tensor import Tensor, from_array

@@ -22,8 +22,8 @@ from torturous.ir.interpret import interpret
 from torturous.ir.op import BY_NAME, OPS
 from torturous.ir.record import context
 from torturous.ir.value import Typed, Value
+from torturous.tensor.applying import apply, apply_typed
 from torturous.tensor.autograd import run_grad
-from torturous.tensor.base import apply, apply_typed
 from torturous.tensor.creation import full
 from torturous.tensor.tensor import Tensor, from_array
 

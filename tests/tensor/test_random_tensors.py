@@ -15,7 +15,7 @@ from torturous.core.errors import UnsupportedError
 from torturous.ir.indexing import TAKE
 from torturous.tensor import generator as generators
 from torturous.tensor import random as randoms
-from torturous.tensor.base import apply
+from torturous.tensor.applying import apply
 from torturous.tensor.tensor import from_array
 from torturous.tensor.values import computed_values
 

@@ -271,7 +271,7 @@ class Record:
         self, op: Op, attributes: Attributes, operands: Sequence[int], place: Place, tracking: bool
     ) -> int:
         """Records an op whose result type follows from its operands; raises the op's own errors."""
-        # The form without attributes is also what operators look up themselves (`tensor/base.py`).
+        # The form without attributes is also what operators look up themselves (`tensor/applying.py`).
         key = (op.number, attributes, *operands) if attributes else (op.number, *operands)
         following = self.end.next.get(key)
         if following is None:

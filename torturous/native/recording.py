@@ -23,7 +23,8 @@ from torturous.ir.op import OPS, TYPES, Kind, Type, type_number
 from torturous.ir.record import Record, context, describe_place
 from torturous.runtime.realize import realize
 from torturous.runtime.storage import Storage
-from torturous.tensor.base import TensorBase, wrap
+from torturous.tensor.applying import wrap
+from torturous.tensor.base import TensorBase
 from torturous.tensor.grad_mode import no_grad
 
 Number = bool | int | float

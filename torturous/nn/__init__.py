@@ -7,7 +7,7 @@ from torturous.nn.modules import *  # noqa: F403
 from torturous.nn.modules.module import on_outermost_call
 from torturous.nn.parallel import DataParallel
 from torturous.nn.parameter import Parameter, UninitializedParameter
-from torturous.tensor.base import cut_here
+from torturous.tensor.applying import cut_here
 
 # Where a program's iterations begin, past the soft limit of pending rows, is where work is realized.
 on_outermost_call.append(cut_here)

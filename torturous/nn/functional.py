@@ -42,8 +42,8 @@ from torturous.tensor.activations import (
     tanhshrink,
     threshold,
 )
+from torturous.tensor.applying import apply, apply_typed
 from torturous.tensor.attention import multi_head_attention_forward, scaled_dot_product_attention
-from torturous.tensor.base import apply, apply_typed
 from torturous.tensor.creation import empty_like, zeros_like
 from torturous.tensor.dropout import (
     alpha_dropout,

@@ -23,7 +23,8 @@ from torturous.ir.activations import (
 from torturous.ir.macros import LOG_SOFTMAX, SOFTMAX
 from torturous.ir.op import Op
 from torturous.ir.record import user_place
-from torturous.tensor.base import TensorBase, apply, apply_typed
+from torturous.tensor.applying import apply, apply_typed
+from torturous.tensor.base import TensorBase
 from torturous.tensor.recording import binary, cast, in_place, unary, write_value
 from torturous.tensor.warn import warn_user
 

@@ -14,7 +14,8 @@ from torturous.core.dtypes import Category
 from torturous.ir import elementwise as ops
 from torturous.ir.op import TYPES, Op
 from torturous.ir.record import number_category
-from torturous.tensor.base import Number, TensorBase, apply, operator
+from torturous.tensor.applying import apply, operator
+from torturous.tensor.base import Number, TensorBase
 from torturous.tensor.movement import as_function
 from torturous.tensor.recording import (
     begin_write,

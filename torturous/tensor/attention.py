@@ -10,7 +10,8 @@ from torturous.core.shapes import broadcast, describe
 from torturous.ir import elementwise as ops
 from torturous.ir.attention import ATTENTION_WEIGHTS, scores_product
 from torturous.ir.contraction import CONTRACT, matrix_product
-from torturous.tensor.base import TensorBase, apply, apply_typed
+from torturous.tensor.applying import apply, apply_typed
+from torturous.tensor.base import TensorBase
 from torturous.tensor.creation import zeros
 from torturous.tensor.dropout import dropout
 from torturous.tensor.joining import cat, pad

@@ -10,7 +10,8 @@ from torturous.core import dtypes
 from torturous.core.dtypes import Category, DType
 from torturous.ir import elementwise as ops
 from torturous.ir.op import Op
-from torturous.tensor.base import Number, TensorBase, apply
+from torturous.tensor.applying import apply
+from torturous.tensor.base import Number, TensorBase
 from torturous.tensor.movement import as_function
 from torturous.tensor.paths import unrepeated
 from torturous.tensor.recording import (

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from torturous.core import dtypes
 from torturous.ir import elementwise as ops
 from torturous.ir.op import Type
-from torturous.tensor.base import Number, TensorBase, apply
+from torturous.tensor.applying import apply
+from torturous.tensor.base import Number, TensorBase
 from torturous.tensor.movement import as_function
 from torturous.tensor.recording import binary, cast, combine, modifying, tensor_operand
 from torturous.tensor.types import finfo

@@ -25,7 +25,8 @@ from torturous.ir.creation import FULL, IOTA
 from torturous.ir.record import number_category
 from torturous.runtime.buffers import Buffer, allocate
 from torturous.runtime.storage import Storage
-from torturous.tensor.base import Number, TensorBase, apply, apply_typed
+from torturous.tensor.applying import apply, apply_typed
+from torturous.tensor.base import Number, TensorBase
 from torturous.tensor.literals import literal_array
 from torturous.tensor.movement import as_function
 from torturous.tensor.recording import cast, modifying

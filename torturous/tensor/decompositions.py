@@ -15,7 +15,8 @@ from torturous.core.dtypes import DType
 from torturous.core.errors import UnsupportedError
 from torturous.core.shapes import broadcast, describe, normalize_axis
 from torturous.ir import decompositions as ops
-from torturous.tensor.base import TensorBase, apply_typed
+from torturous.tensor.applying import apply_typed
+from torturous.tensor.base import TensorBase
 from torturous.tensor.creation import eye, full
 from torturous.tensor.linear import matmul
 from torturous.tensor.movement import as_function

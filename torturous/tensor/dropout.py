@@ -12,7 +12,8 @@ from torturous.core.shapes import Shape, describe
 from torturous.ir import elementwise as ops
 from torturous.ir.noise import NOISE
 from torturous.ir.op import type_number
-from torturous.tensor.base import Rule, TensorBase, apply, apply_rule
+from torturous.tensor.applying import Rule, apply, apply_rule
+from torturous.tensor.base import TensorBase
 from torturous.tensor.generator import default_generator
 from torturous.tensor.recording import binary, in_place
 from torturous.tensor.warn import warn_user

@@ -10,7 +10,8 @@ from torturous.core import dtypes
 from torturous.core.shapes import describe
 from torturous.ir import elementwise as ops
 from torturous.ir.macros import FOLD, UNFOLD
-from torturous.tensor.base import TensorBase, apply_typed
+from torturous.tensor.applying import apply_typed
+from torturous.tensor.base import TensorBase
 from torturous.tensor.linear import tuple_of
 from torturous.tensor.pooling import average_pool
 from torturous.tensor.recording import unary

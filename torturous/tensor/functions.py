@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torturous.ir import elementwise as ops
-from torturous.tensor.base import TensorBase, apply
+from torturous.tensor.applying import apply
+from torturous.tensor.base import TensorBase
 from torturous.tensor.movement import as_function
 from torturous.tensor.recording import binary, modifying, tensor_operand, unary
 

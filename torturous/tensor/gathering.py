@@ -12,7 +12,8 @@ from torturous.core import dtypes
 from torturous.core.shapes import broadcast, normalize_axis
 from torturous.ir import creation, elementwise, indexing, movement
 from torturous.ir.op import Op
-from torturous.tensor.base import Number, TensorBase, apply, apply_typed
+from torturous.tensor.applying import apply, apply_typed
+from torturous.tensor.base import Number, TensorBase
 from torturous.tensor.indexing import Indexing, checked_index, index_tensor, rewrite
 from torturous.tensor.movement import Movement, as_function
 from torturous.tensor.paths import unrepeated

@@ -21,7 +21,8 @@ from torturous.ir.creation import RANDOM
 from torturous.ir.movement import SLICE
 from torturous.ir.op import type_number
 from torturous.ir.record import context, user_place
-from torturous.tensor.base import TensorBase, wrap
+from torturous.tensor.applying import wrap
+from torturous.tensor.base import TensorBase
 from torturous.tensor.values import computed_values, look, of_array
 
 if TYPE_CHECKING:

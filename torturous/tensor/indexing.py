@@ -21,12 +21,14 @@ from torturous.core.shapes import broadcast
 from torturous.ir import creation, elementwise, indexing, movement
 from torturous.ir.op import type_number
 from torturous.runtime.storage import Storage
-from torturous.tensor.base import Number, Step, TensorBase, apply, apply_typed
-from torturous.tensor.movement import Movement, look
+from torturous.tensor.applying import apply, apply_typed
+from torturous.tensor.base import Number, Step, TensorBase
+from torturous.tensor.movement import Movement
 from torturous.tensor.paths import unrepeated
 from torturous.tensor.recording import begin_write, cast, write_value
 from torturous.tensor.splitting import Splitting
 from torturous.tensor.values import computed_values, of_array, repeated_check
+from torturous.tensor.views import look
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor

@@ -11,7 +11,8 @@ import numpy as np
 from torturous.core.dtypes import DType, Rank, result_type
 from torturous.core.shapes import normalize_axis
 from torturous.ir import creation, indexing, movement
-from torturous.tensor.base import Number, TensorBase, apply, apply_typed
+from torturous.tensor.applying import apply, apply_typed
+from torturous.tensor.base import Number, TensorBase
 from torturous.tensor.indexing import index_tensor
 from torturous.tensor.recording import cast
 

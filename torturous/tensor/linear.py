@@ -13,7 +13,8 @@ from torturous.core.shapes import broadcast, describe
 from torturous.ir.contraction import CONTRACT, matrix_product
 from torturous.ir.macros import CONVOLUTION, LINEAR
 from torturous.ir.op import TYPES, Type, type_number
-from torturous.tensor.base import Rule, TensorBase, apply_rule, apply_typed
+from torturous.tensor.applying import Rule, apply_rule, apply_typed
+from torturous.tensor.base import TensorBase
 from torturous.tensor.lowering import lowered_operands
 from torturous.tensor.lowering import switch as autocasts
 

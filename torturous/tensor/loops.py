@@ -10,7 +10,8 @@ from torturous.ir.loop import record_loop
 from torturous.ir.op import TYPES, Type
 from torturous.ir.record import context, user_place
 from torturous.ir.value import Value
-from torturous.tensor.base import TensorBase, enter, wrap_all
+from torturous.tensor.applying import enter, wrap_all
+from torturous.tensor.base import TensorBase
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor

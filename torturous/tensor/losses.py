@@ -13,7 +13,8 @@ from torturous.ir import reduction as reductions
 from torturous.ir.losses import NLL, class_axis
 from torturous.runtime.storage import Storage
 from torturous.tensor.activations import log_softmax, logsigmoid
-from torturous.tensor.base import TensorBase, apply, apply_typed
+from torturous.tensor.applying import apply, apply_typed
+from torturous.tensor.base import TensorBase
 from torturous.tensor.lowering import in_full
 from torturous.tensor.recording import binary, cast, unary
 from torturous.tensor.values import known_values, repeated_check

@@ -12,7 +12,8 @@ from torturous.core import dtypes
 from torturous.core.shapes import describe
 from torturous.ir import elementwise as ops
 from torturous.tensor.activations import logsigmoid
-from torturous.tensor.base import TensorBase, apply
+from torturous.tensor.applying import apply
+from torturous.tensor.base import TensorBase
 from torturous.tensor.creation import zeros_like
 from torturous.tensor.grad_mode import no_grad
 from torturous.tensor.losses import reduced, translated

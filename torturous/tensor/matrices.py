@@ -14,7 +14,8 @@ from torturous.core.dtypes import DType
 from torturous.core.shapes import normalize_axis
 from torturous.ir import elementwise as ops
 from torturous.ir import indexing, movement
-from torturous.tensor.base import Number, TensorBase, apply, apply_typed
+from torturous.tensor.applying import apply, apply_typed
+from torturous.tensor.base import Number, TensorBase
 from torturous.tensor.creation import arange, zeros
 from torturous.tensor.indexing import index_tensor
 from torturous.tensor.joining import cat, meshgrid, stack

@@ -23,7 +23,8 @@ from torturous.ir.optimizers import (
 )
 from torturous.ir.record import context, user_place
 from torturous.runtime.realize import realize
-from torturous.tensor.base import TensorBase, apply_typed
+from torturous.tensor.applying import apply_typed
+from torturous.tensor.base import TensorBase
 
 Tensors = Sequence[TensorBase]
 

@@ -20,7 +20,8 @@ from torturous.ir.normalization import (
 )
 from torturous.ir.op import Op
 from torturous.ir.record import context, user_place
-from torturous.tensor.base import TensorBase, apply_typed, operand
+from torturous.tensor.applying import apply_typed, operand
+from torturous.tensor.base import TensorBase
 from torturous.tensor.joining import pad
 from torturous.tensor.pooling import average_pool
 

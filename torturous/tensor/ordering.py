@@ -16,7 +16,8 @@ from torturous.core.dtypes import Category
 from torturous.core.shapes import normalize_axis
 from torturous.ir import elementwise as ops
 from torturous.ir import indexing, ordering
-from torturous.tensor.base import Number, TensorBase, apply, apply_typed
+from torturous.tensor.applying import apply, apply_typed
+from torturous.tensor.base import Number, TensorBase
 from torturous.tensor.creation import arange, as_tensor, zeros
 from torturous.tensor.indexing import index_tensor
 from torturous.tensor.movement import as_function

@@ -12,7 +12,8 @@ from torturous.core.errors import UnsupportedError
 from torturous.core.shapes import Shape, describe
 from torturous.ir.macros import AVERAGE_POOL, MAX_POOL, MAX_POOL_PLACE, WINDOW_SUM
 from torturous.ir.op import TYPES, Type, type_number
-from torturous.tensor.base import Rule, TensorBase, apply_rule, apply_typed
+from torturous.tensor.applying import Rule, apply_rule, apply_typed
+from torturous.tensor.base import TensorBase
 from torturous.tensor.linear import tuple_of
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from torturous.core.shapes import broadcast, describe
 from torturous.ir.host import INVERSE
-from torturous.tensor.base import Number, TensorBase, apply
+from torturous.tensor.applying import apply
+from torturous.tensor.base import Number, TensorBase
 from torturous.tensor.linear import matmul, multiplied
 from torturous.tensor.lowering import lowered
 from torturous.tensor.movement import as_function

@@ -18,7 +18,8 @@ from torturous.core.errors import UnsupportedError
 from torturous.core.shapes import Shape, broadcast, is_contiguous
 from torturous.ir.movement import PERMUTE
 from torturous.ir.noise import BERNOULLI, INTEGERS, UNIFORM
-from torturous.tensor.base import TensorBase, apply, apply_typed
+from torturous.tensor.applying import apply, apply_typed
+from torturous.tensor.base import TensorBase
 from torturous.tensor.generator import Generator, chosen
 from torturous.tensor.recording import begin_write, write_value
 from torturous.tensor.values import computed_values, of_array

@@ -14,7 +14,8 @@ from torturous.ir import creation, movement
 from torturous.ir import elementwise as ops
 from torturous.ir.op import TYPES, Op, type_number
 from torturous.ir.record import context, user_place
-from torturous.tensor.base import Number, TensorBase, apply, apply_typed, record_binary, wrap
+from torturous.tensor.applying import apply, apply_typed, record_binary, wrap
+from torturous.tensor.base import Number, TensorBase
 from torturous.tensor.movement import as_function
 from torturous.tensor.paths import unrepeated
 

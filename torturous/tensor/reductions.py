@@ -20,7 +20,8 @@ from torturous.core.shapes import normalize_axes, normalize_axis
 from torturous.ir import elementwise as ops
 from torturous.ir import extremes, reduction
 from torturous.ir.op import Op
-from torturous.tensor.base import Number, TensorBase, apply
+from torturous.tensor.applying import apply
+from torturous.tensor.base import Number, TensorBase
 from torturous.tensor.comparison import truth
 from torturous.tensor.movement import as_function
 from torturous.tensor.recording import binary, unary

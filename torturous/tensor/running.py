@@ -13,7 +13,8 @@ from torturous.core.shapes import normalize_axis
 from torturous.ir import creation, indexing, ordering
 from torturous.ir import elementwise as ops
 from torturous.ir.op import Op
-from torturous.tensor.base import TensorBase, apply, apply_typed
+from torturous.tensor.applying import apply, apply_typed
+from torturous.tensor.base import TensorBase
 from torturous.tensor.joining import cat
 from torturous.tensor.movement import as_function
 from torturous.tensor.recording import binary, cast, modifying

@@ -9,7 +9,8 @@ from torturous.core import dtypes
 from torturous.core.errors import UnsupportedError
 from torturous.core.shapes import describe
 from torturous.ir import elementwise as ops
-from torturous.tensor.base import TensorBase, apply
+from torturous.tensor.applying import apply
+from torturous.tensor.base import TensorBase
 from torturous.tensor.creation import linspace, ones
 from torturous.tensor.joining import stack
 from torturous.tensor.warn import warn_user

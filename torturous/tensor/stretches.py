@@ -17,7 +17,7 @@ from torturous.ir.record import Record, context
 from torturous.tensor.tape import AGAIN, check_version, enter_saved
 
 if TYPE_CHECKING:
-    from torturous.tensor.autograd import Backward
+    from torturous.tensor.backward import Backward
 
 ROWS_KEPT = 1 << 15
 """Rows remembered in all; the longest unused stretches are forgotten first."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from torturous.core.shapes import describe, normalize_axes
 from torturous.ir.contraction import CONTRACT, lone
-from torturous.tensor.base import TensorBase, apply_typed
+from torturous.tensor.applying import apply_typed
+from torturous.tensor.base import TensorBase
 from torturous.tensor.linear import same_dtype
 from torturous.tensor.lowering import lowered
 

@@ -12,7 +12,8 @@ from torturous.core.shapes import describe
 from torturous.ir import elementwise as ops
 from torturous.ir import reduction
 from torturous.ir.indexing import TAKE
-from torturous.tensor.base import TensorBase, apply
+from torturous.tensor.applying import apply
+from torturous.tensor.base import TensorBase
 from torturous.tensor.indexing import index_tensor
 from torturous.tensor.values import computed_values, known_values
 

@@ -18,7 +18,8 @@ from torturous.ir.prefix import Place, Prefix
 from torturous.ir.record import Record, context
 from torturous.runtime.buffers import Buffer
 from torturous.runtime.storage import Storage
-from torturous.tensor.base import Size, Step, TensorBase, note_end
+from torturous.tensor.applying import note_end
+from torturous.tensor.base import Size, Step, TensorBase
 
 Key = tuple[Any, ...]
 
