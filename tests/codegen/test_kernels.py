@@ -27,7 +27,8 @@ def check(case: Case, *sizes: tuple[int, ...], tolerance: float = 0.0) -> None:
 
     The first size is compiled with constants, the second makes a symbolic plan and the third must use it (on
     other instruction sets than the native one, the first alone). Results must be those of the interpreter
-    (within `tolerance` units of the last place) and the same for all settings.
+    (within `tolerance` units of the last place) and the same for all settings, and for the third size also the same
+    with constants.
     """
     first: list[list[np.ndarray]] = []
     for name, configuration in CONFIGURATIONS.items():
@@ -44,6 +45,9 @@ def check(case: Case, *sizes: tuple[int, ...], tolerance: float = 0.0) -> None:
                 if len(first) <= number:
                     first.append(got)
                     agree(label, got, program.interpreted(outputs), outputs, tolerance)
+                if number == 2 and not configuration:
+                    realize.forget_plans()
+                    assert_same(f"{label}, as constants", program.compiled(outputs), got, described(outputs))
                 assert_same(
                     f"{label}, against {next(iter(CONFIGURATIONS))}", got, first[number], described(outputs)
                 )

@@ -12,15 +12,19 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from compiler.oracle import configured, same_bits
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from programs import machine
 from programs.machine import KINDS, Backend, Machine, Run, Step
 
 import torturous
+from torturous.core import settings as torturous_settings
 from torturous.ir.record import context
-from torturous.runtime.realize import realize
+from torturous.runtime import specialising
+from torturous.runtime.realize import forget_plans, realize
 from torturous.tensor.grad_mode import no_grad
 from torturous.tensor.linear import matmul
 from torturous.tensor.tensor import from_array, from_numpy
@@ -120,16 +124,45 @@ def check(program: Sequence[Step]) -> None:
     compare("2 threads against 1", run_here(program, ours, pieces=True, threads=2), fused, same_bits)
 
 
+def many(count: int) -> Any:
+    """Settings for so many programs."""
+    return settings(
+        max_examples=count,
+        deadline=None,
+        derandomize=False,
+        database=None,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.shrink],
+    )
+
+
 @seed(SEED)
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=False,
-    database=None,
-    report_multiple_bugs=False,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.generate, Phase.shrink],
-)
+@many(EXAMPLES)
 @given(programs)
 def test_random_programs(program: list[Step]) -> None:
     check(program)
+
+
+@pytest.fixture
+def specialised_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torturous_settings.specialise, "value", 1)
+
+
+@seed(SEED)
+@many(max(EXAMPLES // 10, 5))
+@given(programs)
+def test_random_programs_at_changing_sizes(specialised_at_once: None, program: list[Step]) -> None:
+    """With constant sizes, with sizes as symbols, and with plans made in the background for what repeats: same bits."""
+    forget_plans()
+    constant = run_here(program, ours)
+    forget_plans()
+    with pytest.MonkeyPatch.context() as patch:
+        for threes, twos in ((5, 4), (7, 6)):
+            shapes = [tuple({3: threes, 2: twos}.get(size, size) for size in shape) for shape in machine.SHAPES]
+            patch.setattr(machine, "SHAPES", shapes)
+            run_here(program, ours)
+            patch.undo()
+    compare("sizes as symbols against constants", run_here(program, ours), constant, same_bits)
+    specialising.wait()
+    compare("specialised against constants", run_here(program, ours), constant, same_bits)

@@ -94,7 +94,10 @@ class Profile:
     def __call__(self, event: PlanMade | PlanRun) -> None:
         if isinstance(event, PlanMade):
             plan = self._plan(event.loaded)
-            plan.made, plan.compiled = event.seconds, event.compiled
+            plan.compiled = event.compiled
+            if event.background:
+                return  # Another process has made it: that is none of this program's time.
+            plan.made = event.seconds
             self.events.append(Event(plan.number, event.started - self.started, event.seconds, made=True))
         else:
             self._add_run(event)

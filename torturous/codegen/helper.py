@@ -109,12 +109,17 @@ def _forbid_core_dumps() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def main() -> None:
-    """Answers requests until standard input ends."""
-    requests = sys.stdin.buffer
+def channel() -> tuple[IO[bytes], IO[bytes]]:
+    """Where requests come from and answers go to, in a process that does nothing else."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not end up between the answers
     _forbid_core_dumps()
+    return sys.stdin.buffer, answers
+
+
+def main() -> None:
+    """Answers requests until standard input ends."""
+    requests, answers = channel()
     try:
         hello, _ = read_message(requests)
         # This file's own folder would shadow other modules, and nothing in it is needed.

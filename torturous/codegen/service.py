@@ -2,24 +2,18 @@
 from __future__ import annotations
 
 import atexit
-import importlib.util
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torturous.codegen import helper as protocol
+from torturous.codegen.companion import Companion, CompanionDied, folder_of
 from torturous.codegen.target import Target
 
 _MOST_HELPERS = 4
-_MOST_LINES = 12
 _CLOSING_SECONDS = 1.0
 
 
@@ -42,98 +36,6 @@ class CompilationError(RuntimeError):
         self.aborted = aborted
 
 
-class _HelperDied(Exception):
-    """The helper process has ended; `words` is what it wrote to its standard error about this request."""
-
-    def __init__(self, words: str, ending: str) -> None:
-        super().__init__(f"{words} ({ending})" if words else ending)
-        self.words = words
-
-
-class _Helper:
-    """One helper process and its pipes. Used by one thread at a time."""
-
-    def __init__(self, folders: list[str]) -> None:
-        # A file rather than a pipe: nobody needs to drain it while the helper works.
-        self._errors = tempfile.TemporaryFile(buffering=0)
-        self._said = 0  # bytes of it that belong to earlier requests
-        options: dict[str, Any] = {}
-        if sys.platform == "win32":
-            options["creationflags"] = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
-        else:
-            options["start_new_session"] = True  # Ctrl-C is for the user's process, which closes its helpers
-        # -I: neither environment nor current folder change what is imported; -S: no site folder, llvmlite's
-        # place is sent. Unbuffered pipes leave nothing to flush when a helper is dead.
-        self._process = subprocess.Popen(
-            [_python(), "-I", "-S", protocol.__file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            bufsize=0,
-            **options,
-        )
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._requests, self._answers = self._process.stdin, self._process.stdout
-        try:
-            protocol.write_message(self._requests, {"paths": folders})
-        except BrokenPipeError:
-            pass  # dead at birth: the first request finds out and reports why
-
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def ask(self, header: dict[str, Any], text: str) -> tuple[dict[str, Any], bytes]:
-        """Sends one request and waits for its answer; raises `_HelperDied` if the process ends instead."""
-        try:
-            protocol.write_message(self._requests, header, text.encode())
-            answer = protocol.read_message(self._answers)
-        except (EOFError, OSError):
-            raise _HelperDied(self._last_words(), self._ending()) from None
-        self._said = os.fstat(self._errors.fileno()).st_size
-        return answer
-
-    def _last_words(self) -> str:
-        self._process.wait()
-        self._errors.seek(self._said)
-        said = self._errors.read().decode(errors="replace").strip()
-        _, marker, message = said.partition("LLVM ERROR:")
-        if marker:
-            return "\n".join((marker + message).splitlines()[:_MOST_LINES])
-        return "\n".join(said.splitlines()[-_MOST_LINES:])
-
-    def _ending(self) -> str:
-        code = self._process.wait()
-        if code >= 0:
-            return f"the compiling process ended with code {code}"
-        try:
-            return f"the compiling process was ended by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"the compiling process was ended by signal {-code}"
-
-    def hang_up(self) -> None:
-        """Closes the pipes, which ends an idle helper; does not wait for it."""
-        for stream in (self._requests, self._answers, self._errors):
-            stream.close()
-
-    def kill(self) -> None:
-        """Ends and reaps the process; a thread that waits for its answer finds the pipe closed."""
-        self._process.kill()
-        self._process.wait()
-
-    def discard(self, patience: float = 0.0) -> None:
-        """Hangs up and reaps the process; ends it by force if it lives for `patience` seconds more."""
-        self.hang_up()
-        try:
-            self._process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self.kill()
-
-    def forget(self) -> None:
-        """In a forked child: lets go of the parent's helper without touching the process."""
-        self.hang_up()
-        self._process.returncode = 0  # not this process's child: nothing to wait for
-
-
 class Service:
     """A pool of helper processes that compile IR to objects; safe to use from several threads.
 
@@ -150,8 +52,8 @@ class Service:
         _services.append(self)
 
     def _reset(self) -> None:
-        self._helpers: set[_Helper] = set()
-        self._idle: list[_Helper] = []
+        self._helpers: set[Companion] = set()
+        self._idle: list[Companion] = []
         self._returned = threading.Condition(self._lock)
 
     def start(self) -> None:
@@ -163,9 +65,9 @@ class Service:
         """Fills the pool, after the start or after a death. The caller holds the lock."""
         if len(self._helpers) == self._size:
             return
-        folders = _llvmlite_folders()
+        greeting = {"paths": [folder_of("llvmlite")]}
         while len(self._helpers) < self._size:
-            helper = _Helper(folders)
+            helper = Companion([protocol.__file__], greeting)
             self._helpers.add(helper)
             self._idle.append(helper)
 
@@ -183,7 +85,7 @@ class Service:
 
     def outcomes(self, sources: Sequence[Source], target: Target) -> list[bytes | CompilationError]:
         """As `compile`, but returns the error in the place of the object it concerns."""
-        header = _header(target)
+        header = header_of(target)
         # Largest first, so that no helper is left alone with a long one at the end.
         waiting = deque(sorted(range(len(sources)), key=lambda i: len(sources[i].text), reverse=True))
         outcomes: list[Any] = [None] * len(sources)
@@ -220,7 +122,7 @@ class Service:
 
     def assembly(self, source: Source, target: Target) -> str:
         """The assembly text of one module, for reading. Raises CompilationError as `compile` does."""
-        outcome = self._ask({**_header(target), "assembly": True}, source)
+        outcome = self._ask({**header_of(target), "assembly": True}, source)
         if isinstance(outcome, CompilationError):
             raise outcome
         return outcome.decode()
@@ -230,8 +132,8 @@ class Service:
         while True:
             helper = self._borrow()
             try:
-                answer, payload = helper.ask(header, source.text)
-            except _HelperDied as death:
+                answer, payload = helper.ask(header, source.text.encode())
+            except CompanionDied as death:
                 self._retire(helper)
                 # LLVM never aborts silently: a helper that said nothing was killed from outside.
                 if death.words or second_try:
@@ -246,7 +148,7 @@ class Service:
                     return CompilationError(source.description, answer["error"], aborted=False)
                 return payload
 
-    def _borrow(self) -> _Helper:
+    def _borrow(self) -> Companion:
         with self._lock:
             self._start()
             while not self._idle:
@@ -258,13 +160,13 @@ class Service:
         self._retire(helper)  # died while idle
         return self._borrow()
 
-    def _give_back(self, helper: _Helper) -> None:
+    def _give_back(self, helper: Companion) -> None:
         with self._lock:
             if helper in self._helpers:  # else the service was closed meanwhile
                 self._idle.append(helper)
                 self._returned.notify()
 
-    def _retire(self, helper: _Helper) -> None:
+    def _retire(self, helper: Companion) -> None:
         """Ends a helper; whoever borrows next fills its place."""
         helper.discard()
         with self._lock:
@@ -290,23 +192,10 @@ class Service:
         self._reset()
 
 
-def _header(target: Target) -> dict[str, Any]:
+def header_of(target: Target) -> dict[str, Any]:
+    """What `helper.Compiler` is told of a target."""
     return {"triple": target.triple, "cpu": target.cpu, "features": target.features, "abi": target.abi,
             "relocation": target.relocation}
-
-
-def _llvmlite_folders() -> list[str]:
-    """What a helper needs on its path to import llvmlite, and no more: nothing shall be shadowed."""
-    found = importlib.util.find_spec("llvmlite")
-    if found is None or found.origin is None:
-        raise RuntimeError("llvmlite is not installed: python -m pip install llvmlite")
-    return [str(Path(found.origin).parent.parent)]
-
-
-def _python() -> str:
-    if not sys.executable:
-        raise RuntimeError("compiling needs a Python interpreter to start, but sys.executable is not set")
-    return sys.executable
 
 
 def _available_cores() -> int:

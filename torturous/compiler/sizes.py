@@ -28,6 +28,9 @@ class Size:
         self.constant = 0 if not kept else kept.get(()) if len(kept) == 1 else None
         self._hash = hash(self.constant if self.constant is not None else tuple(self.terms.items()))
 
+    def __reduce__(self) -> tuple:
+        return (Size.of, (self.constant,)) if self.constant is not None else (Size, (self.terms,))
+
     @staticmethod
     def of(value: int | Size) -> Size:
         if isinstance(value, Size):
@@ -126,6 +129,9 @@ class Affine:
         kept = {axis: factor for axis, factor in terms.items() if factor.constant != 0}
         self.terms = dict(sorted(kept.items())) if len(kept) > 1 else kept
         self._hash = hash((constant, tuple(self.terms.items())))
+
+    def __reduce__(self) -> tuple:
+        return Affine, (self.constant, self.terms)
 
     @staticmethod
     def axis(axis: int) -> Affine:

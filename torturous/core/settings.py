@@ -52,4 +52,8 @@ tune = _read(
     "TORTUROUS_TUNE", False, lambda text: bool(int(text)), False,
     "1: when a plan first runs, measures how its kernels' work is best shared out, and remembers it in the cache",
 )
-ALL: tuple[Setting, ...] = (debug, target, fuse, row_limit, tune)
+specialise = _read(
+    "TORTUROUS_SPECIALISE", 8, int, False,
+    "runs after which sizes that repeat get a plan of their own, made in the background; 0: never",
+)
+ALL: tuple[Setting, ...] = (debug, target, fuse, row_limit, tune, specialise)

@@ -71,6 +71,8 @@ class Bound:
         """Numbers that macro expansions brought along, as slots after the user's."""
 
         self.sizes = values
+        self.successor: Callable[[], Bound | None] | None = None
+        """Asked before each run for another plan that serves these sizes better."""
         evaluate = self.evaluate
         self.output_bytes = [
             evaluate(_bytes(node.shape, node.dtype)) for node in plan.outputs
@@ -180,6 +182,10 @@ class Bound:
 
     def run(self, leaves: Sequence[Buffer], numbers: Sequence[bool | int | float]) -> list[Buffer]:
         """Runs the plan; gives the outputs' buffers. Nothing that anyone can see has changed if it raises."""
+        if self.successor is not None:
+            better = self.successor()
+            if better is not None:
+                return better.run(leaves, numbers)
         outputs = [allocate(nbytes) for nbytes in self.output_bytes]
         arena = allocate(self.arena_bytes) if self.arena_bytes else None
         values = self.values

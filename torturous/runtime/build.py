@@ -76,6 +76,13 @@ class Builder:
             found[key] = data
         return [found[key] for key in keys]
 
+    def adopt(self, source: KernelSource, target: Target, data: bytes) -> int:
+        """The address of a source's function whose object somebody else has compiled. Raises as `build` does."""
+        key = objects.key(source.text, target)
+        if key not in self._addresses:
+            self._link(key, source, data)
+        return self._addresses[key]
+
     def _load(self, key: str, source: KernelSource) -> bool:
         """Loads a kernel from the cache; False if it is not there or what is there cannot be loaded."""
         data = self.cache.get(key)
@@ -122,6 +129,11 @@ statistics = _builder.statistics
 def build(sources: Sequence[KernelSource], target: Target) -> list[int]:
     """`Builder.build` with the user's object cache and the process's own compiling processes."""
     return _builder.build(sources, target)
+
+
+def adopt(source: KernelSource, target: Target, data: bytes) -> int:
+    """`Builder.adopt` with the process's own builder."""
+    return _builder.adopt(source, target, data)
 
 
 def objects_of(

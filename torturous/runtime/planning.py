@@ -1,7 +1,8 @@
 """Planning: a record and the values wanted from it become a plan that is bound to sizes.
 
 On a miss the record is expanded; if a plan of the same structure serves its sizes it is bound to them, otherwise one
-is compiled: with constant sizes for the first record of a structure, with symbolic ones from the second on. The caller
+is compiled: with constant sizes for the first record of a structure, with symbolic ones from the second on, until sizes
+repeat (see `specialising`). The caller
 holds the lock of `realize`.
 """
 
@@ -11,7 +12,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from torturous.codegen.kernels import generate
+from torturous.codegen.kernels import Generated, generate
 from torturous.compiler.expand import Expanded, expand
 from torturous.compiler.graph import Sizes, broadcasts_hold, dimensions, structure, unify
 from torturous.compiler.plan import Plan, make_plan
@@ -19,6 +20,7 @@ from torturous.core import settings
 from torturous.ir.record import Record, describe_place
 from torturous.runtime import build
 from torturous.runtime.bound import Bound, Loaded, target
+from torturous.runtime.specialising import Specialisation, Specialised
 from torturous.runtime.watching import PlanMade, statistics, tell
 
 
@@ -28,6 +30,7 @@ class _Family:
 
     groups: list[list[tuple[int, ...]]] = field(default_factory=list)
     plans: list[Loaded] = field(default_factory=list)
+    specialised: Specialised = field(default_factory=Specialised)
 
     def admit(self, expanded: Expanded, observed: tuple[int, ...]) -> Sizes:
         """The sizes of a plan for this record, and for as many earlier ones as possible."""
@@ -80,14 +83,16 @@ def _bind(record: Record, outputs: tuple[int, ...]) -> Bound:
         family.plans.insert(0, loaded)
     else:
         statistics.plan_seconds += time.perf_counter() - started
-    return Bound(loaded, values, expanded, len(record.slots))
+    bound = Bound(loaded, values, expanded, len(record.slots))
+    if loaded.plan.sizes.variables and settings.specialise.value:
+        bound.successor = Specialisation(family.specialised, expanded, len(record.slots))
+    return bound
 
 
 def _load(expanded: Expanded, sizes: Sizes, values: tuple[int, ...], started: float) -> Loaded:
     build.start()
-    plan = make_plan(expanded, sizes, values, settings.fuse.value)
     machine = target()
-    generated = [[generate(kernel, machine, streaming=True) for kernel in level] for level in plan.memory.levels]
+    plan, generated = plan_of(expanded, sizes, values)
     statistics.plans_made += 1
     statistics.plan_seconds += time.perf_counter() - started
     compiled = build.statistics.kernels_compiled
@@ -104,6 +109,13 @@ def _load(expanded: Expanded, sizes: Sizes, values: tuple[int, ...], started: fl
     _debug(made)
     tell(made)
     return loaded
+
+
+def plan_of(expanded: Expanded, sizes: Sizes, values: tuple[int, ...]) -> tuple[Plan, list[list[Generated]]]:
+    """A plan, and the text of its kernels, level by level."""
+    plan = make_plan(expanded, sizes, values, settings.fuse.value)
+    machine = target()
+    return plan, [[generate(kernel, machine, streaming=True) for kernel in level] for level in plan.memory.levels]
 
 
 def _describe(plan: Plan, level: int, order: int) -> str:

@@ -24,6 +24,8 @@ class Statistics:
     plans_made: int = 0
     plans_bound: int = 0
     """Plans given new sizes without compiling."""
+    plans_specialised: int = 0
+    """Plans made in the background, for sizes that repeat: not among `plans_made`."""
     runs: int = 0
     plan_seconds: float = 0.0
     """Making plans and generating text, without LLVM (see `build.statistics`)."""
@@ -41,6 +43,8 @@ class PlanMade:
     seconds: float
     compiled: int
     """Kernels that LLVM had to compile: the others were in the cache."""
+    background: bool = False
+    """Whether another process has made it, for which nobody waited."""
 
 
 @dataclass(frozen=True)
