@@ -61,12 +61,12 @@ def write_loops(writer: KernelWriter) -> tuple[Work, Size]:
         return _write_items(writer, inner, _vectors(writer, lambda point: _store(writer, point)), CHUNK), ZERO
     rows = Rows(writer)
     if rows.along:
-        return _write_items(writer, None, lambda row, first, past: rows.write(row), CHUNK), rows.scratch
-    if Strips.serve(rows):
-        strips = Strips(writer, rows)
+        return _write_items(writer, None, lambda row, first, past: rows.write(row), CHUNK), rows.visits.scratch
+    if len(rows.visits.stages) == 1 and not rows.across.is_written_out:
+        strips = Strips(writer, rows.visits)
         return _write_items(writer, kernel.lane_axis, strips.write, STRIP, UNIT), strips.scratch
-    chunk = CHUNK if rows.is_written_out else ACROSS_CHUNK
-    return _write_items(writer, kernel.lane_axis, _vectors(writer, rows.write), chunk), rows.scratch
+    chunk = CHUNK if rows.across.is_written_out else ACROSS_CHUNK
+    return _write_items(writer, kernel.lane_axis, _vectors(writer, rows.write), chunk), rows.visits.scratch
 
 
 def _store(writer: KernelWriter, point: Point) -> None:

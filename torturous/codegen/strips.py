@@ -11,7 +11,7 @@ from collections.abc import Callable
 from torturous.codegen.builder import Integer, looping
 from torturous.codegen.combining import Combiner, State, tree
 from torturous.codegen.expressions import LANES, KernelWriter, Point
-from torturous.codegen.rows import Rows
+from torturous.codegen.visits import Visits
 from torturous.compiler.kernel import Load
 from torturous.compiler.schedule import walk
 from torturous.compiler.sizes import ZERO
@@ -28,12 +28,12 @@ AHEAD = 8
 class Strips:
     """Writes the body of a kernel of one stage for strips."""
 
-    def __init__(self, writer: KernelWriter, rows: Rows) -> None:
+    def __init__(self, writer: KernelWriter, visits: Visits) -> None:
         self.writer = writer
         self.builder = writer.builder
         self.kernel = writer.kernel
-        self.rows = rows
-        self.stage = rows.stages[0]
+        self.visits = visits
+        self.stage = visits.stages[0]
         self.axis = self.kernel.lane_axis
         self.combiners = [Combiner(writer, accumulator, LANES) for accumulator in self.kernel.accumulators]
         self.levels: list[list[list[str]]] = []
@@ -48,11 +48,6 @@ class Strips:
                     end += LANES * STRIP * element
             self.levels.append(places)
         self.scratch = ZERO + end
-
-    @staticmethod
-    def serve(rows: Rows) -> bool:
-        """Whether a kernel is written in strips."""
-        return not rows.along and len(rows.stages) == 1 and not rows.is_written_out
 
     # States in scratch memory --------------------------------------------------------------------------------------
     def _place(self, level: int, number: int, lane: Integer, start: Integer) -> list[tuple[str, str]]:
@@ -87,9 +82,9 @@ class Strips:
     # Writing -------------------------------------------------------------------------------------------------------
     def write(self, line: Point, first: Integer, past: Integer) -> None:
         """Elements `first` to `past` of the lane axis at a place of the other kept axes."""
-        b, rows = self.builder, self.rows
+        b, visits = self.builder, self.visits
         length = b.sub(past, first)
-        outer, inner = rows.outer, rows.inner
+        outer, inner = visits.outer, visits.inner
         chunks = b.ceil_div(inner, LANES)
         steps = b.mul(outer, chunks)
         two_levels = not (isinstance(steps, int) and steps <= reduction.BLOCK)
@@ -135,10 +130,10 @@ class Strips:
         axes = dict(line.axes)
         axes[self.axis] = first
         if self.kernel.outer_runs:
-            axes[self.rows.inner_axis - 1] = o
-        axes[self.rows.inner_axis] = k
+            axes[self.visits.inner_axis - 1] = o
+        axes[self.visits.inner_axis] = k
         here = Point(axes, self.axis, LANES)
-        self.writer.hoist(self.rows.staging.roots(self.stage), here, self.axis)
+        self.writer.hoist(self.visits.staging.roots(self.stage), here, self.axis)
 
         def feed(point: Point, start: Integer) -> None:
             self._fetch_ahead(point)
@@ -152,8 +147,8 @@ class Strips:
 
     def _fetch_ahead(self, point: Point) -> None:
         """Asks for what will be read a few rows later: hardware does not foresee steps from row to row."""
-        b, inner = self.builder, self.rows.inner_axis
-        for expression in walk(self.rows.staging.roots(self.stage)):
+        b, inner = self.builder, self.visits.inner_axis
+        for expression in walk(self.visits.staging.roots(self.stage)):
             if not isinstance(expression, Load) or expression.guards or any(t < 0 for t in expression.address.terms):
                 continue
             step = expression.address.factor(inner)
