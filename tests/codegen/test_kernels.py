@@ -509,6 +509,73 @@ def test_convolutions_and_their_gradients(what: tuple) -> None:
     check(case, (30, 2, 3, 6, 5, 4))
 
 
+SEPARATE = [
+    # spatial, transposed, kernel, stride, padding, dilation, then sizes: batch, groups, channels in and out of each, …
+    (1, False, (3,), (1,), (1,), (1,), (2, 3, 1, 1, 50), (3, 2, 1, 1, 131), (1, 5, 1, 1, 9)),
+    (2, False, (3, 3), (1, 1), (1, 1), (1, 1), (2, 3, 1, 1, 5, 7), (3, 2, 1, 1, 9, 40), (1, 5, 1, 1, 33, 6)),
+    (2, False, (3, 3), (2, 2), (1, 1), (1, 1), (3, 2, 1, 1, 28, 28), (2, 3, 1, 1, 9, 70), (4, 2, 1, 1, 11, 5)),
+    (2, False, (5, 4), (1, 3), (2, 0), (2, 1), (1, 2, 1, 2, 12, 19), (2, 3, 1, 2, 20, 38), (3, 2, 1, 2, 9, 40)),
+    (2, True, (3, 2), (2, 3), (1, 0), (1, 2), (2, 3, 1, 1, 5, 20), (1, 2, 1, 1, 9, 8), (3, 4, 1, 1, 4, 33)),
+    (2, False, (3, 3), (2, 1), (1, 1), (1, 1), (2, 2, 3, 4, 9, 18), (1, 3, 3, 4, 8, 35), (3, 2, 3, 4, 6, 17)),
+    (3, False, (3, 3, 3), (2, 1, 2), (1, 1, 1), (1, 1, 1), (1, 2, 1, 1, 5, 6, 20), (2, 3, 1, 1, 4, 5, 9),
+     (1, 3, 1, 1, 6, 7, 33)),
+    (2, False, (3, 3), (1, 1), (1, 1), (1, 1), (16, 3, 1, 1, 6, 5)),
+    (2, False, (3, 3), (1, 1), (1, 1), (1, 1), (2, 1, 2, 1, 50, 50)),
+    (2, False, (3, 3), (1, 1), (1, 1), (1, 1), (0, 2, 1, 1, 5, 5)),
+]
+
+
+@pytest.mark.parametrize("what", SEPARATE, ids=str)
+def test_convolutions_of_few_channels_a_group(what: tuple) -> None:
+    spatial, transposed, kernel, stride, padding, dilation, *sizes = what
+
+    def case(p: Program, batch: int, groups: int, inside: int, outside: int, *size: int) -> list[Value]:
+        groups = max(groups, 2) if inside == outside == 1 else groups
+        axes = list(zip(size, stride, padding, dilation, kernel, strict=True))
+        result = tuple((n - 1) * s - 2 * q + d * (k - 1) + 1 if transposed else (n + 2 * q - d * (k - 1) - 1) // s + 1
+                       for n, s, q, d, k in axes)
+        x, g = p.normal(batch, groups * inside, *size), p.normal(batch, groups * outside, *result)
+        first, second = (inside, outside) if transposed else (outside, inside)
+        weight = p.normal(groups * first, second, *kernel)
+        at, f32 = (transposed, stride, padding, dilation, groups), dtypes.float32
+        y = p.apply_typed(macros.CONVOLUTION, g.shape, f32, x, weight, attributes=at)
+        return [
+            y, (y + 1.0).relu(),
+            p.apply_typed(macros.CONVOLUTION_INPUT, x.shape, f32, g, weight, attributes=at),
+            p.apply_typed(macros.CONVOLUTION_WEIGHT, weight.shape, f32, g, x, attributes=at),
+        ]
+
+    check(case, *sizes)
+
+
+def test_a_depthwise_convolution_between_others() -> None:
+    """Samples fill vectors, so that what lies between convolutions has them innermost; strided, and not."""
+
+    def case(p: Program, batch: int, channels: int, size: int) -> list[Value]:
+        f32 = dtypes.float32
+        x = p.normal(batch, 2, size, size)
+        wide, narrow = p.normal(channels, 2, 1, 1), p.normal(channels, channels, 1, 1)
+        point = (False, (1, 1), (0, 0), (1, 1), 1)
+        y = p.apply_typed(macros.CONVOLUTION, (batch, channels, size, size), f32, x, wide, attributes=point).relu()
+        for stride in (1, 2):
+            taps = p.normal(channels, 1, 3, 3)
+            at = (False, (stride, stride), (1, 1), (1, 1), channels)
+            below, size = y, (size - 1) // stride + 1
+            shape = (batch, channels, size, size)
+            y = p.apply_typed(macros.CONVOLUTION, shape, f32, y, taps, attributes=at).relu()
+            y = p.apply_typed(macros.CONVOLUTION, shape, f32, y, narrow, attributes=point)
+        g = y * 0.5
+        return [
+            y.sum((0, 2, 3)), y,
+            p.apply_typed(macros.CONVOLUTION_INPUT, below.shape, f32, g, taps, attributes=at).sum((0, 2)),
+            p.apply_typed(macros.CONVOLUTION_WEIGHT, taps.shape, f32, g, below, attributes=at),
+        ]
+
+    check(case, (16, 3, 7), (32, 2, 6), (48, 4, 9))
+    for size in ((15, 3, 7), (28, 3, 6), (3, 3, 18)):
+        check(case, size)
+
+
 @pytest.mark.parametrize("kernel", [(3, 3), (5, 2)], ids=str)
 def test_convolutions_with_samples_in_lanes(kernel: tuple[int, int]) -> None:
     """Few channels and enough samples to fill vectors: values in between lie with the batch innermost."""

@@ -15,6 +15,8 @@ from torturous.codegen.likeness import likeness
 from torturous.codegen.loops import Work, write_loops
 from torturous.codegen.special import write_special
 from torturous.codegen.target import Target
+from torturous.codegen.windows import Windows
+from torturous.codegen.windowsums import WindowSums
 from torturous.compiler.kernel import Kernel
 from torturous.compiler.sizes import ONE, ZERO, Size
 from torturous.ir.op import Kind
@@ -78,6 +80,9 @@ def _generate(kernel: Kernel, target: Target, streaming: bool) -> Generated:
     scratch = ZERO
     if kernel.special is not None:
         work, scratch = write_special(writer)
+    elif kernel.windows:
+        windows = WindowSums(writer) if kernel.lanewise else Windows(writer)
+        work, scratch = windows.write(), windows.scratch()
     elif kernel.lanewise:
         dots = Dots(writer)
         work, scratch = dots.write(), dots.scratch()

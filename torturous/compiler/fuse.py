@@ -8,7 +8,7 @@ is about as cheap as loading it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torturous.compiler import layout
@@ -19,7 +19,7 @@ from torturous.compiler.layout import SPECIAL
 from torturous.compiler.lower import CannotGroup, CannotPull, Positions, Puller, flat_address
 from torturous.compiler.operands import Operands, is_plain_load
 from torturous.compiler.repeat import repeat
-from torturous.compiler.sizes import ONE, Affine
+from torturous.compiler.sizes import ONE, Affine, Size
 from torturous.ir import contraction, movement, reduction
 from torturous.ir.op import Kind
 
@@ -418,17 +418,43 @@ class _Fusion:
         puller.accumulated[node] = (len(kernel.accumulators), node.dtype if indexed else dtype)
         kernel.accumulators.append(Accumulator(node.op, dtype, value))
 
+    def _over_planes(self, kernel: Kernel, node: Node, anchor: Node) -> None:
+        """A convolution of few products per result, or the gradient of its weights: with its window described."""
+        _, *maps = anchor.attributes[:3]
+        rank, inputs = len(anchor.shape), list(anchor.inputs)
+        for operand in inputs:
+            if operand not in self.stored:
+                raise CannotPull(operand)
+        which = next(n for n, its_maps in enumerate(maps) if any(len(terms) > 1 for terms, _, _ in its_maps))
+        if layout.sums_over_planes(anchor):
+            kernel.lanewise, kernel.gap, order = True, anchor.attributes[4], self.order(node)
+        else:
+            inner = layout.samples_innermost(rank)
+            order = inner if inner in map(self.order, (node, self.storage_of(inputs[which]))) else self.order(node)
+            if order == inner:
+                inputs[which] = self.operands.in_order(inputs[which], order)
+        extents = _loop_extents(anchor)
+        kernel.axes, kernel.reduced = [extents[axis] for axis in order], extents[rank:]
+        loops = {axis: order.index(axis) for axis in range(rank)} | {n: n for n in range(rank, len(extents))}
+        puller = self._puller(kernel)
+        dtype = contraction.accumulator(anchor.dtype)
+        all_maps = [_renamed(its_maps, loops) for its_maps in maps]
+        sides = [puller.mapped(*both) for both in zip(inputs, all_maps, strict=True)]
+        kernel.product = (puller.convert(sides[0], dtype), puller.convert(sides[1], dtype))
+        kernel.windowed = which
+        kernel.windows = self.operands.windows(inputs[which], all_maps[which])
+        kernel.accumulators.append(Accumulator(anchor.op, dtype, kernel.product[0]))
+        puller.accumulated[anchor] = (0, dtype)
+        self._finish(kernel, node, tuple(Affine.axis(loops[axis]) for axis in range(rank)), puller)
+
     def _contraction(self, kernel: Kernel, node: Node, anchor: Node) -> None:
-        reduced, *maps = anchor.attributes[:3]
+        if layout.slides_over_planes(anchor) or layout.sums_over_planes(anchor):
+            self._over_planes(kernel, node, anchor)
+            return
+        _, *maps = anchor.attributes[:3]
         kernel.lanewise = anchor.attributes[3:] == (contraction.LANEWISE,)
         left, right = anchor.inputs if len(anchor.inputs) == 2 else (anchor.inputs[0],) * 2
-        rank = len(anchor.shape)
-        extents: list = [*anchor.shape, *[None] * reduced]
-        for operand, its_maps in zip((left, right), maps, strict=True):
-            for size, index_map in zip(operand.shape, its_maps, strict=True):
-                loop = contraction.Map(*index_map).lone
-                if loop is not None and extents[loop] is None:
-                    extents[loop] = size
+        rank, extents = len(anchor.shape), _loop_extents(anchor)
         samples = layout.batch(anchor) if layout.wants_batch_innermost(anchor) else None
         kernel.direct = layout.reads_in_place(anchor)
         guarded = kernel.direct and not kernel.lanewise and samples is not None
@@ -443,10 +469,7 @@ class _Fusion:
         dtype = contraction.accumulator(anchor.dtype)
         sides = []
         for operand, its_maps in zip((left, right), maps, strict=True):
-            all_maps = [
-                contraction.Map(tuple((loops[loop], factor) for loop, factor in terms), offset, divisor)
-                for terms, offset, divisor in its_maps
-            ]
+            all_maps = _renamed(its_maps, loops)
             windows = any(len(terms) > 1 for terms, _, _ in its_maps)
             if kernel.direct and operand not in self.stored:
                 raise CannotPull(operand)
@@ -467,3 +490,22 @@ class _Fusion:
         kernel.accumulators.append(Accumulator(anchor.op, dtype, sides[0]))
         puller.accumulated[anchor] = (0, dtype)
         self._finish(kernel, node, tuple(Affine.axis(loops[axis]) for axis in range(rank)), puller)
+
+
+def _loop_extents(anchor: Node) -> list[Size]:
+    """Of a contraction's loops: those of its result, then the reduced ones."""
+    reduced, *maps = anchor.attributes[:3]
+    extents: list = [*anchor.shape, *[None] * reduced]
+    operands = anchor.inputs if len(anchor.inputs) == 2 else anchor.inputs * 2
+    for operand, its_maps in zip(operands, maps, strict=True):
+        for size, index_map in zip(operand.shape, its_maps, strict=True):
+            loop = contraction.Map(*index_map).lone
+            if loop is not None and extents[loop] is None:
+                extents[loop] = size
+    return extents
+
+
+def _renamed(its_maps: Sequence, loops: Mapping[int, int]) -> list[contraction.Map]:
+    """Maps onto an operand's axes, in the loops of a kernel."""
+    return [contraction.Map(tuple((loops[loop], factor) for loop, factor in terms), offset, divisor)
+            for terms, offset, divisor in its_maps]

@@ -127,6 +127,25 @@ class DataPosition(Derived):
     node: Node
 
 
+@dataclass(frozen=True)
+class Window:
+    """How a contraction's window slides along one axis of an operand: reads at position / divisor, zero outside."""
+
+    position: Affine
+    """stride · output place + spacing · tap + offset, in loops."""
+    divisor: int
+    extent: Size
+    """Of the operand's axis."""
+    stride: Size
+    """From one place to the next in memory, in elements."""
+
+    def renamed(self, axes: dict[int, Affine]) -> Window:
+        return Window(self.position.renamed(axes), self.divisor, self.extent, self.stride)
+
+    def __str__(self) -> str:
+        return f"0≤({self.position})/{self.divisor}<{self.extent}·({self.stride})"
+
+
 @dataclass(frozen=True, eq=False)
 class Accumulator:
     """A reduction of `expression` over the kernel's reduced axes."""
@@ -204,6 +223,13 @@ class Kernel:
     """Whether the contraction's products are dealt out to lanes (see `ir.contraction`)."""
     direct: bool = False
     """Whether the contraction reads its operands where they lie: samples innermost, rows of products (see `layout`)."""
+    windows: tuple[Window, ...] = ()
+    """Of a contraction of few products per result, written plane by plane: its window along each axis (see
+    `codegen.windows`)."""
+    windowed: int = 0
+    """Which operand those windows slide over."""
+    gap: int = 0
+    """Places between the lines of a sum over planes (see `ir.contraction`)."""
     stores: list[Store] = field(default_factory=list)
     derived: list[Derived] = field(default_factory=list)
     special: Node | None = None
@@ -225,6 +251,7 @@ class Kernel:
             lines.append(f"  d{number} = {derived}")
         if self.product:
             lines.append(f"  product {describe(self.product[0])} · {describe(self.product[1])}")
+        lines += [f"  window {window}" for window in self.windows]
         for number, accumulator in enumerate(self.accumulators):
             lines.append(f"  a{number} = {accumulator.op.name} {describe(accumulator.expression)}")
         for store in self.stores:

@@ -21,8 +21,8 @@ MOST_RUNS = 1 << 14
 """Runs of samples whose places a gradient of weights lists."""
 MOST_COMPUTED = 1.4
 """Pixels computed for every pixel asked for, up to which lanes are pixels read in place."""
-MOST_WASTED = 1.2
-"""Samples computed for every sample asked for, up to which lanes are samples."""
+MOST_PRODUCTS = 150
+"""Products of a group's results at one place, up to which they are written out."""
 SPECIAL = frozenset({Kind.RANDOM, Kind.SCATTER, Kind.ALONG, Kind.HOST, Kind.REPEAT, Kind.ITEM})
 """What has kernels of its own, which read and write whole values as they are shaped."""
 
@@ -46,15 +46,10 @@ def strides(shape: tuple[Size, ...], order: Order) -> tuple[Size, ...]:
 
 def wants_batch_innermost(node: Node) -> bool:
     """Whether a contraction is a convolution, or a gradient of one, of samples that fill vectors: these are lanes."""
-    if node.op.kind is not Kind.CONTRACT or len(node.inputs) != 2:
+    if node.op.kind is not Kind.CONTRACT or len(node.inputs) != 2 or slides_over_planes(node):
         return False
     samples = batch(node)
-    return samples is not None and samples.constant is not None and fills_vectors(samples.constant)
-
-
-def fills_vectors(samples: int) -> bool:
-    """Whether vectors of samples waste few lanes: the last one reaches back over those before it."""
-    return samples >= LANES and -(-samples // LANES) * LANES <= MOST_WASTED * samples
+    return samples is not None and samples.constant is not None and contraction.fills_vectors(samples.constant)
 
 
 def batch(node: Node) -> Size | None:
@@ -74,6 +69,8 @@ def reads_in_place(node: Node) -> bool:
     """
     if node.op.kind is not Kind.CONTRACT or len(node.inputs) != 2 or node.dtype.is_half:
         return False
+    if slides_over_planes(node) or sums_over_planes(node):
+        return False
     if any(size.constant is None for shape in (node.shape, *(x.shape for x in node.inputs)) for size in shape):
         return False
     if node.attributes[3:]:
@@ -81,11 +78,44 @@ def reads_in_place(node: Node) -> bool:
     return is_windowed(node) if wants_batch_innermost(node) else _runs_along_pixels(node)
 
 
+def slides_over_planes(node: Node) -> bool:
+    """Whether a convolution, or the gradient of one's input, keeps channels in groups so small that its window's taps
+    are written out (see `codegen.windows`)."""
+    if node.op.kind is not Kind.CONTRACT or len(node.inputs) != 2 or node.attributes[3:] or not is_windowed(node):
+        return False
+    rank = len(node.shape)
+    reduced, *maps = node.attributes[:3]
+    maps = [[contraction.Map(*m) for m in its_maps] for its_maps in maps]
+    which = next(n for n, its_maps in enumerate(maps) if any(len(m.terms) > 1 for m in its_maps))
+    weights = node.inputs[1 - which]
+    group = maps[1 - which][0].lone
+    if group != 1 or group not in [m.lone for m in maps[which]]:
+        return False
+    count = product(weights.shape[1:]).constant
+    if count is None or count > MOST_PRODUCTS:
+        return False
+    windows = [m for m in maps[which] if len(m.terms) > 1]
+    # Taps come before channels in the sum, in the order of the axes.
+    taps = [loop for m in windows for loop, _ in m.terms if loop >= rank]
+    if taps != list(range(rank, rank + len(windows))) or reduced > len(windows) + 1 or len(windows) > 3:
+        return False
+    steps = [next(factor for loop, factor in m.terms if loop < rank) for m in windows]
+    if len(windows) == 3 and windows[0].divisor != 1:
+        return False
+    return all(m.divisor == 1 or step == 1 for m, step in zip(windows, steps, strict=True))
+
+
+def sums_over_planes(node: Node) -> bool:
+    """Whether a contraction is the gradient of such a convolution's weights (see `codegen.windowsums`)."""
+    return node.op.kind is Kind.CONTRACT and node.attributes[3:4] == (contraction.PLANEWISE,)
+
+
 def _has_runs_of_products(node: Node) -> bool:
     """Whether a gradient of weights has its products in whole vectors, of samples or of pixels beside each other."""
     reduced, *maps = node.attributes[:3]
-    upstream = node.inputs[0].shape  # Of the convolution's result: samples, channels, pixels.
-    products = product((upstream[0], *upstream[2:])).constant
+    upstream = node.inputs[0].shape  # Of the convolution's result: samples, groups, channels, pixels.
+    summed = [(contraction.Map(*m).lone or 0) >= len(node.shape) for m in maps[0]]
+    products = product(size for size, is_summed in zip(upstream, summed, strict=True) if is_summed).constant
     if products is None or products > LANES * MOST_RUNS:
         return False
     line = len(node.shape) + reduced - 2  # Pixels beside each other; the last loop are the samples.
@@ -146,6 +176,8 @@ def computes_samples(node: Node) -> bool:
         if len(before) != 1:
             return False
         (node,) = before
+    if slides_over_planes(node):
+        return False
     return wants_batch_innermost(node) and is_windowed(node)
 
 

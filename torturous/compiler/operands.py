@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torturous.compiler import layout
 from torturous.compiler.graph import Node
-from torturous.compiler.kernel import Convert, Expression, Kernel, Load, Store
+from torturous.compiler.kernel import Convert, Expression, Kernel, Load, Store, Window
 from torturous.compiler.lower import CannotPull, Positions, Puller, flat_address
 from torturous.compiler.sizes import Affine, Size, product
 from torturous.ir import contraction, movement
@@ -93,6 +93,16 @@ class Operands:
         value = self.puller(kernel).pull(operand, positions)
         kernel.stores.append(Store(copy, _address(positions, strides), value))
         self.kernels.append(kernel)
+
+    def windows(self, operand: Node, maps: list[contraction.Map]) -> tuple[Window, ...]:
+        """How windows slide over an operand as it lies."""
+        home = self.storage_of(operand)
+        order = self.order_of(operand) if home is operand else layout.row_major(len(operand.shape))
+        steps = layout.strides(operand.shape, order)
+        return tuple(
+            Window(Affine(Size.of(offset), {loop: Size.of(factor) for loop, factor in terms}), divisor, size, step)
+            for (terms, offset, divisor), size, step in zip(maps, operand.shape, steps, strict=True)
+            if len(terms) > 1)
 
     def _new_node(self, op: Op, shape: tuple[Size, ...], like: Node) -> Node:
         """A stored value that the graph did not have."""

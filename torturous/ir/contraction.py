@@ -16,6 +16,10 @@ A contraction marked LANEWISE (the gradient of the weights of most convolutions)
 to LANES chains, product k to chain k mod LANES, in blocks of BLOCK products a chain; block results are added chain by
 chain, and the chains are combined pairwise at the end (l with l+8, +4, +2, +1).
 
+One marked PLANEWISE (the same gradient where channels keep to themselves, and samples do not fill vectors) is like
+that, but its lines are set apart and its planes filled: behind each line, the last reduced loop, come `gap` products
+that are zero, and behind each plane, the last `depth` loops, as many as make its length a multiple of LANES.
+
 The reduced loops of a convolution run over the window first and the channels last: a window's tap either exists for
 all channels or lies outside, and channels of one tap are a run in memory for whoever stores them last.
 """
@@ -41,8 +45,14 @@ MOST_CHANNELS = 256
 """The gradient of a convolution's weights is LANEWISE where channels are few, whatever the batch; where they are more,
 if whole vectors of products lie beside each other; not where they are most: such layers have few pixels, whose products
 do not pay for combining the lanes."""
+MOST_WASTED = 1.2
+"""Samples computed for every sample asked for, up to which lanes are samples."""
 LANEWISE = "lanewise"
 """A fourth attribute: see the module's text."""
+PLANEWISE = "planewise"
+"""The same, with gap and depth behind it."""
+MOST_PAIRS = 32
+"""Pairs of channels of a group up to which each pair's gradient is a sum over planes of its own."""
 
 
 class Map(NamedTuple):
@@ -63,6 +73,11 @@ class Map(NamedTuple):
 
 def lone(loop: int) -> Map:
     return Map(((loop, 1),))
+
+
+def fills_vectors(samples: int) -> bool:
+    """Whether vectors of samples waste few lanes: the last one reaches back over those before it."""
+    return samples >= LANES and -(-samples // LANES) * LANES <= MOST_WASTED * samples
 
 
 def loop_extents(attributes: Attributes, out: Shape, a: Shape, b: Shape) -> Shape:
@@ -110,10 +125,13 @@ def _meaning(out: Type, at: Attributes, a: np.ndarray, b: np.ndarray) -> np.ndar
     total_products = prod(extents[len(out.shape):])
     left = _gathered(a.astype(working), maps_a, extents).reshape(prod(out.shape), total_products)
     right = _gathered(b.astype(working), maps_b, extents).reshape(prod(out.shape), total_products)
-    if at[3:] == (LANEWISE,):
+    if at[3:4] == (PLANEWISE,):
+        left, right = (_filled_planes(side, extents[len(out.shape):], *at[4:]) for side in (left, right))
+    if at[3:]:
+        total_products = left.shape[1]
         filled = -(-total_products // LANES) * LANES
         left, right = (np.pad(side, ((0, 0), (0, filled - total_products))) for side in (left, right))
-        left, right = (side.reshape(-1, filled // LANES, LANES).transpose(0, 2, 1) for side in (left, right))
+        left, right = (side.reshape(len(side), filled // LANES, LANES).transpose(0, 2, 1) for side in (left, right))
         left, right = (side.reshape(prod(out.shape) * LANES, filled // LANES) for side in (left, right))
         chains = _chained(left, right, BLOCK).reshape(prod(out.shape), LANES)
         while chains.shape[1] > 1:
@@ -123,6 +141,16 @@ def _meaning(out: Type, at: Attributes, a: np.ndarray, b: np.ndarray) -> np.ndar
     else:
         total = _chained(left, right, BLOCK)
     return total.reshape(out.shape).astype(out.dtype.numpy)
+
+
+def _filled_planes(side: np.ndarray, extents: Shape, gap: int, depth: int) -> np.ndarray:
+    """Products as PLANEWISE counts them: lines set apart by zeros, planes filled with zeros."""
+    side = side.reshape(len(side), *extents)
+    side = np.pad(side, [(0, 0)] * len(extents) + [(0, gap)])
+    planes = side.ndim - depth
+    side = side.reshape(*side.shape[:planes], prod(side.shape[planes:]))
+    side = np.pad(side, [(0, 0)] * (side.ndim - 1) + [(0, -side.shape[-1] % LANES)])
+    return side.reshape(len(side), prod(side.shape[1:]))
 
 
 def _chained(left: np.ndarray, right: np.ndarray, block: int) -> np.ndarray:
@@ -181,15 +209,11 @@ def _gradient_rule(position: int) -> Any:
             theirs = [_substitute(m, loop, solution) for m in theirs]
         remaining = [loop for loop in range(total) if loop not in eliminated]
         windowed = {loop for m in [*upstream, *theirs] if len(m.terms) > 1 for loop, _ in m.terms}
-        lanewise: tuple[str, ...] = ()
+        order: tuple = ()
         if 0 in remaining and windowed:
-            spatial = sum(len(index_map.terms) > 1 for index_map in theirs)
-            channels = max(operand.shape[len(operand.shape) - spatial - 2:len(operand.shape) - spatial])
-            samples, width = out.shape[0], out.shape[-1]
-            vectors = samples % LANES == 0 or (samples == 1 and width % LANES == 0)
-            if channels <= FEW_CHANNELS or (channels <= MOST_CHANNELS and vectors):
-                lanewise = (LANEWISE,)
-        if 0 not in remaining or lanewise or out.shape[0] % LANES == 0:
+            grouped = mine[0].lone == 1 and any(Map(*m).lone == 1 for m in both[1 - position])
+            order = _order_of_sum(out.shape, operand.shape, theirs, grouped)
+        if order[:1] != (PLANEWISE,) and (0 not in remaining or order or out.shape[0] % LANES == 0):
             remaining.sort(key=lambda loop: loop not in windowed)
         numbering = {total + axis: axis for axis in range(len(mine))}
         numbering |= {loop: len(mine) + position for position, loop in enumerate(remaining)}
@@ -199,10 +223,29 @@ def _gradient_rule(position: int) -> Any:
                 Map(tuple(sorted((numbering[loop], c) for loop, c in m.terms)), m.offset, m.divisor) for m in maps
             )
 
-        attributes = (len(remaining), renumber(upstream), renumber(theirs), *lanewise)
+        attributes = (len(remaining), renumber(upstream), renumber(theirs), *order)
         return g.apply_typed(CONTRACT, operand.shape, operand.dtype, other, attributes=attributes)
 
     return rule
+
+
+def _order_of_sum(out: Shape, weights: Shape, windows: list[Map], grouped: bool) -> tuple:
+    """How a gradient of weights is summed up: further attributes of its contraction.
+
+    `windows` are the maps of what the convolution reads, in which the weights' spatial axes are loops by now; if it is
+    `grouped`, the weights' first axis are the groups.
+    """
+    slid = [index_map for index_map in windows if len(index_map.terms) > 1]
+    spatial = len(slid)
+    own = weights[:len(weights) - spatial]
+    samples, width = out[0], out[-1]
+    if grouped and not fills_vectors(samples) and prod(own[1:]) <= MOST_PAIRS and all(m.divisor == 1 for m in slid):
+        (_, stride), (_, spacing) = slid[-1].terms
+        gap = -(-abs(spacing) * (weights[-1] - 1) // stride)
+        return PLANEWISE, gap, min(spatial, 2)
+    channels = max(own[1:] if grouped else own)
+    vectors = samples % LANES == 0 or (samples == 1 and width % LANES == 0)
+    return (LANEWISE,) if channels <= FEW_CHANNELS or (channels <= MOST_CHANNELS and vectors) else ()
 
 
 def _infer(at: Attributes, operands: Sequence[Type]) -> Type:
@@ -227,8 +270,12 @@ def linear(rank: int) -> Attributes:
     return 1, (*lead, lone(rank)), (lone(rank - 1), lone(rank))
 
 
-def convolution(stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], grouped: bool) -> Attributes:
-    """x(N, [G,] C, …) with weight([G,] O, C, …) to (N, [G,] O, …): cross-correlation, as in PyTorch."""
+def convolution(stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], grouped: bool,
+                separate: bool = False) -> Attributes:
+    """x(N, [G,] C, …) with weight([G,] O, C, …) to (N, [G,] O, …): cross-correlation, as in PyTorch.
+
+    Channels that are `separate` have a group each: x(N, C, …) with weight(C, 1, …) to (N, C, …).
+    """
     spatial = len(stride)
     first = 3 if grouped else 2  # The result's loops: n, [g,] o, spatial…
     rank = first + spatial
@@ -239,15 +286,18 @@ def convolution(stride: Sequence[int], padding: Sequence[int], dilation: Sequenc
         for axis in range(spatial)
     )
     group = (lone(1),) if grouped else ()
-    x_maps = (lone(0), *group, lone(channel), *windows)
+    x_maps = (lone(0), *group, lone(1 if separate else channel), *windows)
     weight_maps = (*group, lone(first - 1), lone(channel), *map(lone, kernel))
     return 1 + spatial, x_maps, weight_maps
 
 
 def transposed_convolution(
-    stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], grouped: bool
+    stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], grouped: bool, separate: bool = False
 ) -> Attributes:
-    """x(N, [G,] C, …) with weight([G,] C, O, …) to (N, [G,] O, …): the gradient of a convolution, as in PyTorch."""
+    """x(N, [G,] C, …) with weight([G,] C, O, …) to (N, [G,] O, …): the gradient of a convolution, as in PyTorch.
+
+    Channels that are `separate` have a group each: x(N, C, …) with weight(C, 1, …) to (N, C, …).
+    """
     spatial = len(stride)
     first = 3 if grouped else 2
     rank = first + spatial
@@ -258,6 +308,8 @@ def transposed_convolution(
         for axis in range(spatial)
     )
     group = (lone(1),) if grouped else ()
+    if separate:
+        return 1 + spatial, (lone(0), lone(1), *windows), (lone(1), lone(channel), *map(lone, kernel))
     x_maps = (lone(0), *group, lone(channel), *windows)
     weight_maps = (*group, lone(channel), lone(first - 1), *map(lone, kernel))
     return 1 + spatial, x_maps, weight_maps

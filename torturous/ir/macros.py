@@ -68,12 +68,14 @@ def _grouped(shape: Shape, axis: int, groups: int) -> Shape:
 def _expand_convolution(out: Type, at: Attributes, x: Any, weight: Any, *bias: Any) -> Any:
     transposed, stride, padding, dilation, groups = at
     shape = out.shape
-    if groups > 1:
+    separate = 1 < groups == x.shape[1] == shape[1]
+    grouped = groups > 1 and not separate
+    if grouped:
         x = x.reshape(_grouped(x.shape, 1, groups))
         weight = weight.reshape(_grouped(weight.shape, 0, groups))
         shape = _grouped(shape, 1, groups)
     make = transposed_convolution if transposed else convolution
-    attributes = make(stride, padding, dilation, groups > 1)
+    attributes = make(stride, padding, dilation, grouped, separate)
     y = x.apply_typed(CONTRACT, shape, out.dtype, weight, attributes=attributes).reshape(out.shape)
     return y + bias[0].reshape((out.shape[1],) + (1,) * len(stride)) if bias else y
 
@@ -84,13 +86,16 @@ def _expand_gradient(position: int) -> Any:
         """The gradient rule of the contraction, applied to operands whose shapes are known."""
         transposed, stride, padding, dilation, groups = at
         shape = out.shape
-        if groups > 1:
+        image = out.shape if position == 0 else other.shape
+        separate = 1 < groups == g.shape[1] == image[1]
+        grouped = groups > 1 and not separate
+        if grouped:
             # Weights are grouped along their first axis, inputs and results along their second.
             g = g.reshape(_grouped(g.shape, 1, groups))
             other = other.reshape(_grouped(other.shape, position, groups))
             shape = _grouped(shape, 1 - position, groups)
         make = transposed_convolution if transposed else convolution
-        attributes = make(stride, padding, dilation, groups > 1)
+        attributes = make(stride, padding, dilation, grouped, separate)
         mine = _Shaped(shape, out.dtype)
         operands = (mine, other) if position == 0 else (other, mine)
         rule: Any = CONTRACT.gradients[position]
