@@ -118,7 +118,7 @@ def _verify_axes(kernel) -> None:  # type: ignore[no-untyped-def]
                 raise InvalidPlan(
                     f"an address steps along axis {axis}, which the kernel does not have:\n{kernel}"
                 )
-    if not kernel.stores or not list(walk(roots(kernel))):
+    if not (kernel.stores or kernel.attention) or not list(walk(roots(kernel))):
         raise InvalidPlan(f"a kernel that stores nothing:\n{kernel}")
 
 

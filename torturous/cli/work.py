@@ -32,8 +32,18 @@ def work_of(kernel: Kernel, evaluate: Evaluate) -> Work:
     if kernel.product is not None:
         operations = points * reduced * 2 + points * reduced * arithmetic(kernel.product)
     operations += points * arithmetic([store.expression for store in kernel.stores])
+    if kernel.attention is not None:
+        operations = _of_attention(kernel, evaluate)
     touched = sum(_bytes(node, evaluate) for node in read_by(kernel) | written_by(kernel))
     return Work(operations if kernel.special is None else 0, touched)
+
+
+def _of_attention(kernel: Kernel, evaluate: Evaluate) -> int:
+    """The products of attention, as if every query saw every key."""
+    assert kernel.attention is not None
+    *lead, length, size, width, depth = map(evaluate, kernel.axes)
+    back = kernel.attention.upstream is not None
+    return 2 * prod(lead) * length * size * (3 * width + 2 * depth if back else width + depth)
 
 
 def arithmetic(expressions: list[Expression] | tuple[Expression, ...]) -> int:
@@ -45,6 +55,8 @@ def operations_in(kernel: Kernel) -> list[str]:
     """Names of all operations that were fused into a kernel, in the order of the data's way through it."""
     inside: list[Expression] = [*(kernel.product or ()), *(each.expression for each in kernel.accumulators)]
     anchors = ["product"] if kernel.product is not None else [each.op.name for each in kernel.accumulators]
+    if kernel.attention is not None:
+        inside, anchors = kernel.attention.expressions, [kernel.attention.node.op.name]
     after = [store.expression for store in kernel.stores]
     return [*_names(inside), *anchors, *_names(after)]
 

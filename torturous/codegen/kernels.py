@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torturous.codegen.attention import Attending
+from torturous.codegen.attention_back import AttendingBack
 from torturous.codegen.contraction import Contraction
 from torturous.codegen.direct import DirectContraction
 from torturous.codegen.dots import Dots
@@ -83,6 +85,9 @@ def _generate(kernel: Kernel, target: Target, streaming: bool) -> Generated:
     elif kernel.windows:
         windows = WindowSums(writer) if kernel.lanewise else Windows(writer)
         work, scratch = windows.write(), windows.scratch()
+    elif kernel.attention is not None:
+        attention = (Attending if kernel.attention.upstream is None else AttendingBack)(writer, kernel.attention)
+        work, scratch = attention.write(), attention.scratch()
     elif kernel.lanewise:
         dots = Dots(writer)
         work, scratch = dots.write(), dots.scratch()

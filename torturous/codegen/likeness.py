@@ -83,7 +83,7 @@ class _Likeness:
 def likeness(kernel: Kernel) -> tuple[tuple, list[Node], list[int]] | None:
     """What kernels of equal text have in common, and the buffers and slots in which they differ; None where that is
     not known."""
-    if kernel.special is not None or kernel.product is not None:
+    if kernel.special is not None or kernel.product is not None or kernel.attention is not None:
         return None
     notes = _Likeness()
     derived: list[tuple] = []

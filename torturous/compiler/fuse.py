@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from torturous.compiler import layout
+from torturous.compiler import attention, layout
 from torturous.compiler.graph import Graph, Node
 from torturous.compiler.groups import Group, Groups
 from torturous.compiler.kernel import Accumulator, Kernel, Store
-from torturous.compiler.layout import SPECIAL
+from torturous.compiler.layout import SPECIAL, WHOLE
 from torturous.compiler.lower import CannotGroup, CannotPull, Positions, Puller, flat_address
 from torturous.compiler.operands import Operands, is_plain_load
 from torturous.compiler.repeat import repeat
@@ -24,6 +24,8 @@ from torturous.ir import contraction, movement, reduction
 from torturous.ir.op import Kind
 
 ANCHORS = frozenset({Kind.REDUCE, Kind.CONTRACT})
+PRODUCTS = frozenset({Kind.CONTRACT, Kind.ATTENTION})
+"""What reads its operands several times."""
 WRITTEN = frozenset({Kind.LEAF, Kind.ITEM})
 """Stored values without a kernel of their own: leaves, and what a repeat node's kernels write."""
 INDEX_MAPS = frozenset({movement.RESHAPE, movement.PERMUTE, movement.EXPAND, movement.SLICE, movement.PART,
@@ -76,7 +78,7 @@ class _Fusion:
             node for node in graph.nodes if node.op.kind is Kind.LEAF or node.op.kind in SPECIAL
         }
         for node in graph.nodes:
-            if node.op.kind in SPECIAL:
+            if node.op.kind in WHOLE:
                 self.stored.update(node.inputs)
         self.stored.update(graph.outputs)
         self.epilogues: set[Node] = set()
@@ -118,9 +120,9 @@ class _Fusion:
     def _store_factors(self) -> None:
         """Stores what contractions multiply, if it is computed: they read plain memory."""
         for node in self.graph.nodes:
-            if node.op.kind is not Kind.CONTRACT:
+            if node.op.kind not in PRODUCTS:
                 continue
-            for operand in node.inputs:
+            for operand in node.inputs if node.op.kind is Kind.CONTRACT else attention.factors(node):
                 below, repeated = operand, False
                 while below not in self.stored and below.op in INDEX_MAPS:
                     repeated = repeated or below.op is movement.EXPAND
@@ -204,7 +206,7 @@ class _Fusion:
 
     def _repeats(self, node: Node, user: Node) -> bool:
         """Whether a user reads each element of a node several times."""
-        if user.op.kind is Kind.CONTRACT or user.op in (movement.EXPAND, movement.WINDOW, movement.UNWINDOW):
+        if user.op.kind in PRODUCTS or user.op in (movement.EXPAND, movement.WINDOW, movement.UNWINDOW):
             return True
         if user.op.kind is Kind.ELEMENTWISE and node.shape != user.shape:
             lead = len(user.shape) - len(node.shape)
@@ -287,6 +289,9 @@ class _Fusion:
 
     def _kernel(self, node: Node) -> Kernel:
         kernel = Kernel([], names=[node.op.name], places=[node.place])
+        if node.op.kind is Kind.ATTENTION:
+            attention.fill(kernel, node, self._puller)
+            return kernel
         if node.op.kind in SPECIAL:
             kernel.special = node
             kernel.operands = tuple(self.storage_of(operand) for operand in node.inputs)

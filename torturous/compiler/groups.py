@@ -89,7 +89,7 @@ class Groups:
                 sources |= self.sources[operand] if operand.op.kind in FOLLOWED else 1 << operand.number
             self.above[node] = above
             self.sources[node] = sources
-        self.products = self.mask(node for node in graph.nodes if node.op.kind is Kind.CONTRACT)
+        self.products = self.mask(node for node in graph.nodes if node.op.kind in (Kind.CONTRACT, Kind.ATTENTION))
         self._by_space: dict[Shape, list[Group]] = {}
         # All that cannot be computed inside another kernel is known from the start, so that no group is formed
         # that would have to wait for itself.

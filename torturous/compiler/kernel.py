@@ -201,6 +201,31 @@ class Repetition:
 
 
 @dataclass(eq=False)
+class Attention:
+    """What an attention kernel computes (see `ir.attending`), over loops whose last four are queries, keys, the width
+    of a query and the depth of a value."""
+
+    node: Node
+    """Its value, packed."""
+    causal: bool
+    mask: Expression | None
+    scale: Expression
+    query: Load
+    key: Load
+    value: Load
+    upstream: Load | None = None
+    """The gradient of the result; gradients are what is computed then."""
+    forward: Load | None = None
+    """The rows' own value."""
+
+    @property
+    def expressions(self) -> list[Expression]:
+        """Everything that is read."""
+        found = (self.mask, self.scale, self.query, self.key, self.value, self.upstream, self.forward)
+        return [expression for expression in found if expression is not None]
+
+
+@dataclass(eq=False)
 class Kernel:
     """Loops over `axes` (outermost first); inside them `reduced` loops feed the accumulators; then the stores.
 
@@ -236,6 +261,7 @@ class Kernel:
     """A node with a kernel of its own kind: raw random words, scatter."""
     operands: tuple[Node, ...] = ()
     """Buffers that a special kernel reads."""
+    attention: Attention | None = None
     repetition: Repetition | None = None
     """For a repeat node: the kernels of its steps."""
     lane_axis: int = -1
@@ -252,6 +278,8 @@ class Kernel:
         if self.product:
             lines.append(f"  product {describe(self.product[0])} · {describe(self.product[1])}")
         lines += [f"  window {window}" for window in self.windows]
+        if self.attention:
+            lines.append(f"  {self.attention.node} of {', '.join(map(describe, self.attention.expressions))}")
         for number, accumulator in enumerate(self.accumulators):
             lines.append(f"  a{number} = {accumulator.op.name} {describe(accumulator.expression)}")
         for store in self.stores:

@@ -23,8 +23,10 @@ MOST_COMPUTED = 1.4
 """Pixels computed for every pixel asked for, up to which lanes are pixels read in place."""
 MOST_PRODUCTS = 150
 """Products of a group's results at one place, up to which they are written out."""
-SPECIAL = frozenset({Kind.RANDOM, Kind.SCATTER, Kind.ALONG, Kind.HOST, Kind.REPEAT, Kind.ITEM})
+WHOLE = frozenset({Kind.RANDOM, Kind.SCATTER, Kind.ALONG, Kind.HOST, Kind.REPEAT, Kind.ITEM})
 """What has kernels of its own, which read and write whole values as they are shaped."""
+SPECIAL = WHOLE | {Kind.ATTENTION}
+"""The same and attention, which reads rows wherever they lie."""
 
 
 def row_major(rank: int) -> Order:

@@ -79,6 +79,8 @@ def written_by(kernel: Kernel) -> set[Node]:
         return {*kernel.repetition.items, *kernel.repetition.spares}
     if kernel.special is not None:
         return {kernel.special}
+    if kernel.attention is not None:
+        return {kernel.attention.node}
     return {store.buffer for store in kernel.stores}
 
 

@@ -32,7 +32,7 @@ LANES = 16
 
 def schedule(kernel: Kernel, hint: Callable[[Size], int]) -> Kernel:
     """The kernel with merged axes and a lane axis; `hint` estimates a size."""
-    if kernel.special is not None:
+    if kernel.special is not None or kernel.attention is not None:
         return kernel
     kernel = _merge_kept(_merge_reduced(kernel))
     kernel.lane_axis = _lane_axis(kernel, hint)
@@ -56,6 +56,7 @@ def roots(kernel: Kernel) -> list[Expression]:
     found = [store.expression for store in kernel.stores]
     found += list(kernel.product) if kernel.product else [a.expression for a in kernel.accumulators]
     found += [derived.expression for derived in kernel.derived if isinstance(derived, DataPosition)]
+    found += kernel.attention.expressions if kernel.attention else []
     return found
 
 

@@ -3,6 +3,10 @@
 `attention_weights` is the softmax over the last axis of scores (…, L, S) times a scale, with what a mask hides left
 out. Attributes: whether row l sees columns 0 … l only; what mask there is ('' for none, 'bool' where true is seen,
 'float' to be added); whether rows that see nothing are 0 rather than not a number.
+
+`attention` is the whole of it where nobody asks for the weights: they are never stored, neither for the result nor for
+its gradients (see `ir.attending`). Where gradients have gradients, and for that of the mask, weights are rows after
+all.
 """
 
 from __future__ import annotations
@@ -11,7 +15,8 @@ from typing import Any
 
 from torturous.core import dtypes
 from torturous.core.dtypes import DType
-from torturous.ir.contraction import lone
+from torturous.ir.attending import ATTEND, ATTEND_BACK, gradients_shape, packed_shape
+from torturous.ir.contraction import CONTRACT, lone, matrix_product
 from torturous.ir.op import Attributes, Kind, Op, Type, define
 
 
@@ -76,3 +81,79 @@ ATTENTION_SCORES: Op = define(Op(
      _of_scores_by_weights, None),
     ((1,), (0, 1), ()), None, _expand_scores,
     document="the gradient of the scores: operands the weights' gradient, the weights, scale"))
+
+
+# Without storing weights ------------------------------------------------------------------------------------------
+# operands: q(…, L, E), k(…, S, E), v(…, S, V), scale, ATTEND's value, mask?; attributes: causal, what mask there is
+def _rows(whole: Any, shape: tuple[int, ...], first: int) -> Any:
+    """The rows from `first` on of something packed, as wide as the shape says."""
+    rank = len(shape)
+    if whole.shape[-1] == shape[-1]:
+        return whole.slice(shape, (rank - 2,), (1,), (first,))
+    return whole.slice(shape, (rank - 2, rank - 1), (1, 1), (first, 0))
+
+
+def _expand_attention(out: Type, at: Attributes, q: Any, k: Any, v: Any, scale: Any, packed: Any, *mask: Any) -> Any:
+    return packed.slice(out.shape, (len(out.shape) - 2,), (1,), (0,))
+
+
+def _product(left: Any, right: Any, turned: bool) -> Any:
+    """left · right, or leftᵀ · right."""
+    lead = len(left.shape) - 2
+    rows = left.shape[-1] if turned else left.shape[-2]
+    reduced, (*batch, m, k), of_right = matrix_product(lead)
+    attributes = reduced, (*batch, k, m) if turned else (*batch, m, k), of_right
+    return left.apply_typed(CONTRACT, (*left.shape[:-2], rows, right.shape[-1]), left.dtype, right,
+                            attributes=attributes)
+
+
+def _stored_weights(at: Attributes, q: Any, k: Any, scale: Any, mask: tuple[Any, ...]) -> Any:
+    """The weights as a row."""
+    shape = (*q.shape[:-1], k.shape[-2])
+    scores = q.apply_typed(CONTRACT, shape, q.dtype, k, attributes=scores_product(len(shape) - 2))
+    return scores.apply_typed(ATTENTION_WEIGHTS, shape, q.dtype, scale, *mask, attributes=(*at, True))
+
+
+def _of_scores(at: Attributes, g: Any, q: Any, k: Any, v: Any, scale: Any, mask: tuple[Any, ...], share: Any) -> Any:
+    """The gradient of the scores, times `share`."""
+    weights = _stored_weights(at, q, k, scale, mask)
+    of_weights = g.apply_typed(CONTRACT, weights.shape, g.dtype, v, attributes=scores_product(len(g.shape) - 2))
+    return of_weights.apply_typed(ATTENTION_SCORES, weights.shape, g.dtype, weights, share)
+
+
+def _attention_rule(position: int) -> Any:
+    """The gradient of queries, keys or values."""
+
+    def rule(g: Any, out: Any, at: Attributes, q: Any, k: Any, v: Any, scale: Any, packed: Any, *mask: Any) -> Any:
+        if g.tracking:  # It will be differentiated in turn.
+            if position == 2:
+                return _product(_stored_weights(at, q, k, scale, mask), g, True)
+            scores = _of_scores(at, g, q, k, v, scale, mask, scale)
+            return _product(scores, k, False) if position == 0 else _product(scores, q, True)
+        whole = q.apply_typed(ATTEND_BACK, gradients_shape(q.shape, k.shape, v.shape), q.dtype, k, v, scale, g, packed,
+                              *mask, attributes=at)
+        length, size = q.shape[-2], k.shape[-2]
+        return _rows(whole, (q, k, v)[position].shape, (0, length, length + size)[position])
+
+    return rule
+
+
+def _attention_mask_rule(g: Any, out: Any, at: Attributes, q: Any, k: Any, v: Any, scale: Any, packed: Any,
+                         mask: Any) -> Any:
+    return _of_scores(at, g, q, k, v, scale, (mask,), 1.0)
+
+
+ATTENTION: Op = define(Op(
+    "attention", Kind.MACRO, None, None,
+    (_attention_rule(0), _attention_rule(1), _attention_rule(2), None, None, _attention_mask_rule),
+    ((0, 1, 2, 4, 5), (0, 1, 2, 4, 5), (0, 1, 2, 4, 5), (), (), (0, 1, 2, 5)), None, _expand_attention,
+    document="softmax(q · kᵀ · scale + mask) · v: operands q, k, v, scale, the value of `attend`, mask?"))
+
+
+def attend(query: Any, key: Any, value: Any, apply: Any, *numbers: Any, attributes: Attributes) -> Any:
+    """Records both rows of attention; `apply(op, shape, dtype, *operands, attributes=…)` records one."""
+    scale, *mask = numbers
+    packed = apply(ATTEND, packed_shape(query.shape, value.shape), query.dtype, query, key, value, scale, *mask,
+                   attributes=attributes)
+    shape = (*query.shape[:-1], value.shape[-1])
+    return apply(ATTENTION, shape, query.dtype, query, key, value, scale, packed, *mask, attributes=attributes)

@@ -29,6 +29,8 @@ class Kind(Enum):
     """Says where each element comes from; becomes an index map, seldom a copy."""
     REDUCE = auto()
     CONTRACT = auto()
+    ATTENTION = auto()
+    """Contractions with a softmax between them (see `ir.attending`)."""
     GATHER = auto()
     SCATTER = auto()
     ALONG = auto()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torturous.core import dtypes
 from torturous.core.shapes import broadcast, describe
 from torturous.ir import elementwise as ops
-from torturous.ir.attention import ATTENTION_WEIGHTS, scores_product
+from torturous.ir.attending import serves
+from torturous.ir.attention import ATTENTION_WEIGHTS, attend, scores_product
 from torturous.ir.contraction import CONTRACT, matrix_product
 from torturous.tensor.applying import apply, apply_typed
 from torturous.tensor.base import TensorBase
@@ -28,10 +29,22 @@ def _weights(query: Any, key: Any, scale: float, mask: TensorBase | None, causal
     lead, length, size = tuple(query.shape[:-2]), query.shape[-2], key.shape[-2]
     scores = apply_typed(CONTRACT, (*lead, length, size), query.dtype, query, key,
                          attributes=scores_product(len(lead)))
-    kind = "" if mask is None else "bool" if mask.dtype is dtypes.bool_ else "float"
     operands = (scores, float(scale)) if mask is None else (scores, float(scale), mask)
     return apply_typed(ATTENTION_WEIGHTS, tuple(scores.shape), scores.dtype, *operands,
-                       attributes=(causal, kind, safe))
+                       attributes=(causal, _kind(mask), safe))
+
+
+def _kind(mask: TensorBase | None) -> str:
+    """What mask there is, as the rows name it."""
+    return "" if mask is None else "bool" if mask.dtype is dtypes.bool_ else "float"
+
+
+def _attended(query: Any, key: Any, value: Any, scale: float, mask: TensorBase | None, causal: bool) -> Tensor:
+    """softmax(query · keyᵀ · scale) · value, whose leading axes are equal; weights are stored only where needed."""
+    if serves(tuple(query.shape), tuple(key.shape), tuple(value.shape), query.dtype):
+        further = () if mask is None else (mask.expand(*query.shape[:-1], key.shape[-2]),)
+        return attend(query, key, value, apply_typed, float(scale), *further, attributes=(causal, _kind(mask)))
+    return _weighed(_weights(query, key, scale, mask, causal, True), value)
 
 
 def _weighed(weights: Any, value: Any) -> Tensor:
@@ -91,8 +104,10 @@ def scaled_dot_product_attention(
         if broadcast([wanted, tuple(attn_mask.shape)]) != wanted:
             raise RuntimeError(f"scaled_dot_product_attention: attn_mask {describe(attn_mask.shape)} is larger than "
                                f"the scores {describe(wanted)}")
-    weights = _weights(q, k, 1 / sqrt(q.shape[-1]) if scale is None else scale, attn_mask, is_causal, True)
-    return _weighed(dropout(weights, dropout_p, dropout_p > 0), v)
+    factor = 1 / sqrt(q.shape[-1]) if scale is None else scale
+    if dropout_p == 0.0:
+        return _attended(q, k, v, factor, attn_mask, is_causal)
+    return _weighed(dropout(_weights(q, k, factor, attn_mask, is_causal, True), dropout_p, True), v)
 
 
 def _heads_repeated(query: Any, key: Any, value: Any) -> tuple[Any, Any, Any]:
@@ -234,11 +249,15 @@ def multi_head_attention_forward(
                                  f"{(padding.shape[0], padding.shape[1] - more)}")
         hidden = padding.reshape(samples, 1, 1, k.shape[2])
         mask = hidden if mask is None else mask + hidden
-    attention = _weights(q, k, 1 / sqrt(width), mask, causal, not need_weights)
-    chosen = dropout(attention, dropout_p, training and dropout_p > 0)
-    joined = _weighed(chosen, v).permute(2, 0, 1, 3).reshape(length, samples, size)
+    dropping = training and dropout_p > 0
+    shown: Any = None
+    if need_weights or dropping:
+        chosen = dropout(_weights(q, k, 1 / sqrt(width), mask, causal, not need_weights), dropout_p, dropping)
+        shown, attended = chosen if need_weights else None, _weighed(chosen, v)
+    else:
+        attended = _attended(q, k, v, 1 / sqrt(width), mask, causal)
+    joined = attended.permute(2, 0, 1, 3).reshape(length, samples, size)
     out = linear(joined, out_proj_weight, out_proj_bias)
-    shown: Any = chosen if need_weights else None
     if shown is not None and average_attn_weights:
         shown = shown.mean(1)
     if not batched:

@@ -1,0 +1,360 @@
+"""The attention kernel: rows of queries against blocks of keys, with the softmax between two contractions.
+
+Vector lanes are queries, QUERIES of them at a time. Their rows are turned into a panel once; keys and values are the
+broadcast side of every product and are read where they lie. Scores of a block of keys, [key][query], are what the
+softmax goes over: its maxima, sums and weights are whole vectors, nothing is combined across lanes. The order of all
+sums is written in `ir.attending`; nothing here can change it.
+
+`AttentionWriter` is what both directions share; `Attending` writes the rows' result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torturous.codegen.arithmetic import Arithmetic
+from torturous.codegen.builder import Builder, Integer, looping
+from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
+from torturous.codegen.loops import Divided, Work
+from torturous.codegen.microkernel import MicroKernel, Tile
+from torturous.codegen.operands import split
+from torturous.codegen.turning import turned
+from torturous.compiler.graph import Node
+from torturous.compiler.kernel import Attention, Load
+from torturous.compiler.sizes import Size, product
+from torturous.core import dtypes
+from torturous.ir.attending import KEYS, QUERIES
+
+BYTES = 4
+"""Of an element: float32."""
+LINE = QUERIES * BYTES
+"""One element of every query of a tile."""
+VECTORS = QUERIES // LANES
+VECTOR = LANES * BYTES
+BLOCK = KEYS * LINE
+"""Scores of a block of keys."""
+
+
+class Rows:
+    """An operand's rows in one head: an address, and the step from row to row."""
+
+    def __init__(self, builder: Builder, origin: str, step: Integer) -> None:
+        self.builder = builder
+        self.origin = origin
+        self.step = step
+
+    @staticmethod
+    def of(writer: KernelWriter, load: Load, row_axis: int, heads: Sequence[Integer]) -> Rows:
+        """Those of an operand."""
+        b = writer.builder
+        axes: dict[int, Integer] = dict.fromkeys(range(len(writer.kernel.axes)), 0)
+        axes |= dict(enumerate(heads))
+        place, _, _ = writer.affine(load.address, Point(axes, None, 1))
+        step = b.mul(writer.size(load.address.factor(row_axis)), BYTES)
+        return Rows(b, b.offset(writer.pointer(load.buffer), b.mul(place, BYTES)), step)
+
+    @staticmethod
+    def packed(writer: KernelWriter, node: Node, head: Integer) -> Rows:
+        """Those of a packed value."""
+        b = writer.builder
+        step = b.mul(writer.size(node.shape[-1]), BYTES)
+        return Rows(b, b.offset(writer.pointer(node), b.mul(head, b.mul(writer.size(node.shape[-2]), step))), step)
+
+    def behind(self, count: Integer) -> Rows:
+        """The rows that come after so many."""
+        return Rows(self.builder, self.at(count), self.step)
+
+    def at(self, row: Integer) -> str:
+        return self.builder.offset(self.origin, self.builder.mul(row, self.step))
+
+
+class AttentionWriter:
+    """What both directions share: tiles of queries, and their scores."""
+
+    def __init__(self, writer: KernelWriter, what: Attention) -> None:
+        self.writer = writer
+        self.what = what
+        self.b = writer.builder
+        self.e = Arithmetic(self.b, dtypes.float32, LANES)
+        axes = writer.kernel.axes
+        self.heads = len(axes) - 4
+        self.query_axis, self.key_axis = self.heads, self.heads + 1
+        self.sizes = axes[self.heads:]
+        self.length, self.keys, self.width, self.depth = map(writer.size, self.sizes)
+        self.tile = _register_tile(writer)
+        self.groups = VECTORS // self.tile.vectors
+        """How many register tiles side by side make a tile of queries."""
+        self.whole = self.sizes[0].constant is not None and self.sizes[0].constant % QUERIES == 0
+        """Whether every tile of queries is full."""
+
+    # The loops -------------------------------------------------------------------------------------------------
+    def items(self, count: Integer) -> tuple[Integer, Integer]:
+        """The first and the last item to be worked on."""
+        b = self.b
+        granule = self.writer.argument(Argument("granule"), "i64")
+        return b.mul("%first_piece", granule), b.minimum(b.mul("%last_piece", granule), count)
+
+    def place(self, head: Integer) -> list[Integer]:
+        """A head's place along the leading axes."""
+        return split(self.writer, head, [self.writer.size(size) for size in self.writer.kernel.axes[:self.heads]])
+
+    @property
+    def head_count(self) -> Size:
+        return product(self.writer.kernel.axes[:self.heads])
+
+    def start_tile(self, heads: Sequence[Integer], first: Integer) -> None:
+        """Begins the tile of queries from `first` on."""
+        b = self.b
+        self.place_of_heads, self.first = heads, first
+        self.present = QUERIES if self.whole else b.minimum(b.sub(self.length, first), QUERIES)
+        self.bound = b.minimum(self.keys, b.add(first, QUERIES)) if self.what.causal else self.keys
+        """How many keys are looked at."""
+        if self.what.causal:
+            i = Arithmetic(b, dtypes.int32, LANES)
+            numbers = "<" + ", ".join(f"i32 {lane}" for lane in range(LANES)) + ">"
+            narrow = b.value(f"trunc i64 {first} to i32")
+            self.numbers = [
+                i.add(i.add(i.splat(narrow), numbers), i.constant(v * LANES)) for v in range(VECTORS)
+            ]
+            """The queries' own numbers."""
+
+    def exists(self, vector: int) -> str | None:
+        """The lanes of a vector of queries that there are."""
+        return None if self.whole else self.writer.tail_mask(self.b.sub(self.present, vector * LANES), LANES)
+
+    def key_blocks(self, body: Callable[[Integer, Integer], None]) -> None:
+        """`body(first key, how many)` for every block of keys."""
+        b = self.b
+        loop = b.begin_loop(0, self.bound, KEYS)
+        body(loop.index, b.minimum(b.sub(self.bound, loop.index), KEYS))
+        b.end_loop(loop)
+
+    def key_tiles(self, count: Integer, body: Callable[[Integer, int], None]) -> None:
+        """`body(first, rows)` for register tiles of keys, and for what is left over key by key."""
+        b, rows = self.b, self.tile.rows
+        full = count - count % rows if isinstance(count, int) else b.value(f"and i64 {count}, {-rows}")
+        with looping(b, 0, full, rows) as first:
+            body(first, rows)
+        known = self.sizes[1].constant
+        if rows > 1 and (known is None or known % rows):
+            with looping(b, full, count) as first:
+                body(first, 1)
+
+    # Panels ----------------------------------------------------------------------------------------------------
+    def squares(self, rows: Rows, width: Integer, body: Callable[[Integer, int, list[str]], None]) -> None:
+        """`body(element, vector, columns)` for squares of a tile's rows, turned: LANES elements from `element` on."""
+        b = self.b
+        lines = [
+            rows.at(b.add(self.first, lane if self.whole else b.minimum(lane, b.sub(self.present, 1))))
+            for lane in range(QUERIES)
+        ]
+        loop = b.begin_loop(0, width, LANES)
+        at = b.mul(loop.index, BYTES)
+        for vector in range(VECTORS):
+            own = lines[vector * LANES:(vector + 1) * LANES]
+            read = [b.load(self.e.kind, b.offset(line, at), BYTES) for line in own]
+            body(loop.index, vector, turned(b, self.e.kind, read))
+        b.end_loop(loop)
+
+    def pack(self, rows: Rows, width: Integer, panel: str) -> None:
+        """A tile's rows as a panel: [element][query]."""
+        def put(element: Integer, vector: int, columns: list[str]) -> None:
+            for k, column in enumerate(columns):
+                self.put(column, self.line(panel, self.b.add(element, k), vector))
+
+        self.squares(rows, width, put)
+
+    def unpack(self, panel: str, width: Integer, rows: Rows, factors: Sequence[str] | None = None) -> None:
+        """A panel as rows, times a factor for each query."""
+        b, e = self.b, self.e
+        loop = b.begin_loop(0, width, LANES)
+        for vector in range(VECTORS):
+            columns = [self.get(self.line(panel, b.add(loop.index, k), vector)) for k in range(LANES)]
+            if factors is not None:
+                columns = [e.mul(column, factors[vector]) for column in columns]
+            for lane, row in enumerate(turned(b, e.kind, columns)):
+                query = vector * LANES + lane
+
+                def put(row: str = row, query: int = query) -> None:
+                    target = rows.at(b.add(self.first, query))
+                    self.put(row, b.offset(target, b.mul(loop.index, BYTES)))
+
+                if self.whole:
+                    put()
+                else:
+                    b.when(b.compare("slt", query, self.present), put)
+        b.end_loop(loop)
+
+    def clear(self, target: str, bytes_: Integer) -> None:
+        """Zeros, whole vectors of them."""
+        with looping(self.b, 0, bytes_, VECTOR) as at:
+            self.put(self.e.constant(0), self.b.offset(target, at))
+
+    def line(self, panel: str, element: Integer, vector: int = 0) -> str:
+        return self.b.offset(panel, self.b.add(self.b.mul(element, LINE), vector * VECTOR))
+
+    def get(self, place: str) -> str:
+        return self.b.load(self.e.kind, place, BYTES)
+
+    def put(self, value: str, place: str) -> None:
+        self.b.store(self.e.kind, value, place, BYTES)
+
+    # Products --------------------------------------------------------------------------------------------------
+    def against_panel(
+        self, panel: str, rows: str, row_step: Integer, row_stride: Integer, count: Integer, height: int,
+    ) -> list[str]:
+        """A register tile: `height` rows of products with lines of a panel, a chain over `count` of them."""
+        kernel = MicroKernel(self.b, self.e, Tile(height, self.tile.vectors), LINE, row_step, row_stride)
+        unroll = kernel.unroll(count) if isinstance(count, int) else kernel.unroll(LANES)
+        return kernel.run(panel, rows, count, kernel.zeros(), unroll)
+
+    def each_group(self, body: Callable[[int], None]) -> None:
+        """`body(first vector)` for every register tile of the queries side by side."""
+        for group in range(self.groups):
+            body(group * self.tile.vectors)
+
+    def score(self, sums: str, scale: str, key: Integer, vector: int) -> str:
+        """A vector of scores from its sums of products."""
+        e, w = self.e, self.writer
+        x = e.mul(sums, scale)
+        if self.what.causal:
+            i = Arithmetic(self.b, dtypes.int32, LANES)
+            number = i.splat(self.b.value(f"trunc i64 {key} to i32"))
+            x = e.select(i.compare("ge", self.numbers[vector], number), x, e.constant(float("-inf")))
+        if self.what.mask is not None:
+            heads: dict[int, Integer] = dict(enumerate(self.place_of_heads))
+            place: dict[int, Integer] = {self.query_axis: self.b.add(self.first, vector * LANES), self.key_axis: key}
+            place |= {self.key_axis + 1: 0, self.key_axis + 2: 0}
+            point = Point(heads | place, self.query_axis, LANES, self.exists(vector))
+            mask = w.emit(self.what.mask, point)
+            boolean = self.what.mask.dtype is dtypes.bool_
+            x = e.select(mask, x, e.constant(float("-inf"))) if boolean else e.add(x, mask)
+        return x
+
+    def scale(self) -> str:
+        return self.writer.emit(self.what.scale, Point({}, None, LANES))
+
+    def panel_bytes(self, width: Size) -> Size:
+        return width * LINE
+
+
+def _register_tile(writer: KernelWriter) -> Tile:
+    """Rows and vectors that leave registers for a line of lanes and a factor; both are powers of two."""
+    target = writer.target
+    registers = max(1, LANES // target.lanes)
+    for rows, vectors in ((8, 2), (8, 1), (4, 1), (2, 1)):
+        if (rows * vectors + vectors) * registers + 1 <= target.registers:
+            return Tile(rows, vectors)
+    return Tile(1, 1)
+
+
+class Attending(AttentionWriter):
+    """Writes the rows' result: items are tiles of queries."""
+
+    def write(self) -> Work:
+        b, w = self.b, self.writer
+        tiles = b.ceil_div(self.length, QUERIES)
+        first, last = self.items(b.mul(w.size(self.head_count), tiles))
+        with looping(b, first, last) as item:
+            self.start_tile(self.place(b.div(item, tiles)), b.mul(b.rem(item, tiles), QUERIES))
+            self._tile(b.div(item, tiles))
+        length, keys, width, depth = self.sizes
+        return Work(self.head_count, (Divided(length, QUERIES, QUERIES),), length * keys * (width + depth))
+
+    def scratch(self) -> Size:
+        """The queries' panel, the result's, a block of scores, and three lines: maxima, sums, rescaling."""
+        return self.panel_bytes(self.sizes[2] + self.sizes[3]) + (BLOCK + 3 * LINE)
+
+    def _tile(self, head: Integer) -> None:
+        b, e, w, what = self.b, self.e, self.writer, self.what
+        heads = self.place_of_heads
+        query = Rows.of(w, what.query, self.query_axis, heads)
+        self.key = Rows.of(w, what.key, self.key_axis, heads)
+        self.value = Rows.of(w, what.value, self.key_axis, heads)
+        self.panel = "%scratch"
+        self.result = b.offset(self.panel, w.size(self.panel_bytes(self.sizes[2])))
+        self.scores = b.offset(self.result, w.size(self.panel_bytes(self.sizes[3])))
+        self.top = b.offset(self.scores, BLOCK)
+        self.total, self.decay = b.offset(self.top, LINE), b.offset(self.top, 2 * LINE)
+        self.pack(query, self.width, self.panel)
+        self.clear(self.result, b.mul(self.depth, LINE))
+        for vector in range(VECTORS):
+            self.put(e.constant(float("-inf")), self.line(self.top, 0, vector))
+            self.put(e.constant(0), self.line(self.total, 0, vector))
+        self.key_blocks(self._block)
+        inverses, tops = [], []
+        for vector in range(VECTORS):
+            total = self.get(self.line(self.total, 0, vector))
+            total = e.select(e.compare("eq", total, e.constant(0)), e.constant(1), total)
+            inverses.append(e.div(e.constant(1), total))
+            tops.append(self._finite(self.get(self.line(self.top, 0, vector))))
+        out = Rows.packed(w, what.node, head)
+        self.unpack(self.result, self.depth, out, inverses)
+        statistics = b.offset(out.at(self.length), b.mul(self.first, BYTES))
+        for number, values in enumerate((tops, inverses)):
+            line = b.offset(statistics, b.mul(b.mul(self.length, number), BYTES))
+            for vector, value in enumerate(values):
+                self._put_where(value, b.offset(line, vector * VECTOR), self.exists(vector))
+
+    def _put_where(self, value: str, place: str, mask: str | None) -> None:
+        if mask is None:
+            self.put(value, place)
+            return
+        self.b.call("void", f"llvm.masked.store.v{LANES}f32.p0", (self.e.kind, value), ("ptr", place), ("i32", BYTES),
+                    (self.e.mask, mask))
+
+    def _finite(self, top: str) -> str:
+        """The greatest score, 0 where nothing is seen."""
+        e = self.e
+        return e.select(e.compare("eq", top, e.constant(float("-inf"))), e.constant(0), top)
+
+    def _block(self, first: Integer, count: Integer) -> None:
+        b, e = self.b, self.e
+        before = [self.get(self.line(self.top, 0, vector)) for vector in range(VECTORS)]
+        scale = self.scale()
+        self.each_group(lambda group: self.key_tiles(count, lambda at, rows: self._scores(
+            first, at, rows, group, scale)))
+        # The weights, and their sum.
+        tops = [self._finite(self.get(self.line(self.top, 0, vector))) for vector in range(VECTORS)]
+        loop = b.begin_loop(0, count, 1, [(e.kind, e.constant(0))] * VECTORS)
+        sums = []
+        for vector, total in enumerate(loop.carried):
+            place = self.line(self.scores, loop.index, vector)
+            weight = e.exp(e.sub(self.get(place), tops[vector]))
+            self.put(weight, place)
+            sums.append(e.add(total, weight))
+        added = b.end_loop(loop, sums)
+        for vector in range(VECTORS):
+            decay = e.exp(e.sub(before[vector], tops[vector]))
+            place = self.line(self.total, 0, vector)
+            self.put(e.multiply_add(self.get(place), decay, added[vector]), place)
+            self.put(decay, self.line(self.decay, 0, vector))
+        self.each_group(lambda group: self._take_in(first, count, group))
+
+    def _scores(self, first: Integer, at: Integer, rows: int, group: int, scale: str) -> None:
+        """Scores of a register tile, and the greatest so far."""
+        b, e, vectors = self.b, self.e, self.tile.vectors
+        key = b.add(first, at)
+        state = self.against_panel(b.offset(self.panel, group * VECTOR), self.key.at(key), BYTES, self.key.step,
+                                   self.width, rows)
+        tops = [self.get(self.line(self.top, 0, group + v)) for v in range(vectors)]
+        for row in range(rows):
+            for v in range(vectors):
+                x = self.score(state[row * vectors + v], scale, b.add(key, row), group + v)
+                self.put(x, self.line(self.scores, b.add(at, row), group + v))
+                tops[v] = e.select(e.compare("gt", x, tops[v]), x, tops[v])
+        for v in range(vectors):
+            self.put(tops[v], self.line(self.top, 0, group + v))
+
+    def _take_in(self, first: Integer, count: Integer, group: int) -> None:
+        """The result so far, rescaled, and what a block adds to it."""
+        b, e, (rows, vectors) = self.b, self.e, (self.tile.rows, self.tile.vectors)
+        decays = [self.get(self.line(self.decay, 0, group + v)) for v in range(vectors)]
+        with looping(b, 0, self.depth, rows) as element:
+            state = self.against_panel(
+                b.offset(self.scores, group * VECTOR), b.offset(self.value.at(first), b.mul(element, BYTES)),
+                self.value.step, BYTES, count, rows)
+            for row in range(rows):
+                for v in range(vectors):
+                    place = self.line(self.result, b.add(element, row), group + v)
+                    self.put(e.multiply_add(self.get(place), decays[v], state[row * vectors + v]), place)
