@@ -96,6 +96,19 @@ def test_one_plan_serves_other_lengths() -> None:
     assert made[1] == made[2] == made[3]
 
 
+def test_looking_between_forward_and_backward_changes_no_bit() -> None:
+    results = []
+    for look in (False, True):
+        parts = [torturous.tensor(part.astype(np.float32)).requires_grad_() for part in operands(40, 50)]
+        out = F.scaled_dot_product_attention(*parts, torturous.tensor(values_of(40, 50).astype(np.float32)))
+        if look:
+            out.tolist()
+        gradients = torturous.autograd.grad(out, parts, torturous.ones_like(out))
+        results.append([gradient.numpy().copy() for gradient in gradients])
+    for plain, looked_at in zip(*results, strict=True):
+        np.testing.assert_array_equal(plain, looked_at)
+
+
 def test_gradients_of_some_operands() -> None:
     for chosen in range(3):
         def make(library, chosen=chosen):

@@ -12,6 +12,7 @@ from torturous.compiler.graph import Node
 from torturous.compiler.kernel import Attention, Expression, Kernel, Load, SlotNumber
 from torturous.compiler.lower import CannotPull, Puller
 from torturous.compiler.sizes import Affine
+from torturous.core import dtypes
 from torturous.ir.attending import ATTEND_BACK
 
 
@@ -23,6 +24,7 @@ def factors(node: Node) -> list[Node]:
 def fill(kernel: Kernel, node: Node, puller_of: Callable[[Kernel], Puller]) -> None:
     """Makes a kernel that of an attention node."""
     causal, masked = node.attributes
+    assert node.dtype is dtypes.float32, f"{node}: there is no kernel for {node.dtype.name}"
     query, key, value, *further = factors(node)
     *lead, length, width = query.shape
     kernel.axes = [*lead, length, key.shape[-2], width, value.shape[-1]]

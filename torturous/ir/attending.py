@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from torturous.core import dtypes
-from torturous.core.box_muller import fused_multiply_add32
+from torturous.core.box_muller import fused_multiply_add32, fused_multiply_add64
 from torturous.core.dtypes import DType
 from torturous.core.shapes import Shape
 from torturous.ir.op import Attributes, Kind, Op, Type, define
@@ -59,15 +59,20 @@ def gradients_shape(query: Shape, key: Shape, value: Shape) -> Shape:
 
 
 # Meaning --------------------------------------------------------------------------------------------------------
+# In the operands' dtype: kernels have float32 alone, tests of rules want digits to spare.
 def _exp(x: np.ndarray) -> np.ndarray:
-    return np.exp(x.astype(np.float64)).astype(np.float32)
+    return np.exp(x.astype(np.float64)).astype(x.dtype)
+
+
+def _multiply_add(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    return (fused_multiply_add32 if c.dtype == np.float32 else fused_multiply_add64)(a, b, c)
 
 
 def _chain(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """(N, A, K) and (N, B, K) to (N, A, B): a chain of multiply-adds over K."""
-    total = np.zeros((left.shape[0], left.shape[1], right.shape[1]), np.float32)
+    total = np.zeros((left.shape[0], left.shape[1], right.shape[1]), left.dtype)
     for k in range(left.shape[2]):
-        total = fused_multiply_add32(left[:, :, None, k], right[:, None, :, k], total)
+        total = _multiply_add(left[:, :, None, k], right[:, None, :, k], total)
     return total
 
 
@@ -77,13 +82,13 @@ def _heads(x: np.ndarray) -> np.ndarray:
 
 def _scores(at: Attributes, q: np.ndarray, k: np.ndarray, scale: Any, mask: tuple) -> np.ndarray:
     causal, masked = at
-    x = _chain(_heads(q), _heads(k)) * np.float32(scale)
+    x = _chain(_heads(q), _heads(k)) * q.dtype.type(scale)
     if causal:
         seen = np.arange(x.shape[1])[:, None] >= np.arange(x.shape[2])
-        x = np.where(seen, x, np.float32("-inf"))
+        x = np.where(seen, x, x.dtype.type("-inf"))
     if masked:
         given = _heads(mask[0])
-        x = np.where(given, x, np.float32("-inf")) if masked == "bool" else x + given
+        x = np.where(given, x, x.dtype.type("-inf")) if masked == "bool" else x + given
     return x
 
 
@@ -97,27 +102,27 @@ def _meaning(out: Type, at: Attributes, q: Any, k: Any, v: Any, scale: Any, *mas
     with np.errstate(all="ignore"):
         x, values = _scores(at, q, k, scale, mask), _heads(v)
         heads, length, size = x.shape
-        result = np.zeros((heads, length, values.shape[2]), np.float32)
-        statistics = np.zeros((heads, 2, length), np.float32)
+        result = np.zeros((heads, length, values.shape[2]), x.dtype)
+        statistics = np.zeros((heads, 2, length), x.dtype)
         for rows, bound in _stretches(at, length, size):
             part = x[:, rows]
-            top = np.full(part.shape[:2], -np.inf, np.float32)
-            total, sums = np.zeros_like(top), np.zeros((*top.shape, values.shape[2]), np.float32)
+            top = np.full(part.shape[:2], -np.inf, x.dtype)
+            total, sums = np.zeros_like(top), np.zeros((*top.shape, values.shape[2]), x.dtype)
             for start in range(0, bound, KEYS):
                 block = part[:, :, start:min(start + KEYS, bound)]
                 before, top = top, np.fmax(top, np.fmax.reduce(block, 2))
-                safe = np.where(top == -np.inf, np.float32(0), top)
+                safe = np.where(top == -np.inf, x.dtype.type(0), top)
                 decay, weights = _exp(before - safe), _exp(block - safe[:, :, None])
                 added = np.zeros_like(total)
                 for position in range(block.shape[2]):
                     added = added + weights[:, :, position]
-                total = fused_multiply_add32(total, decay, added)
+                total = _multiply_add(total, decay, added)
                 here = _chain(weights, values[:, start:start + block.shape[2]].transpose(0, 2, 1))
-                sums = fused_multiply_add32(sums, np.broadcast_to(decay[:, :, None], sums.shape), here)
-            inverse = np.float32(1) / np.where(total == 0, np.float32(1), total)
+                sums = _multiply_add(sums, np.broadcast_to(decay[:, :, None], sums.shape), here)
+            inverse = x.dtype.type(1) / np.where(total == 0, x.dtype.type(1), total)
             result[:, rows] = sums * inverse[:, :, None]
-            statistics[:, 0, rows], statistics[:, 1, rows] = np.where(top == -np.inf, np.float32(0), top), inverse
-        packed = np.zeros((heads, *out.shape[-2:]), np.float32)
+            statistics[:, 0, rows], statistics[:, 1, rows] = np.where(top == -np.inf, x.dtype.type(0), top), inverse
+        packed = np.zeros((heads, *out.shape[-2:]), x.dtype)
         packed[:, :length] = result
         packed[:, length:].reshape(heads, -1)[:, :2 * length] = statistics.reshape(heads, -1)
     return packed.reshape(out.shape)
@@ -133,12 +138,12 @@ def _meaning_back(
         result, rest = forward[:, :length], forward[:, length:].reshape(heads, -1)
         top, inverse = rest[:, :length, None], rest[:, length:2 * length, None]
         of_weights = _chain(upstream, values)
-        delta = np.zeros((heads, length, 1), np.float32)
+        delta = np.zeros((heads, length, 1), x.dtype)
         for column in range(values.shape[2]):
-            delta[:, :, 0] = fused_multiply_add32(upstream[:, :, column], result[:, :, column], delta[:, :, 0])
+            delta[:, :, 0] = _multiply_add(upstream[:, :, column], result[:, :, column], delta[:, :, 0])
         weights = _exp(x - top) * inverse
-        of_scores = weights * (of_weights - delta) * np.float32(scale)
-        found = np.zeros((heads, *out.shape[-2:]), np.float32)
+        of_scores = weights * (of_weights - delta) * x.dtype.type(scale)
+        found = np.zeros((heads, *out.shape[-2:]), x.dtype)
         width, depth = keys.shape[2], values.shape[2]
         of_queries, of_keys = found[:, :length, :width], found[:, length:length + size, :width]
         of_values = found[:, length + size:, :depth]

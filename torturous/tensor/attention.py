@@ -39,7 +39,7 @@ def _kind(mask: TensorBase | None) -> str:
     return "" if mask is None else "bool" if mask.dtype is dtypes.bool_ else "float"
 
 
-def _attended(query: Any, key: Any, value: Any, scale: float, mask: TensorBase | None, causal: bool) -> Tensor:
+def _attended(query: Any, key: Any, value: Any, scale: float, mask: Any, causal: bool) -> Tensor:
     """softmax(query · keyᵀ · scale) · value, whose leading axes are equal; weights are stored only where needed."""
     if serves(tuple(query.shape), tuple(key.shape), tuple(value.shape), query.dtype):
         further = () if mask is None else (mask.expand(*query.shape[:-1], key.shape[-2]),)
