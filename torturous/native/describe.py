@@ -39,8 +39,18 @@ class Value:
 
 
 def size_text(size: Size) -> str:
-    """A size as an expression in `batch`."""
-    return repr(size).replace("batch0", "batch").replace("·", "*")
+    """A size as an expression in `batch`, which many languages read."""
+    added: list[str] = []
+    taken: list[str] = []
+    for monomial, factor in size.terms.items():
+        parts = [str(abs(factor))] * (abs(factor) != 1 or not monomial) + ["batch"] * len(monomial)
+        (added if factor > 0 else taken).append(" * ".join(parts))
+    return " - ".join([" + ".join(added) or "0", *taken])
+
+
+def count_text(value: Value) -> str:
+    """A value's number of elements as such an expression."""
+    return " * ".join(f"({size_text(size)})" for size in value.shape) or "1"
 
 
 def size_number(size: Size) -> int:

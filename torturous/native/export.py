@@ -30,11 +30,14 @@ from torturous.native.archive import archive
 from torturous.native.describe import ABI, Description, Value
 from torturous.native.entry import Library, inference
 from torturous.native.execution import Execution
+from torturous.native.go_wrapper import go_model
 from torturous.native.header import KEYWORDS, inference_header
 from torturous.native.linking import find_linker, link_shared, link_wasm, require_linker
-from torturous.native.packaging import build_files, wrappers
+from torturous.native.packaging import build_files
+from torturous.native.python_wrapper import python_model
 from torturous.native.recording import Program, record_program
 from torturous.native.routine import Called, Place, Routine, kernels_of, place_constants
+from torturous.native.rust_wrapper import rust_model
 from torturous.native.selftest import GOLDEN_BATCH, selftest
 from torturous.native.weights import Weight, identity, place, weights_file
 from torturous.native.workspace import BATCH
@@ -147,8 +150,9 @@ def export(
         **{file_name: text.encode() for file_name, text in build_files(library).items()},
     }
     if not embed_weights:
-        texts = wrappers(library, shared_name, max_batch is None)
-        files |= {file_name: text.encode() for file_name, text in texts.items()}
+        files |= {
+            f"{name}.rs": rust_model(library).encode(), f"{name}.go": go_model(library).encode(),
+            f"{name}.py": python_model(library, shared_name, max_batch is None).encode()}
     about = {
         "workspace_bytes": {str(n): execution.nbytes(n, 1) for n in sorted({1, batch, max_batch or 1})
                             if n <= (max_batch or 1)},

@@ -32,6 +32,8 @@ class Golden:
     tensors: dict[str, np.ndarray]
 
 _TEXT = Template("""\
+//go:build ignore
+
 /* Does $name compute what it computed in Python? Usage: ${name}_selftest$usage */
 #include "$name.h"
 #include <stdio.h>
@@ -127,6 +129,8 @@ def _words(array: np.ndarray) -> str:
 
 
 _TRAINING = Template("""\
+//go:build ignore
+
 /* Does $name train as it trains in Python? Usage: ${name}_selftest $name.safetensors */
 #include "$name.h"
 #include <stdio.h>

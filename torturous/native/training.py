@@ -44,10 +44,13 @@ from torturous.native.export import (
     unused,
     write_bundle,
 )
+from torturous.native.go_wrapper import go_trainer
 from torturous.native.linking import find_linker, require_linker
 from torturous.native.packaging import build_files
+from torturous.native.python_wrapper import python_trainer
 from torturous.native.recording import Program, record_body
 from torturous.native.routine import Place, Routine, kernels_of
+from torturous.native.rust_wrapper import rust_trainer
 from torturous.native.selftest import GOLDEN_BATCH, Golden, training_selftest
 from torturous.native.training_entry import GENERATOR, STEP, Training, Way, training
 from torturous.native.training_header import training_header
@@ -129,11 +132,17 @@ def export_training(
     compiled = compile_library(library, executions, training(written))
     check_budget(compiled.code_bytes, size_budget, name)
     golden = _golden(model, loss_function, optimizer, examples, step, max_batch is not None)
+    described = {key: (step.trained[key].dtype.name, tuple(step.trained[key].shape), offset)
+                 for key, offset in gradients.items()}
+    shared_name = f"{name}.wasm" if targets[-1].architecture == "wasm32" else f"lib{name}.so"
     files = {
         f"lib{name}.a": archive(compiled.objects),
         f"{name}.h": training_header(written, gradients).encode(),
         f"{name}.safetensors": file,
         f"{name}_selftest.c": training_selftest(written, golden, len(file)).encode(),
+        f"{name}.rs": rust_trainer(written).encode(),
+        f"{name}.go": go_trainer(written).encode(),
+        f"{name}.py": python_trainer(written, described, shared_name, max_batch is None).encode(),
         **{file_name: text.encode() for file_name, text in build_files(library).items()},
     }
     about = {
@@ -141,13 +150,12 @@ def export_training(
                             if n <= (max_batch or 1)},
         "state_bytes": end,
         "gradient_bytes": gradient_bytes,
-        "gradients": [{"name": key, "dtype": step.trained[key].dtype.name, "shape": list(step.trained[key].shape),
-                       "offset": offset} for key, offset in gradients.items()],
+        "gradients": [{"name": key, "dtype": dtype, "shape": list(shape), "offset": offset}
+                      for key, (dtype, shape, offset) in described.items()],
         "learning_rates": step.rates,
     }
     functions = ["state_init", "state_export", "state_bytes", "workspace_bytes", "describe", "strerror"]
     functions += [f"{function}{suffix}" for function in ("grad", "apply", "step") for suffix in ("", "_parallel")]
-    shared_name = f"{name}.wasm" if targets[-1].architecture == "wasm32" else f"lib{name}.so"
     return write_bundle(library, Path(directory), files, about, compiled, linker, shared_name, functions)
 
 
