@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -31,7 +32,7 @@ def test_every_piece_is_done_once(workers, kernels):
 
 
 def test_who_claims_what(workers):
-    """Everyone takes chunks of one size, the calling thread from the front, the others from the back."""
+    """Chunks shrink as the level empties; the calling thread takes them from the front, others from the back."""
     random = np.random.default_rng(1)
     workers.reserve(100)
     stride = workers.scratch_bytes
@@ -51,7 +52,6 @@ def test_who_claims_what(workers):
         ))
         claimed.clear()
         run(workers, rows)
-        chunk = -(-starts[-1] // (2 * workers.count))
         shares: dict[int, list[int]] = {}
         for worker, index, first, last, scratch in claimed:
             assert 0 <= first < last <= pieces[index]
@@ -65,13 +65,36 @@ def test_who_claims_what(workers):
         border = len(shares.get(0, []))
         assert shares.pop(0, []) == list(range(border))
         for share in shares.values():
-            # Each of its chunks lies before the one before, ends a whole number of chunks from the end, and is
-            # whole unless nothing is left.
             for piece, following in zip(share, share[1:], strict=False):
                 assert following == piece + 1 or following < piece
-            chunks = {(starts[-1] - 1 - piece) // chunk for piece in share}
-            assert all(chunk * number < starts[-1] - border for number in chunks)
-            assert len(share) == sum(min(chunk, starts[-1] - border - chunk * number) for number in chunks)
+        owner = {piece: worker for worker, share in shares.items() for piece in share}
+        sizes = chunk_sizes(starts[-1], workers.count)
+        assert any(
+            all(len({owner[piece] for piece in range(first, last)}) == 1 for first, last in back)
+            for back in splits(sizes, border, starts[-1])
+        ), (sizes, border, shares)
+
+
+def chunk_sizes(pieces: int, workers: int) -> list[int]:
+    """The chunks of a level, in the order in which they are claimed."""
+    sizes = []
+    while pieces:
+        sizes.append(-(-pieces // (2 * workers)))
+        pieces -= sizes[-1]
+    return sizes
+
+
+def splits(sizes, border, pieces):
+    """The ways in which the calling thread may have claimed the first chunk and others, `border` pieces in all: the
+    ranges of pieces that were claimed from the back."""
+    for taken in itertools.product((False, True), repeat=len(sizes) - 1):
+        if sizes[0] + sum(itertools.compress(sizes[1:], taken)) == border:
+            back, end = [], pieces
+            for size, mine in zip(sizes[1:], taken, strict=True):
+                if not mine:
+                    back.append((end - size, end))
+                    end -= size
+            yield back
 
 
 @pytest.mark.parametrize("patience", [(driver.SPINS, driver.YIELDS), (1, 1)])

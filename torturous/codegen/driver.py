@@ -16,8 +16,10 @@ entry. A level has fewer than 2³² pieces. The rotation's field is spare, as no
 piece is found out while running. The table is only read.
 
 **Who does what.** The pieces of a level, those of all its entries in a row, are numbered together, and
-claimed in chunks of ⌈pieces / 2·workers⌉: by the leader from the front, by followers from the back, which
-gives everyone about the same pieces, still in its caches, run after run. The leader needs nobody: it claims
+claimed in chunks of ⌈left / 2·workers⌉: by the leader from the front, by followers from the back, which
+gives everyone about the same pieces, still in its caches, run after run. Chunks become smaller as the level
+empties, so nobody waits longer than for one piece at its end (thirteen equal pieces, two workers: 7 to 6, where
+chunks of a quarter make it 8 to 5). The leader needs nobody: it claims
 until nothing is left, then waits only for chunks that others have claimed, and goes to the next level. It
 does a level of a single piece without telling anyone. A follower that the scheduler has put aside is not
 missed, and when it is back, it looks for pieces of whatever level is current.
@@ -28,9 +30,9 @@ at SCRATCH + w·SCRATCH_STRIDE. Fields that different threads write at different
 because x86 fetches cache lines in pairs.
 
 **Claims.** CLAIMS is one 64-bit word: pieces from `front` (the lower half) up to `back` (the upper half) of
-the current level are unclaimed. Beside it lie FIRST_ENTRY, the level's first entry, and CHUNK. The leader
-writes these two, then CLAIMS with its own first chunk taken out, then opens the gate TURN. A claim is one
-compare-and-swap of CLAIMS. What follows from it:
+the current level are unclaimed. Beside it lies FIRST_ENTRY, the level's first entry. The leader writes it, then
+CLAIMS with its own first chunk taken out, then opens the gate TURN. A claim is one compare-and-swap of CLAIMS.
+What follows from it:
 
 - *Every piece is done once*: all changes within a level are compare-and-swaps of the whole remaining range.
 - *A level is over when all is done.* DONE counts the pieces that followers have finished, and the leader,
@@ -42,9 +44,7 @@ compare-and-swap of CLAIMS. What follows from it:
 - *A claim that comes late fails or is right.* A follower may be put aside between reading CLAIMS and swapping
   it for as long as it likes. If the word has changed, the swap fails. If it is the same again, in another
   level or run, then just these pieces are unclaimed there, and since the follower reads what they are pieces
-  of only after the swap, it does the right ones. So the word needs no epoch. CHUNK may then be another
-  level's, which makes the claim larger or smaller than usual (never larger than what is left) and nothing
-  else. It is never zero, being read after a CLAIMS that was written after it.
+  of only after the swap, it does the right ones. So the word needs no epoch.
 - *Everyone sees what went before.* Leader to follower: the swap acquires what the leader released with
   CLAIMS, directly or through others' swaps, which continue that release sequence. Follower to leader:
   additions to DONE release, and the last one that the leader acquires continues the sequences of the others.
@@ -80,7 +80,6 @@ KERNEL, ARGUMENTS, PIECES, ROTATION, BARRIER = range(5)
 CONTROL_BYTES = 512
 CLAIMS = 0
 FIRST_ENTRY = 8
-CHUNK = 16
 DISMISSED = 24
 TURN = 32
 DONE = 128
@@ -183,7 +182,10 @@ done:
 define internal i64 @driver_claim(ptr %control, i64 %worker) nounwind {
 begin:
   %claims = getelementptr i8, ptr %control, i64 $CLAIMS
-  %chunk_field = getelementptr i8, ptr %control, i64 $CHUNK
+  %workers_field = getelementptr i8, ptr %control, i64 $WORKERS
+  %workers = load i64, ptr %workers_field, align 8
+  %parts = shl i64 %workers, 1
+  %slack = sub i64 %parts, 1
   %leads = icmp eq i64 %worker, 0
   %seen = load atomic i64, ptr %claims acquire, align 8
   br label %look
@@ -197,9 +199,8 @@ look:
   br i1 %some, label %take, label %nothing
 
 take:
-  %chunk = load atomic i64, ptr %chunk_field monotonic, align 8
-  %fits = icmp ule i64 %chunk, %left
-  %size = select i1 %fits, i64 %chunk, i64 %left
+  %raised = add i64 %left, %slack
+  %size = udiv i64 %raised, %parts
   %next_front = add i64 %front, %size
   %next_back = sub i64 %back, %size
   %size_in_back = shl i64 %size, 32
@@ -306,7 +307,6 @@ define internal void @driver_lead(ptr %control, i64 %workers, ptr %table, i64 %e
 begin:
   %claims = getelementptr i8, ptr %control, i64 $CLAIMS
   %first_entry_field = getelementptr i8, ptr %control, i64 $FIRST_ENTRY
-  %chunk_field = getelementptr i8, ptr %control, i64 $CHUNK
   %turn = getelementptr i8, ptr %control, i64 $TURN
   %done = getelementptr i8, ptr %control, i64 $DONE
   %done_before = load atomic i32, ptr %done monotonic, align 4
@@ -352,7 +352,6 @@ publish:
   %back = shl i64 %pieces, 32
   %word = or i64 %back, %chunk
   store ptr %level, ptr %first_entry_field, align 8
-  store atomic i64 %chunk, ptr %chunk_field monotonic, align 8
   store atomic i64 %word, ptr %claims release, align 8
   call void @driver_open(ptr %control, ptr %turn, i32 1)
   br label %do_chunk
@@ -480,7 +479,7 @@ def driver(architecture: str, system: str) -> Waiting:
     system_part = waiting(architecture, system, FUNCTIONS, LEADER)
     text = _TEXT.substitute(
         SYMBOL=SYMBOL, ENTRY_BYTES=ENTRY_BYTES, KERNEL=KERNEL, ARGUMENTS=ARGUMENTS, PIECES=PIECES,
-        BARRIER=BARRIER, CLAIMS=CLAIMS, FIRST_ENTRY=FIRST_ENTRY, CHUNK=CHUNK, DISMISSED=DISMISSED, TURN=TURN,
+        BARRIER=BARRIER, CLAIMS=CLAIMS, FIRST_ENTRY=FIRST_ENTRY, DISMISSED=DISMISSED, TURN=TURN,
         DONE=DONE, WORKERS=WORKERS, SCRATCH=SCRATCH, SCRATCH_STRIDE=SCRATCH_STRIDE, HALF=0xFFFFFFFF,
         SPINS=SPINS, TURNS=SPINS + YIELDS,
     )
