@@ -1,7 +1,7 @@
 """Long reductions with the lanes along a kept axis: a strip of that axis goes through the reduced loops together.
 
-Each result has LANES partial results (see `ir.reduction`); those of a whole strip lie in scratch memory, which stays
-in the first-level cache, so that the reduced operands are read along their rows and every row of a strip is short.
+Each result has LANES partial results (see `ir.reduction`). One of them is fed at a time, for a few vectors of a strip,
+so that registers hold it; scratch memory, which stays in the first-level cache, keeps it until all are there.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torturous.codegen.builder import Integer, looping
-from torturous.codegen.combining import Combiner, State, tree
+from torturous.codegen.combining import Combiner, State, flatten, regroup, tree
 from torturous.codegen.expressions import LANES, KernelWriter, Point
 from torturous.codegen.visits import Visits
 from torturous.compiler.kernel import Load
@@ -19,10 +19,12 @@ from torturous.ir import reduction
 
 STRIP = 256
 """Elements of the lane axis per item at most."""
-UNIT = 32
+WIDE = 4
+"""Vectors of a strip that are fed together."""
+UNIT = WIDE * LANES
 """Strips are multiples of it."""
 AHEAD = 8
-"""How many rows before it is read an operand is asked for."""
+"""How many steps before it is read an operand is asked for."""
 
 
 class Strips:
@@ -84,69 +86,101 @@ class Strips:
         """Elements `first` to `past` of the lane axis at a place of the other kept axes."""
         b, visits = self.builder, self.visits
         length = b.sub(past, first)
-        outer, inner = visits.outer, visits.inner
-        chunks = b.ceil_div(inner, LANES)
-        steps = b.mul(outer, chunks)
+        steps = b.mul(visits.outer, b.ceil_div(visits.inner, LANES))
         two_levels = not (isinstance(steps, int) and steps <= reduction.BLOCK)
-        self._reset(0, length)
         if two_levels:
             self._reset(1, length)
-        with looping(b, 0, outer) as o, looping(b, 0, chunks) as c:
-            start = b.mul(c, LANES)
-            with looping(b, 0, b.minimum(LANES, b.sub(inner, start))) as lane:
-                self._feed(line, first, length, o, b.add(start, lane), lane)
-            if two_levels:
-                step = b.add(b.mul(o, chunks), c)
-                last = b.value(f"and i64 {step}, {reduction.BLOCK - 1}")
-                b.when(b.compare("eq", last, reduction.BLOCK - 1), lambda: self._flush(b.div(step, reduction.BLOCK),
-                                                                                      length))
-        if two_levels:
-            self._flush(b.div(steps, reduction.BLOCK), length)
-        self._vectors(line, first, length, lambda point, start: self._finish(point, start, int(two_levels)))
+            with looping(b, 0, b.ceil_div(steps, reduction.BLOCK)) as block:
+                begin = b.mul(block, reduction.BLOCK)
+                self._block(line, first, length, begin, b.minimum(b.add(begin, reduction.BLOCK), steps))
+                self._flush(block, length)
+        else:
+            self._block(line, first, length, 0, steps)
+        self._vectors(line, first, length, 1,
+                      lambda points, start: self._finish(points[0], start, int(two_levels)))
 
-    def _vectors(self, line: Point, first: Integer, length: Integer, body: Callable[[Point, Integer], None]) -> None:
-        """The strip's vectors, with their place in the strip; the last one masked."""
+    def _vectors(self, line: Point, first: Integer, length: Integer, wide: int,
+                 body: Callable[[list[Point], Integer], None]) -> None:
+        """The strip's vectors, `wide` together and then one by one, with their place in the strip; the last masked."""
         b, axis = self.builder, self.axis
-        full = length - length % LANES if isinstance(length, int) else b.value(f"and i64 {length}, {-LANES}")
+        outer = line if line.lanes == LANES else None
 
-        def at(start: Integer, mask: str | None, tail: int | None) -> None:
-            axes = dict(line.axes)
-            axes[axis] = b.add(first, start)
-            outer = line if line.lanes == LANES else None
-            body(Point(axes, axis, LANES, mask, tail, outer=outer), start)
+        def at(start: Integer, count: int = 1, mask: str | None = None, tail: int | None = None) -> None:
+            places = [b.add(b.add(first, start), LANES * number) for number in range(count)]
+            body([Point(dict(line.axes) | {axis: place}, axis, LANES, mask, tail, outer=outer) for place in places],
+                 start)
 
-        if full != 0:
-            with looping(b, 0, full, LANES) as start:
-                at(start, None, None)
-        left = b.sub(length, full)
+        begin: Integer = 0
+        for count in sorted({wide, 1}, reverse=True):
+            step = count * LANES
+            end = length - length % step if isinstance(length, int) else b.value(f"and i64 {length}, {-step}")
+            if end != begin:
+                with looping(b, begin, end, step) as start:
+                    at(start, count)
+            begin = end
+        left = b.sub(length, begin)
         if isinstance(left, int):
             if left:
-                at(full, self.writer.tail_mask(left, LANES), left)
+                at(begin, 1, self.writer.tail_mask(left, LANES), left)
             return
-        b.when(b.compare("sgt", left, 0), lambda: at(full, self.writer.tail_mask(left, LANES), None))
+        b.when(b.compare("sgt", left, 0), lambda: at(begin, 1, self.writer.tail_mask(left, LANES)))
 
-    def _feed(self, line: Point, first: Integer, length: Integer, o: Integer, k: Integer, lane: Integer) -> None:
-        """One place of the reduced loops: an element for each of the strip's results."""
-        axes = dict(line.axes)
-        axes[self.axis] = first
-        if self.kernel.outer_runs:
-            axes[self.visits.inner_axis - 1] = o
-        axes[self.visits.inner_axis] = k
-        here = Point(axes, self.axis, LANES)
-        self.writer.hoist(self.visits.staging.roots(self.stage), here, self.axis)
+    def _block(self, line: Point, first: Integer, length: Integer, begin: Integer, end: Integer) -> None:
+        """The partial results of the steps from `begin` to `end`, into level one."""
+        with looping(self.builder, 0, LANES) as lane:
+            self._vectors(line, first, length, WIDE,
+                          lambda points, start: self._lane(points, start, lane, begin, end))
 
-        def feed(point: Point, start: Integer) -> None:
+    def _lane(self, vectors: list[Point], start: Integer, lane: Integer, begin: Integer, end: Integer) -> None:
+        """The partial results in one lane of a block, for some vectors of the strip."""
+        b, visits = self.builder, self.visits
+        kinds = [kind for combiner in self.combiners for kind in combiner.kinds()] * len(vectors)
+        combiners = self.combiners * len(vectors)
+        values = flatten([combiner.identity() for combiner in combiners])
+        # Steps in which the lane has an element.
+        existing = b.div(b.add(b.sub(visits.inner, lane), LANES - 1), LANES)
+
+        def run(values: list[str], o: Integer, c_first: Integer, c_past: Integer) -> list[str]:
+            loop = b.begin_loop(c_first, b.minimum(c_past, existing), 1, list(zip(kinds, values, strict=True)))
+            k = b.add(b.mul(loop.index, LANES), lane)
+            states = self._feed(vectors, regroup(loop.carried, combiners), o, k)
+            return b.end_loop(loop, flatten(states))
+
+        if visits.outer == 1:
+            values = run(values, 0, begin, end)
+        else:
+            chunks = b.ceil_div(visits.inner, LANES)
+            loop = b.begin_loop(b.div(begin, chunks), b.ceil_div(end, chunks), 1, list(zip(kinds, values, strict=True)))
+            passed = b.mul(loop.index, chunks)
+            c_past = b.minimum(b.sub(end, passed), chunks)
+            values = run(loop.carried, loop.index, b.maximum(b.sub(begin, passed), 0), c_past)
+            values = b.end_loop(loop, values)
+        states = regroup(values, combiners)
+        for number, state in enumerate(states):
+            vector, accumulator = divmod(number, len(self.combiners))
+            self._put(0, accumulator, lane, b.add(start, vector * LANES), state)
+
+    def _feed(self, vectors: list[Point], states: list[State], o: Integer, k: Integer) -> list[State]:
+        """One place of the reduced loops: an element for each result of the vectors."""
+        axis, inner = self.axis, self.visits.inner_axis
+        place = {inner: k} | ({inner - 1: o} if self.kernel.outer_runs else {})
+        # What is the same all along the strip.
+        here = Point(vectors[0].axes | place, axis, LANES)
+        self.writer.hoist(self.visits.staging.roots(self.stage), here, axis)
+        new: list[State] = []
+        for vector in vectors:
+            point = Point(vector.axes | place, axis, LANES, vector.mask, vector.tail, outer=here)
             self._fetch_ahead(point)
-            for number, combiner in enumerate(self.combiners):
-                state = self._get(0, number, lane, start)
-                self._put(0, number, lane, start, combiner.feed(state, combiner.element(point)))
+            for combiner in self.combiners:
+                new.append(combiner.feed(states[len(new)], combiner.element(point)))
             for store in self.stage.stores:
                 self.writer.store(self.writer.emit(store.expression, point), store.buffer, store.address, point)
-
-        self._vectors(here, first, length, feed)
+        return new
 
     def _fetch_ahead(self, point: Point) -> None:
-        """Asks for what will be read a few rows later: hardware does not foresee steps from row to row."""
+        """Asks for what will be read a few steps later, into the second-level cache, which can wait for more lines at
+        a time than the first: hardware does not foresee steps over many rows.
+        """
         b, inner = self.builder, self.visits.inner_axis
         for expression in walk(self.visits.staging.roots(self.stage)):
             if not isinstance(expression, Load) or expression.guards or any(t < 0 for t in expression.address.terms):
@@ -155,9 +189,9 @@ class Strips:
             if expression.address.factor(self.axis) != 1 or step == 0:
                 continue
             base, _, _ = self.writer.affine(expression.address, point)
-            ahead = b.add(base, b.mul(self.writer.size(step), AHEAD))
+            ahead = b.add(base, b.mul(self.writer.size(step), AHEAD * LANES))
             place = b.offset(self.writer.pointer(expression.buffer), b.mul(ahead, expression.dtype.itemsize))
-            b.call("void", "llvm.prefetch.p0", ("ptr", place), ("i32", 0), ("i32", 3), ("i32", 1))
+            b.call("void", "llvm.prefetch.p0", ("ptr", place), ("i32", 0), ("i32", 2), ("i32", 1))
 
     def _flush(self, block: Integer, length: Integer) -> None:
         """A block's results enter lane (block mod LANES) of level two."""
@@ -167,7 +201,6 @@ class Strips:
             for number, combiner in enumerate(self.combiners):
                 level = self._get(1, number, lane, start)
                 self._put(1, number, lane, start, combiner.combine(level, self._folded(0, number, start)))
-        self._reset(0, length)
 
     def _finish(self, point: Point, start: Integer, level: int) -> None:
         """The results of one vector, and what is stored of them."""
