@@ -136,6 +136,13 @@ def test_convolutions(channels, samples):
     check(case, (4,))
 
 
+@pytest.mark.parametrize(("samples", "width"), [(2, 52), (3, 35), (16, 17)])
+def test_gradients_of_weights_over_many_products(samples, width):
+    """Products dealt out to lanes, in several blocks and a part of a vector."""
+    check(lambda p, size: convolved(p, p.normal(samples, 1, size, width, dtype=BFLOAT16),
+                                    p.normal(2, 1, 2, 3, dtype=BFLOAT16), 1, 0)[2:], (4400 // samples // width + 3,))
+
+
 @needs_pairs
 def test_subnormal_numbers_are_zero():
     """Elements and sums, but not products on their way into a sum, and not results that are sums of blocks."""

@@ -21,9 +21,11 @@ from torturous.codegen.combining import folded
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Divided, Work
 from torturous.codegen.microkernel import Tile
-from torturous.codegen.operands import loaded, split
+from torturous.codegen.operands import loaded, split, takes_pairs
+from torturous.codegen.pairs import ACROSS, PairArithmetic, PairedRows
 from torturous.codegen.panels import RowPanels, Side
 from torturous.compiler.sizes import Size, product
+from torturous.core import dtypes
 from torturous.ir.contraction import BLOCK
 from torturous.ir.reduction import SUM
 
@@ -91,8 +93,11 @@ class Dots:
         reduced = list(range(first, first + len(kernel.reduced)))
         self.dtype = kernel.accumulators[0].dtype
         self.bytes = self.dtype.itemsize
+        self.pairs = takes_pairs(kernel, writer.target)
+        """Whether a step takes in two vectors of products (see `codegen.pairs`)."""
+        packed = dtypes.bfloat16 if self.pairs else self.dtype
         self.sides = [
-            Side(writer, loads[which], self.dtype, self.batch_axes, own, reduced)
+            Side(writer, loads[which], packed, self.batch_axes, own, reduced)
             for which, own in zip((long, 1 - long), self.own_axes, strict=True)
         ]
         self.tile = self._tile()
@@ -107,7 +112,12 @@ class Dots:
             min(group, max(1, MOST_ROWS // rows) * rows)
             for group, rows in zip((self.group, self.other_group), self.tile, strict=True)
         )
-        self.panels = [RowPanels(side, Tile(rows, 1)) for side, rows in zip(self.sides, self.tile, strict=True)]
+        self.panels = [
+            PairedRows(side, Tile(rows, 1), ACROSS) if self.pairs else RowPanels(side, Tile(rows, 1))
+            for side, rows in zip(self.sides, self.tile, strict=True)
+        ]
+        self.line = self.panels[0].stride * self.bytes
+        """From row to row of a panel."""
         self.batch = [writer.size(kernel.axes[axis]) for axis in self.batch_axes]
         self.total = writer.size(product(kernel.reduced))
         self.run = LANES
@@ -134,7 +144,7 @@ class Dots:
     def scratch(self) -> Size:
         """Bytes of scratch a worker needs."""
         sums = self._sums_bytes() * (2 if self.blocked else 1)
-        panels = 0 if self.writer.kernel.direct else (self.group + self.other_group) * RowPanels.stride * self.bytes
+        panels = 0 if self.writer.kernel.direct else (self.group + self.other_group) * self.line
         return Size.of(sums + panels)
 
     # The whole ---------------------------------------------------------------------------------------------------
@@ -242,7 +252,7 @@ class Dots:
         """Both sides' rows copied, BLOCK products at a time."""
         b = self.b
         places = [b.offset("%scratch", self._sums_bytes() * (2 if self.blocked else 1))]
-        line = RowPanels.stride * self.bytes
+        line = self.line
         places.append(b.offset(places[0], self.group * line))
         with looping(b, 0, b.maximum(self.total, 1), BLOCK) as k0:
             count = b.minimum(b.sub(self.total, k0), BLOCK)
@@ -258,18 +268,20 @@ class Dots:
             closes = b.value(f"or i1 {b.compare('eq', b.rem(after, CHAIN), 0)}, {b.compare('sge', after, self.total)}")
             ends = b.choose(closes, b.choose(b.compare("sle", after, CHAIN), 1, 2), 0)
             line_bytes = LANES * self.bytes
-            runs = Runs(0, b.ceil_div(count, LANES), lambda run: [b.mul(run, line_bytes)] * 2)
+            vectors = b.ceil_div(count, 2 * LANES if self.pairs else LANES)
+            runs = Runs(0, vectors, lambda run: [b.mul(run, line_bytes)] * 2)
             self._tiles(ranges, rows, runs, fresh, ends)
 
     def _pack(self, which: int, batch: list[Integer], rows: tuple[Integer, Integer], k0: Integer, count: Integer,
               place: str) -> None:
         """A side's rows of a chunk; lanes past the last product are zero."""
         b = self.b
-        e = Arithmetic(b, self.dtype, LANES)
-        tail = b.value(f"and i64 {count}, {-LANES}") if not isinstance(count, int) else count - count % LANES
-        with looping(b, 0, b.sub(rows[1], rows[0])) as row:
-            line = b.offset(place, b.mul(row, RowPanels.stride * self.bytes))
-            b.store(e.kind, e.constant(0), b.offset(line, b.mul(tail, self.bytes)), self.bytes)
+        if not self.pairs:
+            e = Arithmetic(b, self.dtype, LANES)
+            tail = b.value(f"and i64 {count}, {-LANES}") if not isinstance(count, int) else count - count % LANES
+            with looping(b, 0, b.sub(rows[1], rows[0])) as row:
+                line = b.offset(place, b.mul(row, self.line))
+                b.store(e.kind, e.constant(0), b.offset(line, b.mul(tail, self.bytes)), self.bytes)
         self.panels[which].pack(batch, rows, k0, count, place)
 
     # Tiles -------------------------------------------------------------------------------------------------------
@@ -291,7 +303,7 @@ class Dots:
     def _chunk(self, left: list[str], right: list[str], chains: str, runs: Runs, fresh: str, ends: Integer) -> None:
         """chain[a][c] += left[a][k…] · right[c][k…] over the runs; what ends a block joins the sums."""
         b = self.b
-        e = Arithmetic(b, self.dtype, LANES)
+        e = PairArithmetic(b) if self.pairs else Arithmetic(b, self.dtype, LANES)
         places = [b.offset(chains, n * LANES * self.bytes) for n in range(len(left) * len(right))]
         begun = [b.value(f"select i1 {fresh}, {e.kind} {e.constant(0)}, {e.kind} {b.load(e.kind, place, self.bytes)}")
                  for place in places]

@@ -12,7 +12,7 @@ half as many words as products; where their number is odd, a zero fills the last
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torturous.codegen.arithmetic import Arithmetic
 from torturous.codegen.builder import Builder, Integer, looping
@@ -28,6 +28,10 @@ WORD = 4
 SINGLE = f"<{LANES} x float>"
 INTEGER = f"<{LANES} x i32>"
 HALVES = f"<{2 * LANES} x i16>"
+NEIGHBOURS = tuple(lane ^ 1 for lane in range(2 * LANES))
+"""The products of a word follow each other."""
+ACROSS = tuple(lane // 2 + LANES * (1 - lane % 2) for lane in range(2 * LANES))
+"""They are LANES apart: each lane has a chain of its own, and its products are those that meet it."""
 
 
 class PairArithmetic(Arithmetic):
@@ -53,14 +57,16 @@ def word(b: Builder, first: str, second: str | None, lanes: int) -> str:
     return b.value(f"bitcast {wide} {value} to {single}")
 
 
-def words(side: Side, address: str, mask: str | None) -> str:
-    """LANES words of products that lie one after the other; elements that the mask leaves out are zero."""
+def words(side: Side, address: str, mask: str | None, places: Sequence[int] = NEIGHBOURS) -> str:
+    """LANES words of products that lie one after the other; elements that the mask leaves out are zero.
+
+    `places` says which element each half of a word is, the lower half (the second product) first.
+    """
     b = side.b
     halves = side.read(address, 2 * LANES, mask)
-    value = b.value(f"bitcast {HALVES} {halves} to {INTEGER}")
-    half = (INTEGER, "splat (i32 16)")
-    turned = b.call(INTEGER, f"llvm.fshl.v{LANES}i32", (INTEGER, value), (INTEGER, value), half)
-    return b.value(f"bitcast {INTEGER} {turned} to {SINGLE}")
+    chosen = f"<{2 * LANES} x i32> <" + ", ".join(f"i32 {place}" for place in places) + ">"
+    value = b.value(f"shufflevector {HALVES} {halves}, {HALVES} poison, {chosen}")
+    return b.value(f"bitcast {HALVES} {value} to {SINGLE}")
 
 
 def _lies_in_runs(side: Side) -> bool:
@@ -71,13 +77,17 @@ def _lies_in_runs(side: Side) -> bool:
 
 
 class PairedRows(RowPanels):
-    """Rows as words."""
+    """Rows as words; `places` as in `words`."""
 
     stride = row_stride = WORDS + LANES
 
+    def __init__(self, side: Side, tile: Tile, places: Sequence[int] = NEIGHBOURS) -> None:
+        super().__init__(side, tile)
+        self.places = places
+
     def pack(self, batch: list[Integer], rows: tuple[Integer, Integer], k0: Integer, count: Integer,
              target: str, panels: Integer = 0) -> None:
-        """Rows [first, last), products [k0, k0 + count). Panels lie one after the other."""
+        """Rows [first, last), products [k0, k0 + count), then zeros to the end of a vector."""
         side = self.side
         b, item = side.b, side.item
         origin = side.origin(batch)
@@ -86,6 +96,9 @@ class PairedRows(RowPanels):
             source = b.offset(origin, b.mul(side.place(side.own, row), item))
             line = b.offset(target, b.mul(b.sub(row, rows[0]), self.stride * WORD))
             copy = self._words if plain else self._copy
+            if not plain:
+                whole = b.sub(count, b.rem(count, 2 * LANES))
+                b.store(HALVES, "zeroinitializer", b.offset(line, b.mul(whole, item)), item)
             for_runs(side, k0, count, lambda offset, done, length, source=source, line=line, copy=copy: copy(
                 b.offset(source, b.mul(offset, item)), b.offset(line, b.mul(done, item)), length))
             if not plain:
@@ -98,7 +111,7 @@ class PairedRows(RowPanels):
 
         def chunk(index: Integer, mask: str | None) -> None:
             place = b.mul(index, item)
-            b.store(SINGLE, words(side, b.offset(source, place), mask), b.offset(target, place), WORD)
+            b.store(SINGLE, words(side, b.offset(source, place), mask, self.places), b.offset(target, place), WORD)
 
         full = length - length % step if isinstance(length, int) else b.value(f"and i64 {length}, {-step}")
         with looping(b, 0, full, step) as index:
@@ -114,10 +127,9 @@ class PairedRows(RowPanels):
         """Turns elements that were copied in their order into words."""
         side = self.side
         b, item = side.b, side.item
-        b.store("i16", 0, b.offset(line, b.mul(count, item)), item)
         with looping(b, 0, count, 2 * LANES) as index:
             place = b.offset(line, b.mul(index, item))
-            b.store(SINGLE, words(side, place, None), place, WORD)
+            b.store(SINGLE, words(side, place, None, self.places), place, WORD)
 
 
 class PairedLanes(LanePanels):
