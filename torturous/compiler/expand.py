@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torturous.compiler.macro import expansion
 from torturous.ir import movement
 from torturous.ir.body import BODIES, Body
+from torturous.ir.listing import Listing
 from torturous.ir.loop import INPUT, REPEAT
 from torturous.ir.op import OPS, TYPES, Attributes, Kind, type_number
 from torturous.ir.record import ITEM, LEAF, Place, Record, Row, slot_category, slot_code, slot_ordinal
@@ -54,10 +56,10 @@ STANDS_FOR = {movement.ALIAS: 0, movement.FUNCTION: 0, movement.REPLACE: 1}
 
 def expand(record: Record, outputs: Sequence[int]) -> Expanded:
     """Expands every macro, keeping only what the outputs need."""
-    result = Record()
+    result = Listing()
     result.slots.extend(record.slots)
     new: dict[int, int] = {}
-    several: dict[int, dict[int, Value]] = {}
+    several: dict[int, dict[int, int]] = {}
     leaves = []
     wanted = wanted_rows(record, outputs)
     for index in wanted:
@@ -70,21 +72,21 @@ def expand(record: Record, outputs: Sequence[int]) -> Expanded:
             new[index] = new[operands[STANDS_FOR[op]]]
             continue
         if op.kind is Kind.ITEM and operands[0] in several:
-            new[index] = several[operands[0]][attributes[0]].index
+            new[index] = several[operands[0]][attributes[0]]
             continue
         mapped = [new.get(operand, operand) if operand >= 0 else operand for operand in operands]
         if op.kind is Kind.LOOP:
             asked = {record.rows[row][1][0] for row in wanted
                      if OPS[record.rows[row][0]].kind is Kind.ITEM and record.rows[row][3] == index}
-            several[index] = _expand_loop(result, attributes, type_index, mapped, place, asked)
+            values = _expand_loop(result, attributes, type_index, mapped, place, asked)
+            several[index] = {which: value.index for which, value in values.items()}
         elif op.kind is Kind.MACRO:
-            values = [Value(result, operand, place, False) for operand in mapped]
-            assert op.expand is not None
-            made = op.expand(TYPES[type_index], attributes, *values)
-            if isinstance(made, list):
-                several[index] = dict(enumerate(made))
+            made = expansion(result, number, attributes, type_index, mapped)
+            results = made.write(result, mapped, place)
+            if made.several:
+                several[index] = dict(enumerate(results))
             else:
-                new[index] = made.index
+                (new[index],) = results
         else:
             new[index] = result.append((number, attributes, type_index, *mapped), 0, place)
     nested = any(OPS[row[0]].kind is Kind.MACRO for row in result.rows)
@@ -185,7 +187,7 @@ def _needed(body: Body, asked: set[int]) -> tuple[list[int], list[int]]:
 
 def _inner(result: Record, body: Body, slots: Sequence[int]) -> Record:
     """A loop's body as a record of its own, which shares the numbers of the record that it is a part of."""
-    inner = Record()
+    inner = Listing()
     inner.slots = result.slots
     for number, attributes, kind, *operands in body.rows:
         codes = [o if o >= 0 else slot_code(slot_ordinal(slots[slot_ordinal(o)]), slot_category(o)) for o in operands]

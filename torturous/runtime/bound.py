@@ -71,6 +71,7 @@ class Bound:
         """Numbers that macro expansions brought along, as slots after the user's."""
 
         self.sizes = values
+        self._evaluated: dict[Size, int] = {}
         self.successor: Callable[[], Bound | None] | None = None
         """Asked before each run for another plan that serves these sizes better."""
         evaluate = self.evaluate
@@ -167,7 +168,13 @@ class Bound:
 
     def evaluate(self, size: Size) -> int:
         """What a size of the plan's kernels is here."""
-        return size.evaluate(lambda variable: self.sizes[variable[1]] if variable[0] == "size" else 0)
+        if size.constant is not None:
+            return size.constant
+        known = self._evaluated.get(size)
+        if known is None:
+            known = self._evaluated[size] = size.evaluate(
+                lambda variable: self.sizes[variable[1]] if variable[0] == "size" else 0)
+        return known
 
     def give(self, place: tuple[int, int], shares: Shares) -> None:
         """Shares a kernel's work out, but for the number of its entry's pieces."""

@@ -16,8 +16,8 @@ from torturous.codegen.kernels import Generated
 from torturous.compiler.expand import Expanded
 from torturous.compiler.graph import Node
 from torturous.compiler.plan import Plan
+from torturous.ir.listing import Listing
 from torturous.ir.op import BY_NAME, OPS, TYPES, Op, type_number
-from torturous.ir.record import Record
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def write_wanted(wanted: Wanted) -> tuple[bytes, list[CodeType]]:
 
 def read_wanted(data: bytes) -> Wanted:
     rows, places, outputs, settings = _Reader(io.BytesIO(data), None).load()
-    record = Record()
+    record = Listing()
     for (op, attributes, shape, dtype, operands), place in zip(rows, places, strict=True):
         record.append((op.number, attributes, type_number(shape, dtype), *operands), 0, place)
     return Wanted(Expanded(record, outputs, ()), *settings)

@@ -2,14 +2,16 @@
 
 On a miss the record is expanded; if a plan of the same structure serves its sizes it is bound to them, otherwise one
 is compiled: with constant sizes for the first record of a structure, with symbolic ones from the second on, until sizes
-repeat (see `specialising`). The caller
-holds the lock of `realize`.
+repeat (see `specialising`). The caller holds the lock of `realize`.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from torturous.codegen.kernels import Generated, generate
@@ -52,8 +54,21 @@ def bind(record: Record, outputs: tuple[int, ...]) -> Bound:
     key = (tuple(record.rows[:outputs[-1] + 1]), outputs, settings.fuse.value, settings.target.value)
     bound = _bound.get(key)
     if bound is None:
-        bound = _bound[key] = _bind(record, outputs)
+        with _uncollected():
+            bound = _bound[key] = _bind(record, outputs)
     return bound
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's cyclic collector, which would look a dozen times at what is mostly made to stay."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def forget_plans() -> None:

@@ -32,7 +32,8 @@ _winners: dict[str, dict[str, list[int]]] = {}
 
 def chosen(kernel: Generated, evaluate: Evaluate, threads: int) -> Shares:
     """What has won where it was measured, else the model's choice."""
-    known = winners().get(_question(kernel, evaluate, threads))
+    best = winners()
+    known = best.get(_question(kernel, evaluate, threads)) if best else None
     if known is None or len(known) != len(kernel.work.divided) + 1:
         return share_out(kernel, evaluate)
     return shared(kernel, evaluate, known[1:], known[0])
