@@ -148,7 +148,7 @@ class DirectContraction:
 
     def scratch(self) -> Size:
         """Bytes of scratch a worker needs: the item's results, and the list of runs that exist for it."""
-        return Size.of(self._list_place() + (len(self.runs) + self.blocks) * self._entry_bytes())
+        return Size.of(self._ends_place() + (self.blocks + 1) * WORD)
 
     @property
     def blocks(self) -> int:
@@ -156,6 +156,9 @@ class DirectContraction:
 
     def _list_place(self) -> int:
         return -(-self.rows_per_item * self._row_bytes() // 64) * 64
+
+    def _ends_place(self) -> int:
+        return self._list_place() + (len(self.runs) + self.blocks) * self._entry_bytes()
 
     def _row_bytes(self) -> int:
         """A row of an item's results."""
@@ -173,16 +176,17 @@ class DirectContraction:
         return self.b.constants(words)
 
     def _block_ends(self) -> list[int]:
-        """How many of the runs lie in this block or before it, per block."""
-        return [sum(run.first < (block + 1) * BLOCK for run in self.runs) for block in range(self.blocks)]
+        """Where blocks begin and end among the runs: one more than there are blocks."""
+        return [sum(run.first < block * BLOCK for run in self.runs) for block in range(self.blocks)] + [len(self.runs)]
 
-    def _existing(self, table: str, flat: Integer) -> tuple[str, list[Integer], Integer]:
+    def _existing(self, table: str, flat: Integer) -> tuple[str, str, Integer]:
         """The runs that exist for an item's pixel, where blocks end among them, and where the pixel's lanes lie."""
         place = self.lane.place(self.lane.own, flat)
-        if not self.borders:
-            return table, list(self._block_ends()), place
         b, w, size = self.b, self.writer, self._entry_bytes()
-        listed = b.offset("%scratch", self._list_place())
+        all_ends = b.constants(self._block_ends())
+        if not self.borders:
+            return table, all_ends, place
+        listed, ends = (b.offset("%scratch", place) for place in (self._list_place(), self._ends_place()))
         bases: list[Integer] = []
         rests: list[Integer] = []
         for border in self.borders:
@@ -190,32 +194,31 @@ class DirectContraction:
             bases.append(b.div(position, border.divisor))
             rests.append(b.rem(position, border.divisor))
             place = b.add(place, b.mul(bases[-1], w.size(border.stride)))
-        ends: list[Integer] = []
-        start = 0
-        have: Integer = 0
-        for stop in self._block_ends():
-            loop = b.begin_loop(start, stop, 1, [("i64", have)])
-            entry = b.offset(table, b.mul(loop.index, size))
-            exists, word = None, 3
-            for border, base, rest in zip(self.borders, bases, rests, strict=True):
-                part = b.load("i64", b.offset(entry, word * WORD), WORD)
-                tests = [b.compare("ult", b.add(base, part), w.size(border.extent))]
-                if border.divisor > 1:
-                    tests.append(b.compare("eq", rest, b.load("i64", b.offset(entry, (word + 1) * WORD), WORD)))
-                for test in tests:
-                    exists = test if exists is None else b.value(f"and i1 {exists}, {test}")
-                word += border.words
-            target = b.offset(listed, b.mul(loop.carried[0], size))
-            for copied in range(3):
-                value = b.load("i64", b.offset(entry, copied * WORD), WORD)
-                b.store("i64", value, b.offset(target, copied * WORD), WORD)
-            have = b.end_loop(loop, [b.add(loop.carried[0], b.value(f"zext i1 {exists} to i64"))])[0]
-            ends.append(have)
-            start = stop
+        b.store("i64", 0, ends, WORD)
+        blocks = b.begin_loop(0, self.blocks * WORD, WORD, [("i64", 0)])
+        start, stop = (b.load("i64", b.offset(all_ends, b.add(blocks.index, word)), WORD) for word in (0, WORD))
+        loop = b.begin_loop(start, stop, 1, [("i64", blocks.carried[0])])
+        entry = b.offset(table, b.mul(loop.index, size))
+        exists, word = None, 3
+        for border, base, rest in zip(self.borders, bases, rests, strict=True):
+            part = b.load("i64", b.offset(entry, word * WORD), WORD)
+            tests = [b.compare("ult", b.add(base, part), w.size(border.extent))]
+            if border.divisor > 1:
+                tests.append(b.compare("eq", rest, b.load("i64", b.offset(entry, (word + 1) * WORD), WORD)))
+            for test in tests:
+                exists = test if exists is None else b.value(f"and i1 {exists}, {test}")
+            word += border.words
+        target = b.offset(listed, b.mul(loop.carried[0], size))
+        for copied in range(3):
+            value = b.load("i64", b.offset(entry, copied * WORD), WORD)
+            b.store("i64", value, b.offset(target, copied * WORD), WORD)
+        (have,) = b.end_loop(loop, [b.add(loop.carried[0], b.value(f"zext i1 {exists} to i64"))])
+        b.store("i64", have, b.offset(ends, b.add(blocks.index, WORD)), WORD)
+        b.end_loop(blocks, [have])
         return listed, ends, place
 
     # Products ----------------------------------------------------------------------------------------------------
-    def _tiles(self, batch: list[Integer], lanes: str, row_first: Integer, runs: str, ends: list[Integer]) -> None:
+    def _tiles(self, batch: list[Integer], lanes: str, row_first: Integer, runs: str, ends: str) -> None:
         """The item's results, tile by tile. The last tile reaches back over rows of the one before it."""
         b, w, tile = self.b, self.writer, self.tile
         e = Arithmetic(b, self.dtype, LANES)
@@ -230,11 +233,11 @@ class DirectContraction:
                 lane = b.minimum(b.mul(panel, tile.lanes), span - tile.lanes)
                 lane_place = b.offset(lanes, b.mul(lane, self.bytes))
                 out = b.offset("%scratch", b.add(b.mul(row, self._row_bytes()), b.mul(lane, self.bytes)))
-                first: Integer = 0
-                for block, last in enumerate(ends):
+                with looping(b, 0, self.blocks * WORD, WORD) as block:
+                    first, last = (b.load("i64", b.offset(ends, b.add(block, word)), WORD) for word in (0, WORD))
                     state = self._chain(kernel, lane_place, row_place, runs, first, last)
-                    kernel.join(state, out, self._row_bytes(), block == 0)
-                    first = last
+                    fresh = True if self.blocks == 1 else b.compare("eq", block, 0)
+                    kernel.join(state, out, self._row_bytes(), fresh)
 
     def _chain(self, kernel: MicroKernel, lanes: str, rows: str, runs: str, first: Integer, last: Integer) -> list[str]:
         """A block's chain over its runs that exist."""
