@@ -228,6 +228,33 @@ def test_a_chain_of_reductions_reuses_its_slots() -> None:
     assert len(plan.memory.slots) <= 2
 
 
+def test_what_is_made_of_leaves_alone_waits_until_it_is_read() -> None:
+    """Relaid weights of a deep net: one slot serves them all, and none of it is alive from the beginning."""
+    p = Program()
+    x, at = p.normal(1, 8, 16, 16), (False, (1, 1), (1, 1), (1, 1), 1)
+    for _ in range(6):
+        x = p.apply_typed(macros.CONVOLUTION, x.shape, x.dtype, x, p.normal(8, 8, 3, 3), attributes=at).relu()
+    plan = plan_of([x])
+    relays = [level for level, group in enumerate(plan.memory.levels) for kernel in group if "relay" in kernel.names]
+    readers = [level for level, group in enumerate(plan.memory.levels) for kernel in group if kernel.product]
+    assert relays == [level - 1 for level in readers]
+    weights = [slot for slot in plan.memory.slots if any(size == 8 * 8 * 9 * 4 for size in slot.sizes)]
+    assert len(weights) <= 2
+
+
+def test_nothing_small_sits_in_a_large_slot() -> None:
+    p = Program()
+    x = p.normal(256, 256)
+    for _ in range(3):
+        large = product(p, x, x)
+        small = product(p, large.slice((4, 4), (0, 1), (0, 0), (1, 1)), p.normal(4, 4))
+        x = product(p, large, large)
+    plan = plan_of([product(p, product(p, small, small), small), x])
+    for value, number in plan.memory.slot_of.items():
+        sizes = {size.constant for size in plan.memory.slots[number].sizes}
+        assert len(sizes) == 1, f"{value} shares a slot of sizes {sizes}"
+
+
 def combined(p: Program, kind: int, x: Value, y: Value, axis: int) -> Value:
     """One of eight things to do with values of shape (6, 6)."""
     return (

@@ -20,6 +20,10 @@ PADDING = 64
 """Bytes past a value's end that vector loads may touch."""
 
 
+ROOMY = 4
+"""A slot of more times a value's size is not for that value."""
+SMALL_BYTES = 4 << 10
+"""Except if it is no larger than this."""
 STREAMED_BYTES = 32 << 20
 WORTH_STREAMING = 64 << 10
 
@@ -141,7 +145,8 @@ def streamed(kernels: list[Kernel], outputs: list[Node], hint: Callable[[Size], 
 
 
 def _levels(kernels: list[Kernel], reads: Mapping[Kernel, set[Node]]) -> list[list[Kernel]]:
-    """Each kernel as early as what it reads allows. RuntimeError if kernels wait for each other."""
+    """Each kernel as early as what it reads allows, or as late, where it reads nothing but leaves: these are there all
+    the time, what it makes of them need not be. RuntimeError if kernels wait for each other."""
     makers: dict[Node, list[Kernel]] = {}
     for kernel in kernels:
         for node in written_by(kernel):
@@ -165,6 +170,14 @@ def _levels(kernels: list[Kernel], reads: Mapping[Kernel, set[Node]]) -> list[li
         else:
             waiting.add(kernel)
             pending += missing
+    first_read: dict[Node, int] = {}
+    for kernel, level in level_of.items():
+        for node in reads[kernel]:
+            first_read[node] = min(first_read.get(node, level), level)
+    for kernel in kernels:
+        wanted = [first_read[node] for node in written_by(kernel) if node in first_read]
+        if kernel.special is None and wanted and all(node.op.kind is Kind.LEAF for node in reads[kernel]):
+            level_of[kernel] = max(level_of[kernel], min(wanted) - 1)
     levels: list[list[Kernel]] = [[] for _ in range(max(level_of.values(), default=-1) + 1)]
     for kernel in kernels:
         levels[level_of[kernel]].append(kernel)
@@ -172,12 +185,15 @@ def _levels(kernels: list[Kernel], reads: Mapping[Kernel, set[Node]]) -> list[li
 
 
 def _best(slots: list[Slot], level: int, size: Size, hint: Callable[[Size], int]) -> int:
-    """The free slot that wastes least, or a new one."""
+    """The free slot that wastes least, or a new one: nothing small sits in a large slot, where it may live for long."""
     want = hint(size)
     best, best_waste = -1, 0
     for index, slot in enumerate(slots):
         if slot.free_after < level:
-            waste = abs(max(map(hint, slot.sizes)) - want)
+            largest = max(map(hint, slot.sizes))
+            if largest > ROOMY * want and largest > SMALL_BYTES:
+                continue
+            waste = abs(largest - want)
             if best < 0 or waste < best_waste:
                 best, best_waste = index, waste
     if best < 0:
