@@ -264,6 +264,7 @@ def _routines(name: str, program: Program, batch: int, fixed: Sequence[int], tar
             node for node, leaf in zip(plan.leaves, wanted.leaves, strict=True) if isinstance(leaf, int))
         symbol = name if n is None else f"{name}_batch{n}"
         routines.append(Routine(symbol, wanted, plan, kernels, inputs, n))
+        routines[-1].library = name
     return routines
 
 

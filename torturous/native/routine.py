@@ -30,6 +30,7 @@ from torturous.core.unknowns import Unknown
 from torturous.ir.record import describe_place, slot_ordinal
 from torturous.native.formulas import Formulas
 from torturous.native.recording import InBatch, Program, Ratio
+from torturous.native.sharing import shared_out
 from torturous.native.stretches import Stretch, behind_steps, pointers_at, stretches, written_in_loops
 from torturous.native.walker import (
     ARGUMENTS,
@@ -41,7 +42,6 @@ from torturous.native.walker import (
     STRIDE,
 )
 from torturous.native.workspace import BATCH, Places, Workspace, candidates, polynomial
-from torturous.runtime.shares import GRAIN, MOST_PIECES, MOST_PREPARING
 from torturous.runtime.slots import converter, pack_format
 
 ALL_ITEMS = 1 << 62
@@ -229,39 +229,32 @@ class Routine:
         places = self.workspace().places(Builder(b.target))
         table, entry = places.tables, places.entries
         known: dict[Size, Integer] = {}
+
+        def size(of: Size) -> Integer:
+            return polynomial(b, self.in_batch(of), known)
+
         for stretch in self.stretches(target):
-            first, pieces = table, []
+            first, cuts = table, []
             for number, called in enumerate(stretch.kernels):
-                kernel = called.generated
-                granules = [n for n, argument in enumerate(kernel.arguments) if argument.kind == "granule"]
-                if granules:
-                    cut = self._pieces(b, kernel, known)
-                    pieces.append((entry + ENTRY_BYTES * number, [first + 8 * n for n in granules], cut))
-                first += 8 * len(kernel.arguments)
+                arguments = called.generated.arguments
+                if any(argument.kind == "granule" for argument in arguments):
+                    shares = shared_out(b, called.generated, size, self.library)
+                    words = []
+                    for position, argument in enumerate(arguments):
+                        if argument.kind == "granule":
+                            words.append((first + 8 * position, shares.granule))
+                        elif argument.kind == "group":
+                            words.append((first + 8 * position, shares.groups[argument.what]))
+                    cuts.append((entry + ENTRY_BYTES * number, shares.pieces, words))
+                first += 8 * len(arguments)
             if stretch.repetition is None:
-                _cut(b, pieces, "%workspace", "%workspace")
+                _cut(b, cuts, "%workspace", "%workspace")
             else:
                 with looping(b, 0, stretch.steps) as step:
                     tables = b.offset("%workspace", b.mul(step, 8 * stretch.words))
-                    _cut(b, pieces, tables, b.offset("%workspace", b.mul(step, ENTRY_BYTES * len(stretch.kernels))))
+                    _cut(b, cuts, tables, b.offset("%workspace", b.mul(step, ENTRY_BYTES * len(stretch.kernels))))
             table += 8 * stretch.steps * stretch.words
             entry += ENTRY_BYTES * stretch.steps * len(stretch.kernels)
-
-    def _pieces(self, b: Builder, kernel: Generated, known: dict[Size, Integer]) -> tuple[Integer, Integer]:
-        """Items per piece, and pieces: `runtime.shares.share_out` as instructions, items being as large as they may."""
-
-        def value(size: Size) -> Integer:
-            return polynomial(b, self.in_batch(size), known)
-
-        work = kernel.work
-        chunks: Integer = 1
-        for part in work.divided:
-            chunks = b.mul(chunks, b.ceil_div(value(part.extent), part.most))
-        items = b.mul(value(work.outer), chunks)
-        per_item = b.maximum(1, b.div(value(work.cost), b.maximum(chunks, 1)))
-        most = MOST_PREPARING if kernel.scratch.constant != 0 else MOST_PIECES
-        granule = b.maximum(b.maximum(1, b.div(GRAIN, per_item)), b.ceil_div(items, most))
-        return granule, b.div(b.sub(b.add(items, granule), 1), granule)
 
     def prepare(self, b: Builder, target: str) -> None:
         """Writes the calls that compute what reads only weights; `%frame` leads to the prepared block."""
@@ -330,13 +323,13 @@ class Routine:
             move(b, b.offset(base, place.offset), b.offset("%workspace", start), length)
 
 
-def _cut(b: Builder, pieces: Iterable[tuple[int, list[int], tuple[Integer, Integer]]], tables: str, entries: str
+def _cut(b: Builder, cuts: Iterable[tuple[int, Integer, list[tuple[int, Integer]]]], tables: str, entries: str
          ) -> None:
-    """Writes the granules and the numbers of pieces of a step's kernels."""
-    for entry, granules, (granule, count) in pieces:
-        for place in granules:
-            b.store("i64", granule, b.offset(tables, place), 8)
-        b.store("i64", count, b.offset(entries, entry + ENTRY_PIECES), 8)
+    """Writes the numbers of pieces of a step's kernels, and the arguments that say what these are."""
+    for entry, pieces, words in cuts:
+        for place, word in words:
+            b.store("i64", word, b.offset(tables, place), 8)
+        b.store("i64", pieces, b.offset(entries, entry + ENTRY_PIECES), 8)
 
 
 class _Numbers:
