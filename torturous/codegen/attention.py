@@ -81,11 +81,7 @@ class AttentionWriter:
         self.query_axis, self.key_axis = self.heads, self.heads + 1
         self.sizes = axes[self.heads:]
         self.length, self.keys, self.width, self.depth = map(writer.size, self.sizes)
-        self.tile = _register_tile(writer)
-        self.groups = VECTORS // self.tile.vectors
-        """How many register tiles side by side make a tile of queries."""
-        self.whole = self.sizes[0].constant is not None and self.sizes[0].constant % QUERIES == 0
-        """Whether every tile of queries is full."""
+        self.registers = _register_tile(writer)
 
     # The loops -------------------------------------------------------------------------------------------------
     def items(self, count: Integer) -> tuple[Integer, Integer]:
@@ -102,25 +98,46 @@ class AttentionWriter:
     def head_count(self) -> Size:
         return product(self.writer.kernel.axes[:self.heads])
 
-    def start_tile(self, heads: Sequence[Integer], first: Integer) -> None:
-        """Begins the tile of queries from `first` on."""
-        b = self.b
+    def tiles(self, heads: Sequence[Integer], first: Integer, body: Callable[[], None]) -> None:
+        """`body` for the tile of queries from `first` on: as it is for a full one, and for one of few queries."""
+        b, known = self.b, self.sizes[0].constant
         self.place_of_heads, self.first = heads, first
-        self.present = QUERIES if self.whole else b.minimum(b.sub(self.length, first), QUERIES)
         self.bound = b.minimum(self.keys, b.add(first, QUERIES)) if self.what.causal else self.keys
         """How many keys are looked at."""
-        if self.what.causal:
-            i = Arithmetic(b, dtypes.int32, LANES)
-            numbers = "<" + ", ".join(f"i32 {lane}" for lane in range(LANES)) + ">"
-            narrow = b.value(f"trunc i64 {first} to i32")
-            self.numbers = [
-                i.add(i.add(i.splat(narrow), numbers), i.constant(v * LANES)) for v in range(VECTORS)
-            ]
-            """The queries' own numbers."""
+        left = b.sub(self.length, first)
+        rest = None if known is None else known % QUERIES
+        few = b.compare("sle", left, LANES) if rest is None or 0 < rest <= LANES else None
+
+        def of(vectors: int, present: Integer) -> Callable[[], None]:
+            def write() -> None:
+                self.vectors, self.present = vectors, present
+                """Vectors of queries that the tile takes, and queries that there are."""
+                self.tile = Tile(self.registers.rows, min(self.registers.vectors, vectors))
+                self.numbers = self._numbers() if self.what.causal else []
+                body()
+
+            return write
+
+        if few is None:
+            of(VECTORS, QUERIES if rest == 0 else b.minimum(left, QUERIES))()
+            return
+        if known is None or known > LANES:
+            full = QUERIES if rest is not None else b.minimum(left, QUERIES)
+            b.when(b.value(f"xor i1 {few}, true"), of(VECTORS, full))
+        b.when(few, of(1, left if rest is None else rest))
+
+    def _numbers(self) -> list[str]:
+        """The queries' own numbers."""
+        b, i = self.b, Arithmetic(self.b, dtypes.int32, LANES)
+        numbers = "<" + ", ".join(f"i32 {lane}" for lane in range(LANES)) + ">"
+        first = i.splat(b.value(f"trunc i64 {self.first} to i32"))
+        return [i.add(i.add(first, numbers), i.constant(vector * LANES)) for vector in range(self.vectors)]
 
     def exists(self, vector: int) -> str | None:
         """The lanes of a vector of queries that there are."""
-        return None if self.whole else self.writer.tail_mask(self.b.sub(self.present, vector * LANES), LANES)
+        if isinstance(self.present, int) and self.present >= (vector + 1) * LANES:
+            return None
+        return self.writer.tail_mask(self.b.sub(self.present, vector * LANES), LANES)
 
     def key_blocks(self, body: Callable[[Integer, Integer], None]) -> None:
         """`body(first key, how many)` for every block of keys."""
@@ -129,69 +146,75 @@ class AttentionWriter:
         body(loop.index, b.minimum(b.sub(self.bound, loop.index), KEYS))
         b.end_loop(loop)
 
-    def key_tiles(self, count: Integer, body: Callable[[Integer, int], None]) -> None:
-        """`body(first, rows)` for register tiles of keys, and for what is left over key by key."""
-        b, rows = self.b, self.tile.rows
-        full = count - count % rows if isinstance(count, int) else b.value(f"and i64 {count}, {-rows}")
-        with looping(b, 0, full, rows) as first:
-            body(first, rows)
-        known = self.sizes[1].constant
-        if rows > 1 and (known is None or known % rows):
+    def key_tiles(self, count: Integer, body: Callable[[Integer, int], None], twice: bool) -> None:
+        """`body(first, rows)` for register tiles of a block's keys. What is left over is taken by a tile that goes over
+        some keys `twice`, where that does no harm, and else key by key."""
+        b, rows, known = self.b, self.registers.rows, self.sizes[1].constant
+        rest = None if known is None else known % KEYS
+        single = rest is None or (0 < rest < rows if twice else rest % rows != 0)
+        if not twice:
+            full = b.mul(b.div(count, rows), rows)
+        elif single:
+            full = b.choose(b.compare("slt", count, rows), 0, count)
+        else:
+            full = count
+        if known is None or known >= rows:
+            with looping(b, 0, full, rows) as first:
+                body(b.minimum(first, b.sub(count, rows)) if twice and (rest is None or rest % rows) else first, rows)
+        if rows > 1 and single:
             with looping(b, full, count) as first:
                 body(first, 1)
 
     # Panels ----------------------------------------------------------------------------------------------------
-    def squares(self, rows: Rows, width: Integer, body: Callable[[Integer, int, list[str]], None]) -> None:
+    def squares(self, rows: Rows, width: Integer, body: Callable[[Integer, Integer, list[str]], None]) -> None:
         """`body(element, vector, columns)` for squares of a tile's rows, turned: LANES elements from `element` on."""
         b = self.b
-        lines = [
-            rows.at(b.add(self.first, lane if self.whole else b.minimum(lane, b.sub(self.present, 1))))
-            for lane in range(QUERIES)
-        ]
-        loop = b.begin_loop(0, width, LANES)
-        at = b.mul(loop.index, BYTES)
-        for vector in range(VECTORS):
-            own = lines[vector * LANES:(vector + 1) * LANES]
-            read = [b.load(self.e.kind, b.offset(line, at), BYTES) for line in own]
-            body(loop.index, vector, turned(b, self.e.kind, read))
-        b.end_loop(loop)
+        full = self.present == self.vectors * LANES
+        with looping(b, 0, self.vectors) as vector:
+            queries = [b.add(b.mul(vector, LANES), lane) for lane in range(LANES)]
+            if not full:  # What is not there is read as the last row.
+                queries = [b.minimum(query, b.sub(self.present, 1)) for query in queries]
+            lines = [rows.at(b.add(self.first, query)) for query in queries]
+            with looping(b, 0, width, LANES) as element:
+                at = b.mul(element, BYTES)
+                read = [self.get(b.offset(line, at)) for line in lines]
+                body(element, vector, turned(b, self.e.kind, read))
 
     def pack(self, rows: Rows, width: Integer, panel: str) -> None:
         """A tile's rows as a panel: [element][query]."""
-        def put(element: Integer, vector: int, columns: list[str]) -> None:
+        def put(element: Integer, vector: Integer, columns: list[str]) -> None:
             for k, column in enumerate(columns):
                 self.put(column, self.line(panel, self.b.add(element, k), vector))
 
         self.squares(rows, width, put)
 
-    def unpack(self, panel: str, width: Integer, rows: Rows, factors: Sequence[str] | None = None) -> None:
-        """A panel as rows, times a factor for each query."""
+    def unpack(self, panel: str, width: Integer, rows: Rows, factors: str | None = None) -> None:
+        """A panel as rows, times what stands in a line."""
         b, e = self.b, self.e
-        loop = b.begin_loop(0, width, LANES)
-        for vector in range(VECTORS):
-            columns = [self.get(self.line(panel, b.add(loop.index, k), vector)) for k in range(LANES)]
+        full = self.present == self.vectors * LANES
+        with looping(b, 0, self.vectors) as vector, looping(b, 0, width, LANES) as element:
+            columns = [self.get(self.line(panel, b.add(element, k), vector)) for k in range(LANES)]
             if factors is not None:
-                columns = [e.mul(column, factors[vector]) for column in columns]
+                factor = self.get(self.line(factors, 0, vector))
+                columns = [e.mul(column, factor) for column in columns]
             for lane, row in enumerate(turned(b, e.kind, columns)):
-                query = vector * LANES + lane
+                query = b.add(b.mul(vector, LANES), lane)
 
-                def put(row: str = row, query: int = query) -> None:
-                    target = rows.at(b.add(self.first, query))
-                    self.put(row, b.offset(target, b.mul(loop.index, BYTES)))
+                def put(row: str = row, query: Integer = query) -> None:
+                    self.put(row, b.offset(rows.at(b.add(self.first, query)), b.mul(element, BYTES)))
 
-                if self.whole:
+                if full:
                     put()
                 else:
                     b.when(b.compare("slt", query, self.present), put)
-        b.end_loop(loop)
 
     def clear(self, target: str, bytes_: Integer) -> None:
         """Zeros, whole vectors of them."""
         with looping(self.b, 0, bytes_, VECTOR) as at:
             self.put(self.e.constant(0), self.b.offset(target, at))
 
-    def line(self, panel: str, element: Integer, vector: int = 0) -> str:
-        return self.b.offset(panel, self.b.add(self.b.mul(element, LINE), vector * VECTOR))
+    def line(self, panel: str, element: Integer, vector: Integer = 0) -> str:
+        return self.b.offset(panel, self.b.add(self.b.mul(element, LINE), self.b.mul(vector, VECTOR)))
 
     def get(self, place: str) -> str:
         return self.b.load(self.e.kind, place, BYTES)
@@ -205,13 +228,12 @@ class AttentionWriter:
     ) -> list[str]:
         """A register tile: `height` rows of products with lines of a panel, a chain over `count` of them."""
         kernel = MicroKernel(self.b, self.e, Tile(height, self.tile.vectors), LINE, row_step, row_stride)
-        unroll = kernel.unroll(count) if isinstance(count, int) else kernel.unroll(LANES)
-        return kernel.run(panel, rows, count, kernel.zeros(), unroll)
+        return kernel.run(panel, rows, count, kernel.zeros(), unroll(kernel.tile))
 
     def each_group(self, body: Callable[[int], None]) -> None:
         """`body(first vector)` for every register tile of the queries side by side."""
-        for group in range(self.groups):
-            body(group * self.tile.vectors)
+        for vector in range(0, self.vectors, self.tile.vectors):
+            body(vector)
 
     def score(self, sums: str, scale: str, key: Integer, vector: int) -> str:
         """A vector of scores from its sums of products."""
@@ -238,6 +260,11 @@ class AttentionWriter:
         return width * LINE
 
 
+def unroll(tile: Tile) -> int:
+    """Products in a loop's body: a few, for there are many loops."""
+    return 8 if tile.rows * tile.vectors >= LANES else 4
+
+
 def _register_tile(writer: KernelWriter) -> Tile:
     """Rows and vectors that leave registers for a line of lanes and a factor; both are powers of two."""
     target = writer.target
@@ -256,8 +283,8 @@ class Attending(AttentionWriter):
         tiles = b.ceil_div(self.length, QUERIES)
         first, last = self.items(b.mul(w.size(self.head_count), tiles))
         with looping(b, first, last) as item:
-            self.start_tile(self.place(b.div(item, tiles)), b.mul(b.rem(item, tiles), QUERIES))
-            self._tile(b.div(item, tiles))
+            head = b.div(item, tiles)
+            self.tiles(self.place(head), b.mul(b.rem(item, tiles), QUERIES), lambda: self._tile(head))
         length, keys, width, depth = self.sizes
         return Work(self.head_count, (Divided(length, QUERIES, QUERIES),), length * keys * (width + depth))
 
@@ -278,23 +305,22 @@ class Attending(AttentionWriter):
         self.total, self.decay = b.offset(self.top, LINE), b.offset(self.top, 2 * LINE)
         self.pack(query, self.width, self.panel)
         self.clear(self.result, b.mul(self.depth, LINE))
-        for vector in range(VECTORS):
+        for vector in range(self.vectors):
             self.put(e.constant(float("-inf")), self.line(self.top, 0, vector))
             self.put(e.constant(0), self.line(self.total, 0, vector))
         self.key_blocks(self._block)
-        inverses, tops = [], []
-        for vector in range(VECTORS):
-            total = self.get(self.line(self.total, 0, vector))
-            total = e.select(e.compare("eq", total, e.constant(0)), e.constant(1), total)
-            inverses.append(e.div(e.constant(1), total))
-            tops.append(self._finite(self.get(self.line(self.top, 0, vector))))
         out = Rows.packed(w, what.node, head)
-        self.unpack(self.result, self.depth, out, inverses)
-        statistics = b.offset(out.at(self.length), b.mul(self.first, BYTES))
-        for number, values in enumerate((tops, inverses)):
-            line = b.offset(statistics, b.mul(b.mul(self.length, number), BYTES))
-            for vector, value in enumerate(values):
-                self._put_where(value, b.offset(line, vector * VECTOR), self.exists(vector))
+        tops = b.offset(out.at(self.length), b.mul(self.first, BYTES))
+        inverses = b.offset(tops, b.mul(self.length, BYTES))
+        for vector in range(self.vectors):
+            place = self.line(self.total, 0, vector)
+            total = self.get(place)
+            inverse = e.div(e.constant(1), e.select(e.compare("eq", total, e.constant(0)), e.constant(1), total))
+            top = self._finite(self.get(self.line(self.top, 0, vector)))
+            self.put(inverse, place)
+            self._put_where(top, b.offset(tops, vector * VECTOR), self.exists(vector))
+            self._put_where(inverse, b.offset(inverses, vector * VECTOR), self.exists(vector))
+        self.unpack(self.result, self.depth, out, self.total)
 
     def _put_where(self, value: str, place: str, mask: str | None) -> None:
         if mask is None:
@@ -310,13 +336,13 @@ class Attending(AttentionWriter):
 
     def _block(self, first: Integer, count: Integer) -> None:
         b, e = self.b, self.e
-        before = [self.get(self.line(self.top, 0, vector)) for vector in range(VECTORS)]
+        before = [self.get(self.line(self.top, 0, vector)) for vector in range(self.vectors)]
         scale = self.scale()
         self.each_group(lambda group: self.key_tiles(count, lambda at, rows: self._scores(
-            first, at, rows, group, scale)))
+            first, at, rows, group, scale), True))
         # The weights, and their sum.
-        tops = [self._finite(self.get(self.line(self.top, 0, vector))) for vector in range(VECTORS)]
-        loop = b.begin_loop(0, count, 1, [(e.kind, e.constant(0))] * VECTORS)
+        tops = [self._finite(self.get(self.line(self.top, 0, vector))) for vector in range(self.vectors)]
+        loop = b.begin_loop(0, count, 1, [(e.kind, e.constant(0))] * self.vectors)
         sums = []
         for vector, total in enumerate(loop.carried):
             place = self.line(self.scores, loop.index, vector)
@@ -324,7 +350,7 @@ class Attending(AttentionWriter):
             self.put(weight, place)
             sums.append(e.add(total, weight))
         added = b.end_loop(loop, sums)
-        for vector in range(VECTORS):
+        for vector in range(self.vectors):
             decay = e.exp(e.sub(before[vector], tops[vector]))
             place = self.line(self.total, 0, vector)
             self.put(e.multiply_add(self.get(place), decay, added[vector]), place)

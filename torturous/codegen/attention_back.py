@@ -7,7 +7,7 @@ gather where they lie, for there the lanes are their own elements, and weights a
 
 from __future__ import annotations
 
-from torturous.codegen.attention import BLOCK, BYTES, LINE, VECTOR, VECTORS, AttentionWriter, Rows
+from torturous.codegen.attention import BLOCK, BYTES, LINE, VECTOR, AttentionWriter, Rows, unroll
 from torturous.codegen.builder import Integer, looping
 from torturous.codegen.expressions import LANES
 from torturous.codegen.loops import Work
@@ -52,8 +52,7 @@ class AttendingBack(AttentionWriter):
         self.of_scores = b.offset(self.weights, BLOCK)
         self.lines = b.offset(self.of_scores, BLOCK)
         with looping(b, 0, self.length, QUERIES) as first:
-            self.start_tile(heads, first)
-            self._tile()
+            self.tiles(heads, first, self._tile)
 
     def _tile(self) -> None:
         b = self.b
@@ -70,13 +69,13 @@ class AttendingBack(AttentionWriter):
         kept = b.offset(self.forward.at(self.length), b.mul(self.first, BYTES))
         for number in range(2):
             line = b.offset(kept, b.mul(b.mul(self.length, number), BYTES))
-            for vector in range(VECTORS):
+            for vector in range(self.vectors):
                 self.put(self._get_where(b.offset(line, vector * VECTOR), self.exists(vector)),
                          self.line(self.lines, number, vector))
-        for vector in range(VECTORS):
+        for vector in range(self.vectors):
             self.put(e.constant(0), self.line(self.lines, 2, vector))
 
-        def add(element: Integer, vector: int, columns: list[str]) -> None:
+        def add(element: Integer, vector: Integer, columns: list[str]) -> None:
             place = self.line(self.lines, 2, vector)
             total = self.get(place)
             for k, column in enumerate(columns):
@@ -95,7 +94,7 @@ class AttendingBack(AttentionWriter):
     def _block(self, first: Integer, count: Integer) -> None:
         scale = self.scale()
         self.each_group(lambda group: self.key_tiles(count, lambda at, rows: self._weights(
-            first, at, rows, group, scale)))
+            first, at, rows, group, scale), True))
         self.each_group(lambda group: self._queries(first, count, group))
         for target, factor, other, width in (
                 (self.of_values, self.weights, self.upstream, 3), (self.of_keys, self.of_scores, self.query, 2)):
@@ -138,14 +137,16 @@ class AttendingBack(AttentionWriter):
         """What a tile of queries adds to the gradient of a block of keys or values."""
         b, known = self.b, self.sizes[width].constant
         size = self.writer.size(self.sizes[width])
-        vectors = self.tile.vectors if known is not None and known % (self.tile.vectors * LANES) == 0 else 1
+        vectors = self.registers.vectors
+        if known is None or known % (vectors * LANES):
+            vectors = 1
 
         def tile(at: Integer, rows: int) -> None:
             kernel = MicroKernel(b, self.e, Tile(rows, vectors), other.step, BYTES, LINE)
             with looping(b, 0, size, vectors * LANES) as element:
                 across = b.mul(element, BYTES)
                 state = kernel.run(b.offset(other.at(self.first), across), self.line(factor, at), self.present,
-                                   kernel.zeros(), kernel.unroll(QUERIES))
+                                   kernel.zeros(), unroll(kernel.tile))
                 kernel.join(state, b.offset(target.at(b.add(first, at)), across), target.step, False)
 
-        self.key_tiles(count, tile)
+        self.key_tiles(count, tile, False)
