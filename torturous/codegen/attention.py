@@ -188,26 +188,6 @@ class AttentionWriter:
 
         self.squares(rows, width, put)
 
-    def unpack(self, panel: str, width: Integer, rows: Rows, factors: str | None = None) -> None:
-        """A panel as rows, times what stands in a line."""
-        b, e = self.b, self.e
-        full = self.present == self.vectors * LANES
-        with looping(b, 0, self.vectors) as vector, looping(b, 0, width, LANES) as element:
-            columns = [self.get(self.line(panel, b.add(element, k), vector)) for k in range(LANES)]
-            if factors is not None:
-                factor = self.get(self.line(factors, 0, vector))
-                columns = [e.mul(column, factor) for column in columns]
-            for lane, row in enumerate(turned(b, e.kind, columns)):
-                query = b.add(b.mul(vector, LANES), lane)
-
-                def put(row: str = row, query: Integer = query) -> None:
-                    self.put(row, b.offset(rows.at(b.add(self.first, query)), b.mul(element, BYTES)))
-
-                if full:
-                    put()
-                else:
-                    b.when(b.compare("slt", query, self.present), put)
-
     def clear(self, target: str, bytes_: Integer) -> None:
         """Zeros, whole vectors of them."""
         with looping(self.b, 0, bytes_, VECTOR) as at:
@@ -215,6 +195,10 @@ class AttentionWriter:
 
     def line(self, panel: str, element: Integer, vector: Integer = 0) -> str:
         return self.b.offset(panel, self.b.add(self.b.mul(element, LINE), self.b.mul(vector, VECTOR)))
+
+    def of_query(self, line: str, query: Integer) -> str:
+        """What a line has for one query, in every lane."""
+        return self.e.splat(self.b.load(self.e.scalar, self.b.offset(line, self.b.mul(query, BYTES)), BYTES))
 
     def get(self, place: str) -> str:
         return self.b.load(self.e.kind, place, BYTES)
@@ -229,6 +213,25 @@ class AttentionWriter:
         """A register tile: `height` rows of products with lines of a panel, a chain over `count` of them."""
         kernel = MicroKernel(self.b, self.e, Tile(height, self.tile.vectors), LINE, row_step, row_stride)
         return kernel.run(panel, rows, count, kernel.zeros(), unroll(kernel.tile))
+
+    def across(self, factors: str, other: Rows, first: Integer, count: Integer, width: int,
+               body: Callable[[Integer, int, Integer, list[str], int], None]) -> None:
+        """Products of [key][query] factors with rows of keys, a chain over keys: lanes are elements of these rows.
+
+        `body(query, rows, element, sums, vectors)` for register tiles; `width` is the loop over elements.
+        """
+        b, rows, vectors = self.b, self.registers.rows, self.wide(width)
+        kernel = MicroKernel(b, self.e, Tile(rows, vectors), other.step, LINE, BYTES)
+        with (looping(b, 0, self.present, rows) as query,
+              looping(b, 0, self.writer.size(self.sizes[width]), vectors * LANES) as element):
+            sums = kernel.run(b.offset(other.at(first), b.mul(element, BYTES)), b.offset(factors, b.mul(query, BYTES)),
+                              count, kernel.zeros(), unroll(kernel.tile))
+            body(query, rows, element, sums, vectors)
+
+    def wide(self, width: int) -> int:
+        """Vectors of a register tile whose lanes are elements of a row."""
+        known, vectors = self.sizes[width].constant, self.registers.vectors
+        return vectors if known is not None and known % (vectors * LANES) == 0 else 1
 
     def each_group(self, body: Callable[[int], None]) -> None:
         """`body(first vector)` for every register tile of the queries side by side."""
@@ -299,12 +302,12 @@ class Attending(AttentionWriter):
         self.key = Rows.of(w, what.key, self.key_axis, heads)
         self.value = Rows.of(w, what.value, self.key_axis, heads)
         self.panel = "%scratch"
-        self.result = b.offset(self.panel, w.size(self.panel_bytes(self.sizes[2])))
-        self.scores = b.offset(self.result, w.size(self.panel_bytes(self.sizes[3])))
+        self.result = Rows(b, b.offset(self.panel, w.size(self.panel_bytes(self.sizes[2]))), b.mul(self.depth, BYTES))
+        self.scores = self.result.at(QUERIES)
         self.top = b.offset(self.scores, BLOCK)
         self.total, self.decay = b.offset(self.top, LINE), b.offset(self.top, 2 * LINE)
         self.pack(query, self.width, self.panel)
-        self.clear(self.result, b.mul(self.depth, LINE))
+        self.clear(self.result.origin, b.mul(self.depth, LINE))
         for vector in range(self.vectors):
             self.put(e.constant(float("-inf")), self.line(self.top, 0, vector))
             self.put(e.constant(0), self.line(self.total, 0, vector))
@@ -320,7 +323,12 @@ class Attending(AttentionWriter):
             self.put(inverse, place)
             self._put_where(top, b.offset(tops, vector * VECTOR), self.exists(vector))
             self._put_where(inverse, b.offset(inverses, vector * VECTOR), self.exists(vector))
-        self.unpack(self.result, self.depth, out, self.total)
+        with looping(b, 0, self.present) as row:
+            factor = self.of_query(self.total, row)
+            with looping(b, 0, self.depth, LANES) as element:
+                at = b.mul(element, BYTES)
+                value = e.mul(self.get(b.offset(self.result.at(row), at)), factor)
+                self.put(value, b.offset(out.at(b.add(self.first, row)), at))
 
     def _put_where(self, value: str, place: str, mask: str | None) -> None:
         if mask is None:
@@ -355,7 +363,7 @@ class Attending(AttentionWriter):
             place = self.line(self.total, 0, vector)
             self.put(e.multiply_add(self.get(place), decay, added[vector]), place)
             self.put(decay, self.line(self.decay, 0, vector))
-        self.each_group(lambda group: self._take_in(first, count, group))
+        self.across(self.scores, self.value, first, count, 3, self._take_in)
 
     def _scores(self, first: Integer, at: Integer, rows: int, group: int, scale: str) -> None:
         """Scores of a register tile, and the greatest so far."""
@@ -372,15 +380,12 @@ class Attending(AttentionWriter):
         for v in range(vectors):
             self.put(tops[v], self.line(self.top, 0, group + v))
 
-    def _take_in(self, first: Integer, count: Integer, group: int) -> None:
+    def _take_in(self, query: Integer, rows: int, element: Integer, sums: list[str], vectors: int) -> None:
         """The result so far, rescaled, and what a block adds to it."""
-        b, e, (rows, vectors) = self.b, self.e, (self.tile.rows, self.tile.vectors)
-        decays = [self.get(self.line(self.decay, 0, group + v)) for v in range(vectors)]
-        with looping(b, 0, self.depth, rows) as element:
-            state = self.against_panel(
-                b.offset(self.scores, group * VECTOR), b.offset(self.value.at(first), b.mul(element, BYTES)),
-                self.value.step, BYTES, count, rows)
-            for row in range(rows):
-                for v in range(vectors):
-                    place = self.line(self.result, b.add(element, row), group + v)
-                    self.put(e.multiply_add(self.get(place), decays[v], state[row * vectors + v]), place)
+        b, e = self.b, self.e
+        for row in range(rows):
+            decay = self.of_query(self.decay, b.add(query, row))
+            line = b.offset(self.result.at(b.add(query, row)), b.mul(element, BYTES))
+            for v in range(vectors):
+                place = b.offset(line, v * VECTOR)
+                self.put(e.multiply_add(self.get(place), decay, sums[row * vectors + v]), place)

@@ -47,8 +47,8 @@ class AttendingBack(AttentionWriter):
         query_bytes, depth_bytes = (w.size(self.panel_bytes(self.sizes[number])) for number in (2, 3))
         self.panel = "%scratch"
         self.upstream_panel = b.offset(self.panel, query_bytes)
-        self.gradient = b.offset(self.upstream_panel, depth_bytes)
-        self.weights = b.offset(self.gradient, query_bytes)
+        self.gradient = Rows(b, b.offset(self.upstream_panel, depth_bytes), b.mul(self.width, BYTES))
+        self.weights = self.gradient.at(QUERIES)
         self.of_scores = b.offset(self.weights, BLOCK)
         self.lines = b.offset(self.of_scores, BLOCK)
         with looping(b, 0, self.length, QUERIES) as first:
@@ -59,9 +59,12 @@ class AttendingBack(AttentionWriter):
         self.pack(self.query, self.width, self.panel)
         self.pack(self.upstream, self.depth, self.upstream_panel)
         self._statistics()
-        self.clear(self.gradient, b.mul(self.width, LINE))
+        self.clear(self.gradient.origin, b.mul(self.width, LINE))
         self.key_blocks(self._block)
-        self.unpack(self.gradient, self.width, self.of_queries)
+        with looping(b, 0, self.present) as query, looping(b, 0, self.width, LANES) as element:
+            at = b.mul(element, BYTES)
+            value = self.get(b.offset(self.gradient.at(query), at))
+            self.put(value, b.offset(self.of_queries.at(b.add(self.first, query)), at))
 
     def _statistics(self) -> None:
         """Three lines: greatest scores, reciprocal sums, and the products of result and gradient, summed up."""
@@ -95,7 +98,7 @@ class AttendingBack(AttentionWriter):
         scale = self.scale()
         self.each_group(lambda group: self.key_tiles(count, lambda at, rows: self._weights(
             first, at, rows, group, scale), True))
-        self.each_group(lambda group: self._queries(first, count, group))
+        self.across(self.of_scores, self.key, first, count, 2, self._queries)
         for target, factor, other, width in (
                 (self.of_values, self.weights, self.upstream, 3), (self.of_keys, self.of_scores, self.query, 2)):
             self._gather(first, count, target, factor, other, width)
@@ -121,25 +124,19 @@ class AttendingBack(AttentionWriter):
                 slope = e.mul(e.mul(weight, e.sub(state[row * vectors + v], deltas[v])), scale)
                 self.put(slope, self.line(self.of_scores, b.add(at, row), group + v))
 
-    def _queries(self, first: Integer, count: Integer, group: int) -> None:
+    def _queries(self, query: Integer, rows: int, element: Integer, sums: list[str], vectors: int) -> None:
         """What a block adds to the gradient of queries."""
-        b, e, (rows, vectors) = self.b, self.e, (self.tile.rows, self.tile.vectors)
-        with looping(b, 0, self.width, rows) as element:
-            state = self.against_panel(
-                b.offset(self.of_scores, group * VECTOR), b.offset(self.key.at(first), b.mul(element, BYTES)),
-                self.key.step, BYTES, count, rows)
-            for row in range(rows):
-                for v in range(vectors):
-                    place = self.line(self.gradient, b.add(element, row), group + v)
-                    self.put(e.add(self.get(place), state[row * vectors + v]), place)
+        b = self.b
+        for row in range(rows):
+            line = b.offset(self.gradient.at(b.add(query, row)), b.mul(element, BYTES))
+            for v in range(vectors):
+                place = b.offset(line, v * VECTOR)
+                self.put(self.e.add(self.get(place), sums[row * vectors + v]), place)
 
     def _gather(self, first: Integer, count: Integer, target: Rows, factor: str, other: Rows, width: int) -> None:
         """What a tile of queries adds to the gradient of a block of keys or values."""
-        b, known = self.b, self.sizes[width].constant
+        b, vectors = self.b, self.wide(width)
         size = self.writer.size(self.sizes[width])
-        vectors = self.registers.vectors
-        if known is None or known % (vectors * LANES):
-            vectors = 1
 
         def tile(at: Integer, rows: int) -> None:
             kernel = MicroKernel(b, self.e, Tile(rows, vectors), other.step, BYTES, LINE)

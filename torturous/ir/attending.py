@@ -35,15 +35,22 @@ QUERIES = 32
 KEYS = 128
 WIDTH = 16
 """Heads are served whose sizes are multiples of this."""
-FEWEST_QUERIES = 16
+FEWEST_QUERIES = 24
+FEWEST_CAUSAL_QUERIES = 16
 """Fewer rows than this would waste too many lanes: for them weights are rows of their own (`ir.attention`)."""
+FEWEST_KEYS_BY_WIDTH = 4
+"""A row of weights is worth storing while it is at most so many rows of queries long, unless half of it is not seen:
+to work it out again takes as many operations as storing it saves time."""
 
 
-def serves(query: Shape, key: Shape, value: Shape, dtype: DType) -> bool:
+def serves(causal: bool, query: Shape, key: Shape, value: Shape, dtype: DType) -> bool:
     """Whether attention over such operands is computed this way; otherwise weights are stored."""
-    length, width = query[-2:]
-    return (dtype is dtypes.float32 and length >= FEWEST_QUERIES and 0 not in (*query, *key, *value)
-            and width % WIDTH == 0 and value[-1] % WIDTH == 0)
+    (length, width), size, depth = query[-2:], key[-2], value[-1]
+    if dtype is not dtypes.float32 or width % WIDTH or depth % WIDTH or 0 in (*query, *key, *value):
+        return False
+    if causal:
+        return length >= FEWEST_CAUSAL_QUERIES
+    return length >= FEWEST_QUERIES and size >= FEWEST_KEYS_BY_WIDTH * width
 
 
 def packed_shape(query: Shape, value: Shape) -> Shape:

@@ -41,7 +41,7 @@ def _kind(mask: TensorBase | None) -> str:
 
 def _attended(query: Any, key: Any, value: Any, scale: float, mask: Any, causal: bool) -> Tensor:
     """softmax(query · keyᵀ · scale) · value, whose leading axes are equal; weights are stored only where needed."""
-    if serves(tuple(query.shape), tuple(key.shape), tuple(value.shape), query.dtype):
+    if serves(causal, tuple(query.shape), tuple(key.shape), tuple(value.shape), query.dtype):
         further = () if mask is None else (mask.expand(*query.shape[:-1], key.shape[-2]),)
         return attend(query, key, value, apply_typed, float(scale), *further, attributes=(causal, _kind(mask)))
     return _weighed(_weights(query, key, scale, mask, causal, True), value)
