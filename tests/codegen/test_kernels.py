@@ -77,7 +77,7 @@ def agree(
 
 
 # Elementwise ------------------------------------------------------------------------------------------------
-RAW = (elementwise.UNIFORM53, elementwise.UNIFORM24)
+RAW = (elementwise.UNIFORM53, elementwise.UNIFORM24, elementwise.NORMAL24)
 ELEMENTWISE = [
     op for op in BY_NAME.values() if op.kind is Kind.ELEMENTWISE and op.lower is not None and op not in RAW
 ]
@@ -191,11 +191,14 @@ def test_rows_round_one_by_one() -> None:
     check(case, (100,), (31,), (1000,))
 
 
-def test_uniforms() -> None:
+def test_uniforms_and_normals() -> None:
     def case(p: Program, n: int) -> list[Value]:
         words = p.leaf(p.random.integers(-(2**31), 2**31, n).astype(np.int32))
         high = p.leaf(p.random.integers(-(2**31), 2**31, n).astype(np.int32))
-        return [words.apply(elementwise.UNIFORM53, high), words.apply(elementwise.UNIFORM24)]
+        second = high.apply(elementwise.UNIFORM24)
+        sine = p.leaf(p.random.integers(0, 2, n).astype(np.float32))
+        return [words.apply(elementwise.UNIFORM53, high), words.apply(elementwise.UNIFORM24),
+                words.apply(elementwise.UNIFORM24).apply(elementwise.NORMAL24, second, sine)]
 
     check(case, (50,), (2,), (77,))
 

@@ -439,6 +439,17 @@ def test_uniform_numbers(rng):
         assert got.min() >= 0 and got.max() < 1
 
 
+def test_normal_numbers(rng):
+    words = rng.integers(0, 1 << 24, (2, 3000))
+    words[:, :4] = (0, (1 << 24) - 1, 1, 1 << 23)
+    first, second = (words * 2.0**-24).astype(np.float32)
+    sine = rng.integers(0, 2, 3000).astype(np.float32)
+    op = elementwise.NORMAL24
+    got = run_everywhere(named(op.name), [first, second, sine], [dtypes.float32] * 3, dtypes.float32)
+    np.testing.assert_array_equal(got, op.meaning(first, second, sine))
+    assert np.abs(got).max() < 6
+
+
 # Targets that are not this machine --------------------------------------------------------------------------
 @pytest.mark.parametrize("target", [
     *(x86_target(level, "x86_64-unknown-linux-gnu") for level in X86_LEVELS),

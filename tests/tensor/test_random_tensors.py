@@ -143,6 +143,17 @@ def test_continuous_draws(name: str, parameters: tuple[float, ...], dtype: str) 
     assert_same_state()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("shape", [(15,), (16,), (17,), (31,), (4, 8), (3, 5, 7), (64, 65)])
+def test_normals_in_groups(shape: tuple[int, ...], dtype: str) -> None:
+    """Whole groups of sixteen, and a last one that overlaps; what is drawn next shows how many words they took."""
+    seed_both(5)
+    mine, theirs = zeros(shape, dtype)
+    for parameters in ((), (-1.5, 0.02)):
+        assert_same(mine.normal_(*parameters), theirs.normal_(*parameters))
+    assert_same(randoms.rand(3), torch.rand(3))
+
+
 def test_normal_of_tensors() -> None:
     seed_both(9)
     rng = np.random.default_rng(1)

@@ -4,8 +4,8 @@ PyTorch makes sixteen normals at a time out of sixteen uniforms: uniform i (i < 
 uniform i + 8 the angle of normals i (cosine) and i + 8 (sine). In float32 its x86-64 code (AVX2 or better)
 evaluates the single-precision logarithm, sine and cosine of the Cephes library (Moshier 1989) with most
 multiply-adds fused. To give the same bits this module does the same arithmetic in the same order; `_fused`
-below stands for one fused multiply-add, so a native kernel uses `llvm.fma` there, and plain multiplication
-and addition everywhere else. In float64 PyTorch calls the C library, and so does this module.
+below stands for one fused multiply-add, so the native kernel (`codegen.normals`) uses `llvm.fma` there, and plain
+multiplication and addition everywhere else. In float64 PyTorch calls the C library, and so does this module.
 
 Box and Muller, "A note on the generation of random normal deviates", Ann. Math. Statist. 29 (1958).
 """
@@ -31,18 +31,18 @@ GROUP = 16
 _SPLITTER = 2.0**27 + 1.0
 """Veltkamp's constant: splits a float64 into two halves of 26 bits."""
 
-_LOG_COEFFICIENTS = (
+LOG_COEFFICIENTS = (
     7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
     -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
 )  # fmt: skip
-_SIN_COEFFICIENTS = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
-_COS_COEFFICIENTS = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
-_LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
-_SQRT_HALF = np.float32(0.707106781186547524)
-_FOUR_OVER_PI = np.float32(1.27323954473516)
-_TWO_PI = np.float32(2.0 * math.pi)
+SIN_COEFFICIENTS = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
+COS_COEFFICIENTS = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
+LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
+SQRT_HALF = np.float32(0.707106781186547524)
+FOUR_OVER_PI = np.float32(1.27323954473516)
+TWO_PI = np.float32(2.0 * math.pi)
 # pi / 4 in three parts, the first two short enough for their products with small integers to be exact.
-_QUARTER_PI = tuple(map(np.float32, (0.78515625, 2.4187564849853515625e-4, 3.77489497744594108e-8)))
+QUARTER_PI = tuple(map(np.float32, (0.78515625, 2.4187564849853515625e-4, 3.77489497744594108e-8)))
 _HALF, _ONE, _MINUS_TWO = np.float32(0.5), np.float32(1.0), np.float32(-2.0)
 
 
@@ -115,25 +115,25 @@ def log32(x: Float32) -> Float32:
     """The natural logarithm of positive, normal float32 numbers: x = f 2**e with f in [sqrt(1/2),
     sqrt(2))."""
     fraction, exponent = np.frexp(x)
-    small = fraction < _SQRT_HALF
+    small = fraction < SQRT_HALF
     exponent = (exponent - small).astype(np.float32)
     f = (fraction - _ONE) + np.where(small, fraction, np.float32(0))
     square = f * f
-    y = _fused(_horner(_LOG_COEFFICIENTS, f) * f, square, exponent * _LN2_LOW)
+    y = _fused(_horner(LOG_COEFFICIENTS, f) * f, square, exponent * LN2_LOW)
     y = _fused(-square, _HALF, y)
-    return _fused(exponent, _LN2_HIGH, f + y)
+    return _fused(exponent, LN2_HIGH, f + y)
 
 
 def sin_cos32(x: Float32) -> tuple[Float32, Float32]:
     """Sine and cosine of float32 numbers in [0, 8192): reduced to [-pi/4, pi/4] and a quadrant."""
-    octant = ((x * _FOUR_OVER_PI).astype(np.int32) + 1) & ~1
+    octant = ((x * FOUR_OVER_PI).astype(np.int32) + 1) & ~1
     multiple = octant.astype(np.float32)
-    for part in _QUARTER_PI:
+    for part in QUARTER_PI:
         x = _fused(-multiple, part, x)
     square = x * x
-    cosine = _horner(_COS_COEFFICIENTS, square) * square
+    cosine = _horner(COS_COEFFICIENTS, square) * square
     cosine = _fused(cosine, square, -_HALF * square) + _ONE
-    sine = _fused(_horner(_SIN_COEFFICIENTS, square) * square, x, x)
+    sine = _fused(_horner(SIN_COEFFICIENTS, square) * square, x, x)
     swapped = (octant & 2) != 0
     sin = np.where(swapped, cosine, sine)
     cos = np.where(swapped, sine, cosine)
@@ -151,11 +151,17 @@ def by_library(function: Callable[[float], float], x: Float64) -> Float64:
     return np.fromiter(map(function, x.ravel().tolist()), np.float64, x.size).reshape(x.shape)
 
 
+def normal32(first: Float32, second: Float32, sine: Float32) -> Float32:
+    """A standard normal out of two uniforms in [0, 1): by the angle's sine where `sine` is not zero, else cosine."""
+    radius = np.sqrt(_MINUS_TWO * log32(_ONE - first))
+    return radius * np.where(sine != 0, *sin_cos32(TWO_PI * second))
+
+
 def normal_groups32(uniforms: Float32, mean: float, std: float) -> Float32:
     """Normals out of uniforms in [0, 1): both float32[groups, 16]."""
     first, second = uniforms[:, : GROUP // 2], uniforms[:, GROUP // 2 :]
     radius = np.sqrt(_MINUS_TWO * log32(_ONE - first))
-    sine, cosine = sin_cos32(_TWO_PI * second)
+    sine, cosine = sin_cos32(TWO_PI * second)
     pairs = np.concatenate([radius * cosine, radius * sine], axis=1)
     return _fused(pairs, np.float32(std), np.float32(mean))
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from torturous.core import dtypes
-from torturous.core.box_muller import fused_multiply_add32, fused_multiply_add64
+from torturous.core.box_muller import fused_multiply_add32, fused_multiply_add64, normal32
 from torturous.core.dtypes import Category, DType, Rank
 from torturous.core.shapes import broadcast
 from torturous.ir.op import Attributes, Kind, Op, Type, define
@@ -427,4 +427,10 @@ UNIFORM24 = _define(
     lambda word: (word & np.int32(2**24 - 1)).astype(np.float32) * np.float32(2.0**-24),
     lambda e, word: e.uniform24(word), None, operands_as=dtypes.int32, cost=3,
     document="a float32 in [0, 1) from one raw 32-bit word, as PyTorch's CPU generator makes it",
+)
+NORMAL24 = _define(
+    "normal24", lambda at, operands: Type(common_shape(operands), dtypes.float32), normal32,
+    lambda e, first, second, sine: e.normal(first, second, sine), None, None, None, cost=50,
+    document="a standard normal from two uniforms, as PyTorch's CPU generator makes it: by the angle's sine where the "
+             "third operand is not zero, else by its cosine",
 )

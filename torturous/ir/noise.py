@@ -10,8 +10,9 @@ from math import prod
 from typing import Any
 
 from torturous.core import dtypes
+from torturous.core.box_muller import GROUP
 from torturous.ir.creation import STATE_WORDS
-from torturous.ir.elementwise import UNIFORM53
+from torturous.ir.elementwise import NORMAL24, UNIFORM53
 from torturous.ir.op import Attributes, Kind, Op, Type, define
 
 
@@ -53,6 +54,26 @@ def _expand_noise(out: Type, at: Attributes, raw: Any, keep: Any) -> Any:
     return kept.where(one / keep, 0.0).to(out.dtype).reshape(out.shape)
 
 
+def _expand_normal(out: Type, at: Attributes, raw: Any, mean: Any, std: Any) -> Any:
+    """In groups of sixteen, of which the first eight uniforms give radii and the others angles (`core.box_muller`). The
+    last sixteen of a count that sixteen does not divide are drawn once more."""
+    count = prod(out.shape)
+    whole = count - count % GROUP
+
+    def groups(first: int, words: int) -> Any:
+        shape = (words // GROUP, 2, GROUP // 2)
+        uniforms = _words(raw, words, first).uniform24().reshape(shape)
+        radii, angles = (uniforms.part(1, half, 2).expand(shape) for half in (0, 1))
+        sine = raw.iota(2, dtypes.float32).reshape((1, 2, 1)).expand(shape)
+        return radii.apply(NORMAL24, angles, sine).fused_multiply_add(std, mean).to(out.dtype).reshape((words,))
+
+    values = groups(0, whole)
+    if count > whole:
+        last = groups(whole if out.dtype.is_half else count, GROUP)
+        values = values.slice((count - GROUP,), (0,), (1,), (0,)).concatenate(0, last)
+    return values.reshape(out.shape)
+
+
 def _define(name: str, expand: Any, document: str) -> Op:
     return define(Op(name, Kind.MACRO, None, None, (None,) * 4, (), None, expand, document=document))
 
@@ -61,6 +82,7 @@ UNIFORM = _define("uniform", _expand_uniform,
                   "in [low, high); operands: raw, then high − low, low and high unless it is [0, 1)")
 BERNOULLI = _define("bernoulli", _expand_bernoulli, "1 with a probability, else 0; operands: raw, it")
 INTEGERS = _define("integers", _expand_integers, "low + word mod extent < 2^28; operands: raw, extent, low")
+NORMAL = _define("normal", _expand_normal, "float32 or narrower, 16 or more; operands: raw, mean, deviation")
 NOISE = _define("noise", _expand_noise, "dropout's factors 1/keep and 0; operands: raw, keep = 1 − p")
 
-__all__ = ["BERNOULLI", "INTEGERS", "NOISE", "UNIFORM"]
+__all__ = ["BERNOULLI", "INTEGERS", "NOISE", "NORMAL", "UNIFORM"]

@@ -1,7 +1,7 @@
 """Random tensors: the numbers that PyTorch's CPU generator gives for the same seed, bit for bit.
 
-Uniform numbers, integers of less than 28 bits and Bernoulli trials are recorded like any other operation; the
-other distributions compute the generator's state and draw on the host (`core.distributions`).
+Uniform and normal numbers, integers of less than 28 bits and Bernoulli trials are recorded like any other operation;
+the other distributions compute the generator's state and draw on the host (`core.distributions`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from torturous.core import discrete_distributions, distributions, dtypes
+from torturous.core.box_muller import GROUP
 from torturous.core.dtypes import DType
 from torturous.core.errors import UnsupportedError
 from torturous.core.shapes import Shape, broadcast, is_contiguous
 from torturous.ir.movement import PERMUTE
-from torturous.ir.noise import BERNOULLI, INTEGERS, UNIFORM
+from torturous.ir.noise import BERNOULLI, INTEGERS, NORMAL, UNIFORM
 from torturous.tensor.applying import apply, apply_typed
 from torturous.tensor.base import TensorBase
 from torturous.tensor.generator import Generator, chosen
@@ -57,6 +58,17 @@ def _uniform(shape: Shape, dtype: DType, low: float, high: float, generator: Gen
     bounds = [float(bound) for bound in np.array([first, last]).astype(dtype.numpy)]
     # What comes out as `high` when rounded becomes `low`; the fused step itself is in float32.
     return apply_typed(UNIFORM, shape, dtype, raw, float(last - first), float(first), bounds[1])
+
+
+def _normal(shape: Shape, dtype: DType, mean: float, std: float, generator: Generator | None,
+            contiguous: bool = True) -> Tensor:
+    """In groups of sixteen where PyTorch makes them so and needs nothing of the C library; else on the host."""
+    count = prod(shape)
+    if count < GROUP or not contiguous or not dtype.is_floating_point or dtype is dtypes.float64:
+        return _host(generator, distributions.normal, shape, dtype, float(mean), float(std), contiguous)
+    _checked(generator, distributions.normal, dtype, float(mean), float(std))
+    raw = chosen(generator).raw(distributions.normal_group_words(count, dtype))
+    return apply_typed(NORMAL, shape, dtype, raw, float(mean), float(std))
 
 
 def _bernoulli(shape: Shape, dtype: DType, p: float, generator: Generator | None) -> Tensor:
@@ -101,8 +113,7 @@ class Random(TensorBase):
     def normal_(self, mean: float = 0, std: float = 1, *, generator: Generator | None = None) -> Tensor:
         """Normal. RuntimeError for a negative std."""
         contiguous = is_contiguous(tuple(self.shape), self.strides)
-        return _filled(self, "normal", lambda shape: _host(
-            generator, distributions.normal, shape, self.dtype, float(mean), float(std), contiguous))
+        return _filled(self, "normal", lambda shape: _normal(shape, self.dtype, mean, std, generator, contiguous))
 
     def random_(self, from_: int | None = None, to: int | None = None, *,
                 generator: Generator | None = None) -> Tensor:
@@ -186,8 +197,7 @@ def randn(*size: Any, generator: Generator | None = None, dtype: DType | None = 
           requires_grad: bool = False) -> Tensor:
     """Standard normal, of the given shape."""
     dtype = dtype or dtypes.default_float()
-    values = _host(generator, distributions.normal, _shape("randn", size), dtype)
-    return _placed(values, device, requires_grad)
+    return _placed(_normal(_shape("randn", size), dtype, 0.0, 1.0, generator), device, requires_grad)
 
 
 def randint(*bounds_and_size: Any, low: int | None = None, high: int | None = None, size: Any = None,
@@ -247,13 +257,13 @@ def normal(mean: float | TensorBase, std: float | TensorBase = 1.0, size: Any = 
            generator: Generator | None = None, dtype: DType | None = None, device: Any = None,
            requires_grad: bool = False) -> Tensor:
     """`normal(mean, std, size)` of numbers, or of tensors that broadcast to the result's shape."""
-    tensors = [value for value in (mean, std) if isinstance(value, TensorBase)]
-    if not tensors:
+    if not isinstance(mean, TensorBase) and not isinstance(std, TensorBase):
         if size is None:
             raise TypeError("normal() needs a size where mean and std are numbers")
         dtype = dtype or dtypes.default_float()
-        drawn = _host(generator, distributions.normal, _shape("normal", (size,)), dtype, mean, std)
+        drawn = _normal(_shape("normal", (size,)), dtype, mean, std, generator)
         return _placed(drawn, device, requires_grad)
+    tensors = [value for value in (mean, std) if isinstance(value, TensorBase)]
     if size is not None:
         raise TypeError("normal() takes no size where mean or std is a tensor")
     if isinstance(std, TensorBase):
@@ -262,7 +272,7 @@ def normal(mean: float | TensorBase, std: float | TensorBase = 1.0, size: Any = 
     elif not std >= 0:
         raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
     shape = broadcast([tuple(value.shape) for value in tensors])
-    result = _host(generator, distributions.normal, shape, tensors[0].dtype) * std + mean
+    result = _normal(shape, tensors[0].dtype, 0.0, 1.0, generator) * std + mean
     return _placed(result, device, requires_grad)
 
 
