@@ -6,7 +6,7 @@ Every function reduces its argument with steps that are exact or nearly so and t
 
 from __future__ import annotations
 
-from torturous.codegen.coefficients import TANH, numbers
+from torturous.codegen.coefficients import COMPLEMENT_ROOT, SCALED_COMPLEMENT, TANH, numbers
 from torturous.codegen.emitter import Emitter
 from torturous.codegen.lanes import (
     at_least,
@@ -131,17 +131,28 @@ def sigmoid(e: Emitter, x: str) -> str:
 
 
 def erf(e: Emitter, x: str) -> str:
-    """The error function: a polynomial up to 1, and from there 1 − exp(−x²)·(erfc(x)·exp(x²))."""
-    n = numbers(e)
+    """The error function: a polynomial up to 1, and from there one less its complement."""
     magnitude = e.abs(x)
     square = e.mul(x, x)
-    small = e.multiply_add(magnitude, polynomial(e, square, n.error_function), magnitude)
-    bounded = at_most(e, magnitude, 4.0 if e.dtype is dtypes.float32 else 6.0)
+    small = e.multiply_add(magnitude, polynomial(e, square, numbers(e).error_function), magnitude)
+    large = _beyond_one(e, magnitude) if e.dtype is dtypes.float32 else _beyond_one_in_double(e, magnitude)
+    return copy_sign(e, e.select(e.compare("lt", magnitude, e.constant(1.0)), small, large), x)
+
+
+def _beyond_one(e: Emitter, magnitude: str) -> str:
+    """erf from 1 on in single precision: a polynomial's square is less work than an exponential."""
+    centred = e.sub(at_most(e, magnitude, 4.0), e.constant(1.5))
+    root = polynomial(e, centred, COMPLEMENT_ROOT)
+    return e.multiply_add(e.neg(root), root, e.constant(1.0))
+
+
+def _beyond_one_in_double(e: Emitter, magnitude: str) -> str:
+    """erf from 1 on as 1 − exp(−x²)·(erfc(x)·exp(x²))."""
+    bounded = at_most(e, magnitude, 6.0)
     reduced = _Reduced(e, e.neg(e.mul(bounded, bounded)))
     decay = e.mul(reduced.exponential(e), reduced.power(e))
-    scaled = polynomial(e, e.sub(bounded, e.constant(2.0)), n.scaled_complement)
-    large = e.multiply_add(e.neg(decay), scaled, e.constant(1.0))
-    return copy_sign(e, e.select(e.compare("lt", magnitude, e.constant(1.0)), small, large), x)
+    scaled = polynomial(e, e.sub(bounded, e.constant(2.0)), SCALED_COMPLEMENT)
+    return e.multiply_add(e.neg(decay), scaled, e.constant(1.0))
 
 
 # Logarithms -------------------------------------------------------------------------------------------------

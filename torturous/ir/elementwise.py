@@ -353,7 +353,7 @@ def _erf(a: Any) -> Any:
 
 
 ERF = _define("erf", infer_floating, _erf, lambda e, a: e.erf(a),
-              lambda g, out, at, a: g * ((-(a * a)).exp() * 1.1283791670955126), saves=(0,), cost=30)
+              lambda g, out, at, a: g * ((-(a * a)).exp() * 1.1283791670955126), saves=(0,), cost=24)
 RELU = _define("relu", infer_rectification, lambda a: np.where(a <= 0, a.dtype.type(0), a), lambda e, a: e.relu(a),
                lambda g, out, at, a: g.relu_backward(out), saves=(-1,))
 RELU_BACKWARD = _define(
