@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from native.test_export import MODELS, make_inputs, members, results
-from native.test_training import OPTIMIZERS, example, small
+from native.test_training import OPTIMIZERS, example, files, small, train
 from native.tools import tool
 from safetensors.numpy import load_file
 
+import torturous as torch
 from torturous import native
-from torturous.codegen.objectfile import ALLOWED, ObjectFileError, defined_symbols, undefined_symbols
+from torturous.codegen.objectfile import ALLOWED, DOUBLES, ObjectFileError, defined_symbols, undefined_symbols
 from torturous.nn import functional as F
 from torturous.tensor.tensor import from_array
 
@@ -67,20 +68,44 @@ def test_training_on_linux(target: str, tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout) == (0, "net: as in Python\n")
 
 
+def on_cortex_m(folder: Path, weights: str = "") -> str:
+    """What the self-test says without an operating system, on a processor without double precision."""
+    compiler, emulator = tool("arm-none-eabi-gcc"), tool("qemu-system-arm")
+    program = folder / "selftest"
+    subprocess.run(
+        [compiler, "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", "--specs=rdimon.specs",
+         "-nostartfiles", "-T", START / "memory.ld", "-O1", f'-DWEIGHTS="{weights}"', folder / "net_selftest.c",
+         START / "start.c", folder / "libnet.a", "-o", program], check=True, capture_output=True)
+    ran = subprocess.run(
+        [emulator, "-M", "mps2-an386", "-nographic", "-semihosting-config", "enable=on,target=native", "-kernel",
+         program], cwd=folder, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
 @pytest.mark.parametrize("name", ["mnist", "across the batch", "lookup", "perceptron bfloat16"])
 def test_cortex_m(name: str, tmp_path: Path) -> None:
     """Weights in the library, no operating system."""
-    compiler, emulator = tool("arm-none-eabi-gcc"), tool("qemu-system-arm")
+    tool("arm-none-eabi-gcc")
     export(name, tmp_path, "thumbv7em", embed_weights=True)
-    program = tmp_path / "selftest"
-    subprocess.run(
-        [compiler, "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", "--specs=rdimon.specs",
-         "-nostartfiles", "-T", START / "memory.ld", "-O1", tmp_path / "net_selftest.c", START / "start.c",
-         tmp_path / "libnet.a", "-o", program], check=True, capture_output=True)
-    ran = subprocess.run(
-        [emulator, "-M", "mps2-an386", "-nographic", "-semihosting-config", "enable=on,target=native", "-kernel",
-         program], capture_output=True, text=True, timeout=120)
-    assert (ran.returncode, ran.stdout) == (0, "net: as in Python\n")
+    assert on_cortex_m(tmp_path) == "net: as in Python\n"
+
+
+@pytest.mark.parametrize("name", ["momentum", "asgd"])
+def test_training_on_cortex_m(name: str, tmp_path: Path) -> None:
+    """Double precision is what Arm's run-time ABI has of it, and nothing else is called."""
+    tool("arm-none-eabi-gcc")
+    model = small()
+    optimizer = OPTIMIZERS[name](model)
+    if name == "asgd":  # Its rate falls by a power, which needs fused multiply-adds of doubles.
+        with pytest.raises(ObjectFileError, match="calls fma"):
+            native.export_training(model, F.nll_loss, optimizer, example(), tmp_path, target="thumbv7em", max_batch=8)
+        return
+    native.export_training(model, F.nll_loss, optimizer, example(), tmp_path, target="thumbv7em", max_batch=8)
+    objects = members(tmp_path / "libnet.a")
+    defined = set().union(*map(defined_symbols, objects))
+    assert set().union(*map(undefined_symbols, objects)) - defined <= ALLOWED | DOUBLES
+    assert on_cortex_m(tmp_path, "net.safetensors") == "net: as in Python\n"
 
 
 def test_what_a_machine_lacks_is_refused(tmp_path: Path) -> None:
@@ -146,6 +171,58 @@ def test_wasm(name: str, tmp_path: Path) -> None:
                         tmp_path / "job"], check=True)
         for position, array in enumerate(expected):
             assert (tmp_path / f"out{position}").read_bytes() == array.tobytes()
+
+
+TRAIN_WASM = """
+const fs = require("fs");
+const job = JSON.parse(fs.readFileSync("job"));
+const net = new WebAssembly.Instance(new WebAssembly.Module(fs.readFileSync("net.wasm")), {}).exports;
+let top = net.__heap_base.value;
+function place(bytes) {
+    const start = (top + 63) & -64;
+    top = start + bytes;
+    const missing = top - net.memory.buffer.byteLength;
+    if (missing > 0) net.memory.grow(Math.ceil(missing / 65536));
+    return start;
+}
+function put(file) {
+    const content = fs.readFileSync(file), start = place(content.length);
+    new Uint8Array(net.memory.buffer).set(content, start);
+    return start;
+}
+function check(code) { if (code) throw new Error("code " + code); }
+const state = place(net.net_state_bytes()), weights = put("net.safetensors");
+check(net.net_state_init(state, net.net_state_bytes(), weights, fs.statSync("net.safetensors").size, BigInt(job.seed)));
+const image = put("image"), target = put("target"), loss = place(4), batch = BigInt(job.batch);
+const bytes = net.net_workspace_bytes(batch, 1n), space = place(bytes);
+for (let step = 0; step < job.steps; step++)
+    check(net.net_step(state, image, target, loss, job.rate, batch, space, bytes));
+const file = place(job.file_bytes);
+check(net.net_state_export(state, file, job.file_bytes));
+fs.writeFileSync("after", new Uint8Array(net.memory.buffer).slice(file, file + job.file_bytes));
+"""
+
+
+def test_training_in_wasm(tmp_path: Path) -> None:
+    """Steps in Node leave the parameters that steps in Python leave."""
+    tool("wasm-ld")
+    node = tool("node")
+    model = small()
+    native.export_training(model, F.nll_loss, OPTIMIZERS["adam"](model), example(), tmp_path, target="wasm32",
+                           max_batch=8, batches=(), shared=True)
+    header = (tmp_path / "net.h").read_text()
+    bytes_ = int(header.partition("#define NET_FILE_BYTES ")[2].split()[0])
+    files(tmp_path, 4)
+    (tmp_path / "job").write_text(json.dumps(
+        {"seed": 6, "batch": 4, "steps": 3, "rate": 0.02, "file_bytes": bytes_}))
+    (tmp_path / "run.js").write_text(TRAIN_WASM)
+    subprocess.run([node, "run.js"], cwd=tmp_path, check=True)
+    optimizer = OPTIMIZERS["adam"](model)
+    torch.manual_seed(6)
+    train(model, optimizer, 3, example(4, seed=4), 0.02)
+    after = load_file(tmp_path / "after")
+    for key, value in model.state_dict().items():
+        assert after[key].tobytes() == value.numpy().tobytes(), key
 
 
 def test_the_size_of_a_wasm_module(tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ class Target:
     #: Quotients of 64-bit integers; without them, sizes and positions are divided as 32-bit numbers, which they are
     #: where addresses have 32 bits.
     has_wide_division: bool = True
+    #: Arithmetic of float64; without it, it is a call for each operation.
+    has_doubles: bool = True
     #: Whether a load from an address that is no multiple of its size may fail.
     strict_alignment: bool = False
     #: LLVM's name of the calling convention, where the triple does not tell it.
@@ -185,6 +187,7 @@ def cortex_m_target() -> Target:
         has_rounding=False,
         pointer_bits=32,
         has_wide_division=False,
+        has_doubles=False,
         strict_alignment=True,
         relocation="static",
     )

@@ -298,8 +298,11 @@ class Compiled:
     code_bytes: int
 
 
-def compile_library(library: Library, executions: Sequence[Execution], entry: str) -> Compiled:
-    """Compiles every kernel for its target, and the entry functions for the last one."""
+def compile_library(
+    library: Library, executions: Sequence[Execution], entry: str, others: frozenset[str] = frozenset()
+) -> Compiled:
+    """Compiles every kernel for its target, and the entry functions for the last one. They may use the symbols
+    `others` besides what every object may."""
     described: dict[str, str] = {}
     objects: list[tuple[str, bytes]] = []
     defined: set[str] = set()
@@ -311,13 +314,13 @@ def compile_library(library: Library, executions: Sequence[Execution], entry: st
                     sources.setdefault(
                         called.symbol, KernelSource(called.symbol, _renamed(called), called.description))
         for (symbol, source), data in zip(
-                sources.items(), build.objects_of(list(sources.values()), target), strict=True):
-            objectfile.check(data, f"{source.description} (for {target.name})")
+                sources.items(), build.objects_of(list(sources.values()), target, others), strict=True):
+            objectfile.check(data, f"{source.description} (for {target.name})", others)
             described[symbol] = source.description
             objects.append((f"k{len(objects)}.o", data))
         defined |= set(sources)
     source = KernelSource(library.name, entry, f"the entry functions of {library.name}")
-    (data,) = build.objects_of([source], library.targets[-1], frozenset(defined | {f"{library.name}_block"}))
+    (data,) = build.objects_of([source], library.targets[-1], others | defined | {f"{library.name}_block"})
     objects.insert(0, ("entry.o", data))
     return Compiled(objects, described, sum(objectfile.code_bytes(content) for _, content in objects))
 

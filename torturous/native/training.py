@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from torturous.codegen.objectfile import DOUBLES
 from torturous.codegen.target import Target, export_targets
 from torturous.core import dtypes
 from torturous.core.errors import UnsupportedError
@@ -129,7 +130,8 @@ def export_training(
     written = Training(
         library, executions[0], ways, step.updating.names, inputs, loss, gradient_bytes,
         max((t.dtype.itemsize for t in step.trained.values()), default=4), step.rates)
-    compiled = compile_library(library, executions, training(written))
+    doubles = frozenset() if targets[-1].has_doubles else DOUBLES
+    compiled = compile_library(library, executions, training(written), doubles)
     check_budget(compiled.code_bytes, size_budget, name)
     golden = _golden(model, loss_function, optimizer, examples, step, max_batch is not None)
     described = {key: (step.trained[key].dtype.name, tuple(step.trained[key].shape), offset)
