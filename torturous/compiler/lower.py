@@ -150,12 +150,15 @@ class Puller:
         x = node.operands[0]
         assert isinstance(x, Node)
         if op is movement.RESHAPE:
-            if self.is_stored(x) and self.order(self.storage_of(x)) == layout.row_major(len(x.shape)):
+            flat = self.order(self.storage_of(x)) == layout.row_major(len(x.shape))
+            if flat and self.is_stored(x):
                 return Load(node.dtype, self.storage_of(x), flat_address(positions, node.shape), guards)
             try:
                 return self.pull(x, self.reshaped(x, node.shape, positions), guards)
             except CannotPull as refusal:
-                raise CannotPull(node if self.is_stored(x) else refusal.node) from None
+                # Storing x helps if it lies flat: then a place under any shape is an address.
+                here = self.is_stored(x) or refusal.node is x and not flat
+                raise CannotPull(node if here else refusal.node) from None
         if op is movement.PERMUTE:
             moved: list[Affine] = [Affine.fixed(0)] * len(at)
             for position, axis in zip(positions, at, strict=True):

@@ -15,7 +15,7 @@ from torturous.core.dtypes import DType
 from torturous.core.shapes import Shape
 from torturous.ir.contraction import CONTRACT, Map, convolution, linear, transposed_convolution
 from torturous.ir.op import Attributes, Kind, Op, Type, define
-from torturous.ir.reduction import AMAX, ARGMAX, lowest
+from torturous.ir.reduction import AMAX, ARGMAX, accumulator, lowest
 
 
 def _define(
@@ -121,7 +121,9 @@ def _convolution_weight_rule(g: Any, out: Any, at: Attributes, x: Any, weight: A
 
 
 def _convolution_bias_rule(g: Any, out: Any, at: Attributes, x: Any, weight: Any, bias: Any) -> Any:
-    return g.sum((0, *range(2, len(g.shape))))
+    # Pixels first, then samples: whichever of them lie innermost are lanes, and neither has to be turned.
+    pixels = tuple(range(2, len(g.shape)))
+    return g.to(accumulator(g.dtype)).sum(pixels, True).sum((0, *pixels)).to(bias.dtype)
 
 
 def _convolve(like: Any, at: Attributes, x: Any, weight: Any) -> Any:
