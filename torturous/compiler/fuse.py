@@ -232,13 +232,17 @@ class _Fusion:
     def finish(self) -> Fused:
         """The kernels; reshapes that turn out not to be index maps are stored on the way."""
         while True:
-            try:
-                return self._run()
-            except CannotPull as refusal:
-                for node in self._store(refusal.node):
-                    self.groups.enter(node)
+            refused: dict[Node, None] = {}
+            fused = self._run(refused)
+            if not refused:
+                return fused
+            for node in refused:
+                for stored in self._store(node):
+                    self.groups.enter(stored)
 
-    def _run(self) -> Fused:
+    def _run(self, refused: dict[Node, None]) -> Fused:
+        """All kernels, but for those that cannot be built before what is put among `refused` is stored: these are
+        found in one go, for a deep network has as many as layers."""
         self.orders.clear()
         self.kernels: list[Kernel] = []
         self.operands = Operands(
@@ -252,13 +256,22 @@ class _Fusion:
             if group in written:
                 continue
             written.add(group)
-            kernel = self._kernel(node) if group.space is None else self._grouped(group)
-            kernels.append(kernel)  # It may first have appended kernels of its own needs.
+            try:
+                # It may first append kernels of its own needs.
+                kernels.append(self._kernel(node) if group.space is None else self._grouped(group))
+            except CannotPull as refusal:
+                refused[refusal.node] = None
+            except CannotGroup:
+                if not refused:
+                    raise
         outputs, holders = [], set(self.graph.leaves)
-        for node in self.graph.outputs:
+        for node in () if refused else self.graph.outputs:
             holder = self.storage_of(node)
             if holder in holders or not self._is_row_major(holder):
-                holder = self._copy(node, kernels)
+                try:
+                    holder = self._copy(node, kernels)
+                except CannotPull as refusal:
+                    refused[refusal.node] = None
             holders.add(holder)
             outputs.append(holder)
         return Fused(kernels, outputs, self.graph.leaves)

@@ -55,11 +55,8 @@ class CannotGroup(Exception):
 
 def flat_address(positions: Sequence[Affine], shape: Shape, order: Sequence[int] | None = None) -> Affine:
     """The place of an element in a dense buffer whose axes lie in this order (row-major if None)."""
-    address = Affine.fixed(0)
     steps = row_major(shape) if order is None else layout.strides(shape, tuple(order))
-    for position, stride in zip(positions, steps, strict=True):
-        address = address + position * stride
-    return address
+    return Affine.sum(zip(positions, steps, strict=True))
 
 
 class Puller:

@@ -7,6 +7,7 @@ A plan's sizes are integers or variables; strides and extents are products of th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 
 Variable = tuple[str, int]
 """("size", n): the plan's size variable n; ("slot", code): an integer slot."""
@@ -55,9 +56,14 @@ class Size:
         return self._hash
 
     def __add__(self, other: int | Size) -> Size:
-        other = Size.of(other)
+        if not isinstance(other, Size):
+            other = Size.of(other)
         if self.constant is not None and other.constant is not None:
             return Size.of(self.constant + other.constant)
+        if self.constant == 0:
+            return other
+        if other.constant == 0:
+            return self
         result = dict(self.terms)
         for monomial, factor in other.terms.items():
             result[monomial] = result.get(monomial, 0) + factor
@@ -67,9 +73,14 @@ class Size:
         return self + Size.of(other) * -1
 
     def __mul__(self, other: int | Size) -> Size:
-        other = Size.of(other)
+        if not isinstance(other, Size):
+            other = Size.of(other)
         if self.constant is not None and other.constant is not None:
             return Size.of(self.constant * other.constant)
+        if self.constant == 1:
+            return other
+        if other.constant == 1:
+            return self
         result: dict[Monomial, int] = {}
         for mine, factor in self.terms.items():
             for theirs, other_factor in other.terms.items():
@@ -128,7 +139,7 @@ class Affine:
         self.constant = constant
         kept = {axis: factor for axis, factor in terms.items() if factor.constant != 0}
         self.terms = dict(sorted(kept.items())) if len(kept) > 1 else kept
-        self._hash = hash((constant, tuple(self.terms.items())))
+        self._hash: int | None = None
 
     def __reduce__(self) -> tuple:
         return Affine, (self.constant, self.terms)
@@ -142,11 +153,23 @@ class Affine:
         return Affine(Size.of(value), {})
 
     def __eq__(self, other: object) -> bool:
-        return (isinstance(other, Affine) and self._hash == other._hash and self.constant == other.constant
-                and self.terms == other.terms)
+        return self is other or (
+            isinstance(other, Affine) and self.constant == other.constant and self.terms == other.terms)
 
     def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash((self.constant, tuple(self.terms.items())))
         return self._hash
+
+    @staticmethod
+    def sum(parts: Iterable[tuple[Affine, Size]]) -> Affine:
+        """Σ part · factor."""
+        constant, terms = ZERO, dict[int, Size]()
+        for part, factor in parts:
+            constant = constant + part.constant * factor
+            for axis, mine in part.terms.items():
+                terms[axis] = terms[axis] + mine * factor if axis in terms else mine * factor
+        return Affine(constant, terms)
 
     def __add__(self, other: int | Size | Affine) -> Affine:
         if not isinstance(other, Affine):
@@ -167,10 +190,8 @@ class Affine:
 
     def renamed(self, axes: Mapping[int, Affine]) -> Affine:
         """With axes replaced by what they are in other axes."""
-        result = Affine(self.constant, {})
-        for axis, factor in self.terms.items():
-            result = result + (axes[axis] if axis in axes else Affine.axis(axis)) * factor
-        return result
+        parts = ((axes[axis] if axis in axes else Affine.axis(axis), factor) for axis, factor in self.terms.items())
+        return Affine.sum(chain([(Affine.fixed(self.constant), ONE)], parts))
 
     def __repr__(self) -> str:
         parts = [f"({factor})·i{axis}" if axis >= 0 else f"({factor})·d{~axis}" for axis, factor in self.terms.items()]
