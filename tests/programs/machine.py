@@ -33,6 +33,8 @@ class Backend:
     """Whether two tensors look at the same memory."""
     recurrent: Callable[[Any], Any]
     """The output of a recurrent layer with fixed weights, 3 wide to 2."""
+    attend: Callable[[Any], Any]
+    """Attention over rows made of the sum of a tensor's elements: (2, 3)."""
     realize: Callable[[], None] = lambda: None
     after_step: Callable[[], None] = lambda: None
 
@@ -219,6 +221,10 @@ class Machine:
     def do_recur(self, i: int, j: int, k: int) -> None:
         name, t = self.pick(i)
         self.make(f"recurrent({name})", lambda: self.backend.recurrent(t))
+
+    def do_attend(self, i: int, j: int, k: int) -> None:
+        name, t = self.pick(i)
+        self.make(f"attend({name})", lambda: self.backend.attend(t))
 
     def do_inplace(self, i: int, j: int, k: int) -> None:
         (a, x), (b, y) = self.pick(i), self.pick(j)

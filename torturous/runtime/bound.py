@@ -67,8 +67,9 @@ class Bound:
         plan = loaded.plan
         self.loaded = loaded
         self.leaves = expanded.leaves
+        self.slot_count = slot_count
         self.constants = expanded.record.slots[slot_count:]
-        """Numbers that macro expansions brought along, as slots after the user's."""
+        """Numbers that macro expansions brought along, as slots after the user's, of which there were so many."""
 
         self.sizes = values
         self._evaluated: dict[Size, int] = {}
@@ -202,7 +203,9 @@ class Bound:
         addresses += [base + offset for offset in self.temporaries]
         self.addresses.pack_into(values.data, 0, *addresses)
         if self.packing is not None:
-            numbers = [*numbers, *self.constants] if self.constants else numbers
+            if self.constants:  # Rows that are not wanted may have brought more numbers this time, or fewer.
+                given = numbers[:self.slot_count]
+                numbers = [*given, *[0] * (self.slot_count - len(given)), *self.constants]
             self.packing.pack(values.data, self.addresses.size, numbers)
         if len(self.entries):
             self.fill_table()
