@@ -229,15 +229,14 @@ class DirectContraction:
         with looping(b, 0, -(-self.rows_per_item // tile.rows)) as number:
             row = b.minimum(b.mul(number, tile.rows), self.rows_per_item - tile.rows)
             row_place = b.offset(rows, b.mul(row, row_stride))
-            with looping(b, 0, -(-span // tile.lanes)) as panel:
+            with looping(b, 0, self.blocks * WORD, WORD) as block, looping(b, 0, -(-span // tile.lanes)) as panel:
                 lane = b.minimum(b.mul(panel, tile.lanes), span - tile.lanes)
                 lane_place = b.offset(lanes, b.mul(lane, self.bytes))
                 out = b.offset("%scratch", b.add(b.mul(row, self._row_bytes()), b.mul(lane, self.bytes)))
-                with looping(b, 0, self.blocks * WORD, WORD) as block:
-                    first, last = (b.load("i64", b.offset(ends, b.add(block, word)), WORD) for word in (0, WORD))
-                    state = self._chain(kernel, lane_place, row_place, runs, first, last)
-                    fresh = True if self.blocks == 1 else b.compare("eq", block, 0)
-                    kernel.join(state, out, self._row_bytes(), fresh)
+                first, last = (b.load("i64", b.offset(ends, b.add(block, word)), WORD) for word in (0, WORD))
+                state = self._chain(kernel, lane_place, row_place, runs, first, last)
+                fresh = True if self.blocks == 1 else b.compare("eq", block, 0)
+                kernel.join(state, out, self._row_bytes(), fresh)
 
     def _chain(self, kernel: MicroKernel, lanes: str, rows: str, runs: str, first: Integer, last: Integer) -> list[str]:
         """A block's chain over its runs that exist."""
