@@ -528,8 +528,18 @@ SEPARATE = [
 ]
 
 
-@pytest.mark.parametrize("what", SEPARATE, ids=str)
-def test_convolutions_of_few_channels_a_group(what: tuple) -> None:
+SIDE_BY_SIDE = [  # as above: windows that lie side by side, transposed or not
+    (2, True, (2, 2), (2, 2), (0, 0), (1, 1), (2, 1, 4, 3, 5, 7), (3, 1, 4, 2, 9, 6), (1, 1, 4, 5, 4, 17)),
+    (3, True, (1, 2, 3), (1, 2, 3), (0, 0, 0), (1, 1, 1), (2, 1, 8, 3, 2, 5, 3), (1, 1, 8, 2, 3, 4, 6),
+     (3, 1, 8, 5, 4, 2, 5)),
+    (2, False, (2, 2), (2, 2), (0, 0), (1, 1), (2, 1, 7, 16, 6, 4), (3, 1, 9, 16, 4, 10), (1, 1, 5, 16, 8, 6)),
+    (1, True, (4,), (4,), (0,), (1,), (16, 1, 4, 3, 7)),
+    (1, True, (3,), (3,), (0,), (1,), (2, 1, 48, 3, 7)),
+]
+
+
+@pytest.mark.parametrize("what", SEPARATE + SIDE_BY_SIDE, ids=str)
+def test_convolutions_of_few_channels_a_group_or_windows_side_by_side(what: tuple) -> None:
     spatial, transposed, kernel, stride, padding, dilation, *sizes = what
 
     def case(p: Program, batch: int, groups: int, inside: int, outside: int, *size: int) -> list[Value]:

@@ -701,3 +701,14 @@ def test_the_chained_style_gives_the_same_bits() -> None:
 def test_pad(mode: str) -> None:
     x = np.random.default_rng(21).normal(size=(2, 3, 5, 4))
     check(lambda F, x: F.pad(x, (1, 2, 2, 1), mode), x)
+
+
+@pytest.mark.parametrize("channels", [1, 16, 48, 256])
+def test_a_samples_transposed_convolution_does_not_depend_on_its_batch(channels: int) -> None:
+    """Windows side by side are a matrix product for one sample, and a convolution with samples as lanes for many."""
+    random = np.random.default_rng(0)
+    x = random.standard_normal((16, channels, 5, 3)).astype(np.float32)
+    weight = from_array(random.standard_normal((channels, 3, 2, 2)).astype(np.float32))
+    together = F.conv_transpose2d(from_array(x), weight, stride=2).numpy()
+    alone = F.conv_transpose2d(from_array(x[:1].copy()), weight, stride=2).numpy()
+    assert np.array_equal(together[:1], alone)

@@ -315,5 +315,25 @@ def transposed_convolution(
     return 1 + spatial, x_maps, weight_maps
 
 
+def unfolded(x: Shape, out: Shape, kernel: Shape, transposing: Sequence[Sequence[int]]) -> bool:
+    """Whether a transposed convolution, or the gradient of a convolution's input, is a matrix product: its windows lie
+    side by side, so that every place of the result has one tap. `transposing` are stride, padding and dilation.
+
+    Not where samples are lanes, whose kernels leave out the taps that are not there, nor where blocks of products would
+    begin elsewhere: a sample's result does not depend on how many there are.
+    """
+    stride, padding, dilation = transposing
+    side_by_side = tuple(stride) == kernel and not any(padding) and set(dilation) == {1} and out[2:] == tuple(
+        places * taps for places, taps in zip(x[2:], kernel, strict=True))
+    return side_by_side and not fills_vectors(x[0]) and (BLOCK % max(x[1], 1) == 0 or x[1] % BLOCK == 0)
+
+
+def unfolding(spatial: int) -> Attributes:
+    """x(N, C, …) with weight(C, O, …) to (N, O, places, taps, places, taps, …)."""
+    channel = 2 + 2 * spatial
+    x_maps = (lone(0), lone(channel), *(lone(2 + 2 * axis) for axis in range(spatial)))
+    return 1, x_maps, (lone(channel), lone(1), *(lone(3 + 2 * axis) for axis in range(spatial)))
+
+
 __all__ = ["BLOCK", "CONTRACT", "Map", "accumulator", "convolution", "linear", "lone", "loop_extents",
-           "matrix_product", "transposed_convolution"]
+           "matrix_product", "transposed_convolution", "unfolded", "unfolding"]

@@ -13,7 +13,15 @@ from typing import Any
 from torturous.core import dtypes
 from torturous.core.dtypes import DType
 from torturous.core.shapes import Shape
-from torturous.ir.contraction import CONTRACT, Map, convolution, linear, transposed_convolution
+from torturous.ir.contraction import (
+    CONTRACT,
+    Map,
+    convolution,
+    linear,
+    transposed_convolution,
+    unfolded,
+    unfolding,
+)
 from torturous.ir.op import Attributes, Kind, Op, Type, define
 from torturous.ir.reduction import AMAX, ARGMAX, accumulator, lowest
 
@@ -68,6 +76,9 @@ def _grouped(shape: Shape, axis: int, groups: int) -> Shape:
 def _expand_convolution(out: Type, at: Attributes, x: Any, weight: Any, *bias: Any) -> Any:
     transposed, stride, padding, dilation, groups = at
     shape = out.shape
+    if transposed and groups == 1 and unfolded(x.shape, shape, weight.shape[2:], at[1:4]):
+        y = _unfold(out, x, weight)
+        return y + bias[0].reshape((shape[1],) + (1,) * len(stride)) if bias else y
     separate = 1 < groups == x.shape[1] == shape[1]
     grouped = groups > 1 and not separate
     if grouped:
@@ -80,12 +91,24 @@ def _expand_convolution(out: Type, at: Attributes, x: Any, weight: Any, *bias: A
     return y + bias[0].reshape((out.shape[1],) + (1,) * len(stride)) if bias else y
 
 
+def _unfold(out: Type, x: Any, weight: Any) -> Any:
+    """Every place of x times every tap, which lie side by side in the result."""
+    taps = weight.shape[2:]
+    shape = (*out.shape[:2], *(size for both in zip(x.shape[2:], taps, strict=True) for size in both))
+    at = unfolding(len(taps))
+    return x.apply_typed(CONTRACT, shape, out.dtype, weight, attributes=at).reshape(out.shape)
+
+
 # The two gradients of a convolution are macros too, whose own gradients are convolutions and each other.
 def _expand_gradient(position: int) -> Any:
     def expand(out: Type, at: Attributes, g: Any, other: Any, *like: Any) -> Any:
         """The gradient rule of the contraction, applied to operands whose shapes are known."""
         transposed, stride, padding, dilation, groups = at
         shape = out.shape
+        if position == 1 and transposed:  # The same sum of products, where the two change parts: fewer of them.
+            transposed, g, other = False, other, g
+        if position == 0 and not transposed and groups == 1 and unfolded(g.shape, shape, other.shape[2:], at[1:4]):
+            return _unfold(out, g, other)
         image = out.shape if position == 0 else other.shape
         separate = 1 < groups == g.shape[1] == image[1]
         grouped = groups > 1 and not separate
