@@ -52,7 +52,7 @@ def test_all_shares_give_the_same_bits(fresh, sizes):
     expected = result()
     tried = 0
     for number, (place, kernel) in enumerate(kernels_of(bound)):
-        model = share_out(kernel, bound.evaluate)
+        model = share_out(kernel, bound.evaluate, torch.get_num_threads())
         candidates = [model, *other_groups(kernel, bound.evaluate)]
         candidates += [each for shares in list(candidates) for each in other_granules(kernel, bound.evaluate, shares)]
         for shares in candidates:
@@ -82,7 +82,7 @@ def test_winners_are_kept_and_used(fresh, monkeypatch):
     again = planning.bind(p.record, (len(p.record.rows) - 1,))
     for place, kernel in kernels_of(again):
         won = tuning.chosen(kernel, again.evaluate, torch.get_num_threads())
-        model = share_out(kernel, again.evaluate)
+        model = share_out(kernel, again.evaluate, torch.get_num_threads())
         if model.cost >= tuning.LEAST_COST:
             assert won.granule > model.granule
         for which, position in again.shared[place]:
@@ -129,4 +129,4 @@ def test_damaged_memories_are_not_used(fresh):
     [(_, kernel), *_] = kernels_of(bound)
     question = tuning._question(kernel, bound.evaluate, 2)
     tuning._winners[target().name] = {question: [1]}  # of another version's kernels: too few numbers
-    assert tuning.chosen(kernel, bound.evaluate, 2) == share_out(kernel, bound.evaluate)
+    assert tuning.chosen(kernel, bound.evaluate, 2) == share_out(kernel, bound.evaluate, 2)

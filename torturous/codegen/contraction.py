@@ -11,18 +11,20 @@ finished tile. Nothing of the schedule can change a bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from torturous.codegen.arithmetic import Arithmetic
-from torturous.codegen.builder import Integer, looping
-from torturous.codegen.emitter import kind
-from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
+from torturous.codegen.builder import Builder, Integer, looping
+from torturous.codegen.expressions import LANES, Argument, KernelWriter
+from torturous.codegen.finishing import Finishing, Place
 from torturous.codegen.loops import Divided, Work
 from torturous.codegen.microkernel import MicroKernel, Tile
 from torturous.codegen.operands import sides, split, takes_pairs
 from torturous.codegen.pairs import PairArithmetic, PairedLanes, paired_row_panels
-from torturous.codegen.panels import LanePanels, Side, lane_and_row, row_panels
-from torturous.compiler.sizes import Size, product
+from torturous.codegen.panels import LanePanels, RowPanels, Side, lane_and_row, row_panels
+from torturous.compiler.sizes import ZERO, Size, product
 from torturous.ir.contraction import BLOCK
 
 ITEM_ROWS = 224
@@ -30,10 +32,51 @@ ITEM_LANES = 256
 """Rows and lanes of an item at most: with a block of products its panels and its results stay in the second cache."""
 FEW_TILES = 2
 """Up to so many tiles of rows, lanes that lie side by side are read in place."""
+PACKING = 6
+"""What packing an element costs, in multiply-adds of one lane."""
 TABLED_PRODUCTS = 8192
 """Up to so many products per sum, their offsets are worked out once a piece."""
-Run = Callable[["Sequence[Integer]", Integer, "str | None"], None]
-"""`run(loops' values, flat place, mask)`: a stretch of consecutive lanes."""
+Range = tuple[Integer, Integer]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Scratch memory of an item: packed rows, packed lanes, tiles that wait for more blocks."""
+
+    rows: str
+    lanes: str
+    sums: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a sum: its first product, how many there are, whether it is the first one and the last."""
+
+    batch: list[Integer]
+    start: Integer
+    count: Integer
+    fresh: bool | str
+    last: bool | str
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Panels of lanes that lie evenly: `stride` bytes from panel to panel, `step` from product to product."""
+
+    builder: Builder
+    width: int
+    lane: Integer
+    count: Integer
+    place: str
+    stride: Integer
+    step: Integer
+
+    @contextmanager
+    def each(self) -> Iterator[tuple[Integer, str]]:
+        """A loop over the panels: first lane and place of each."""
+        b = self.builder
+        with looping(b, 0, self.count) as panel:
+            yield b.add(self.lane, b.mul(panel, self.width)), b.offset(self.place, b.mul(panel, self.stride))
 
 
 class Contraction:
@@ -63,6 +106,7 @@ class Contraction:
             self.lane, self.tile, self.tile.lanes, tables_fit)
         self.in_place = self._in_place()
         self.row_panels = (paired_row_panels if self.pairs else row_panels)(self.row, self.tile)
+        self.finishing = Finishing(writer, self.axes, self.bytes)
 
     def _in_place(self) -> bool:
         """Whether lanes are read where they lie: side by side, for so few rows that packing them would not pay."""
@@ -86,7 +130,7 @@ class Contraction:
         # Scratch: a table of products, row panels and lane panels of a block, the tile of accumulators.
         row_place = b.offset("%scratch", self._table_bytes())
         lane_place = b.offset(row_place, self._row_elements() * self.bytes)
-        accumulators = b.offset(lane_place, self._lane_elements() * self.bytes)
+        memory = Memory(row_place, lane_place, b.offset(lane_place, self._lane_elements() * self.bytes))
         if self.lane_panels.tabled:
             self.lane_panels.write_table("%scratch")
         with looping(b, first, last) as item:
@@ -96,13 +140,14 @@ class Contraction:
             lane_last = b.minimum(b.add(lane_first, lane_group), total_lanes)
             row_first = b.mul(b.rem(item, row_groups), row_group)
             row_last = b.minimum(b.add(row_first, row_group), total_rows)
-            self._blocks(batch, (lane_first, lane_last), (row_first, row_last), row_place, lane_place, accumulators)
-            self._epilogue(batch, (lane_first, lane_last), (row_first, row_last), accumulators)
+            self._blocks(batch, (lane_first, lane_last), (row_first, row_last), memory)
         kernel = w.kernel
         batches = product(kernel.axes[axis] for axis in self.axes.batch)
         cost = self.lanes * self.rows * product(kernel.reduced)
         rows = Divided(self.rows, self.tile.rows, self.most_rows)
-        return Work(batches, (rows, Divided(self.lanes, self.tile.lanes, self.most_lanes)), Size.of(1) + cost)
+        lanes = Divided(self.lanes, self.tile.lanes, self.most_lanes)
+        preparing = ZERO if self.lane_panels.tabled else product(kernel.reduced) * PACKING
+        return Work(batches, (rows, lanes), Size.of(1) + cost, preparing)
 
     def scratch(self) -> Size:
         """Bytes of scratch a worker needs."""
@@ -110,7 +155,8 @@ class Contraction:
         return Size.of((self._row_elements() + self._lane_elements() + results) * self.bytes + self._table_bytes())
 
     def _row_elements(self) -> int:
-        return self.most_rows // self.tile.rows * self.row_panels.elements
+        tiles = 1 if isinstance(self.row_panels, RowPanels) else self.most_rows // self.tile.rows
+        return tiles * self.row_panels.elements
 
     def _lane_elements(self) -> int:
         return self.most_lanes // self.tile.lanes * self.lane_panels.elements + LANES
@@ -119,151 +165,84 @@ class Contraction:
         """Room for a table over all products, to a multiple of a cache line."""
         return -(-8 * self.products // 64) * 64 if self.lane_panels.tabled else 0
 
-    def _blocks(self, batch: list[Integer], lanes: tuple[Integer, Integer], rows: tuple[Integer, Integer],
-                row_place: str, lane_place: str, accumulators: str) -> None:
-        """For each block of products: pack both sides, then run the micro-kernel over all tiles."""
+    def _blocks(self, batch: list[Integer], lanes: Range, rows: Range, memory: Memory) -> None:
+        """For each block of products: pack the lane side, then run the micro-kernel over all tiles, rows outermost,
+        so that a tile's rows stay in the first cache."""
         b, tile, total = self.b, self.tile, self.total
-        panels = b.ceil_div(b.sub(lanes[1], lanes[0]), tile.lanes)
         tiles = b.ceil_div(b.sub(rows[1], rows[0]), tile.rows)
         single = isinstance(total, int) and total <= BLOCK
         loop = None if single else b.begin_loop(0, b.maximum(total, 1), BLOCK)
         k0: Integer = 0 if loop is None else loop.index
-        count = total if loop is None else b.minimum(b.sub(total, k0), BLOCK)
-        self.row_panels.pack(batch, rows, k0, count, row_place, tiles)
-        arithmetic = PairArithmetic(b) if self.pairs else Arithmetic(b, self.dtype, LANES)
-        steps = b.ceil_div(count, 2) if self.pairs else count
-        fresh = k0 == 0 if isinstance(k0, int) else b.compare("eq", k0, 0)
-
-        def rows_of(panel: Integer, lane_panel: str, lane_step: Integer) -> None:
-            """All row tiles against one panel of lanes."""
-            kernel = MicroKernel(b, arithmetic, tile, lane_step,
-                                 self.row_panels.product_step * self.bytes, self.row_panels.row_stride * self.bytes)
-            unroll = 4 if tile.rows * tile.vectors <= 12 else 2
-            with looping(b, 0, tiles) as row_tile:
-                row_panel = b.offset(row_place, b.mul(row_tile, self.row_panels.elements * self.bytes))
-                place = b.mul(b.add(b.mul(panel, tiles), row_tile), tile.rows * tile.lanes)
-                state = kernel.run(lane_panel, row_panel, steps, kernel.zeros(), unroll)
-                kernel.join(state, b.offset(accumulators, b.mul(place, self.bytes)), tile.lanes * self.bytes, fresh)
-
-        if self.in_place:
-            self._panels_in_place(batch, lanes, k0, count, lane_place, rows_of)
-        else:
-            self.lane_panels.pack(batch, lanes, k0, count, lane_place, panels)
-            with looping(b, 0, panels) as panel:
-                lane_panel = b.offset(lane_place, b.mul(panel, self.lane_panels.panel_bytes))
-                rows_of(panel, lane_panel, tile.lanes * self.bytes)
+        block = Block(batch, k0, total if loop is None else b.minimum(b.sub(total, k0), BLOCK),
+                      loop is None or b.compare("eq", k0, 0), loop is None or b.compare("sge", b.add(k0, BLOCK), total))
+        panels = self._lane_panels(block, lanes, memory.lanes)
+        each = isinstance(self.row_panels, RowPanels)
+        if not each:
+            self.row_panels.pack(batch, rows, k0, block.count, memory.rows, tiles)
+        with looping(b, 0, tiles) as number:
+            row = b.add(rows[0], b.mul(number, tile.rows))
+            if each:
+                self.row_panels.pack(batch, (row, b.minimum(b.add(row, tile.rows), rows[1])), k0, block.count,
+                                     memory.rows, 1)
+                row_panel = memory.rows
+            else:
+                row_panel = b.offset(memory.rows, b.mul(number, self.row_panels.elements * self.bytes))
+            for some in panels:
+                with some.each() as (lane, lane_panel):
+                    self._tile(block, Place(batch, row, lane, rows[1], lanes[1]), (rows[0], lanes[0], lanes[1]),
+                               (row_panel, lane_panel, some.step), memory.sums)
         if loop is not None:
             b.end_loop(loop)
 
-    def _panels_in_place(
-        self, batch: list[Integer], lanes: tuple[Integer, Integer], k0: Integer, count: Integer, lane_place: str,
-        rows_of: Callable[[Integer, str, Integer], None],
-    ) -> None:
-        """Whole panels of lanes as they lie in memory, and what is left over packed."""
-        b, tile, side = self.b, self.tile, self.lane
-        step = b.mul(self.writer.size(side.reduced.strides[0]), self.bytes)
-        origin = b.offset(side.origin(batch), b.mul(k0, step))
-        whole = b.div(b.sub(lanes[1], lanes[0]), tile.lanes)
-        with looping(b, 0, whole) as panel:
-            first = b.add(lanes[0], b.mul(panel, tile.lanes))
-            rows_of(panel, b.offset(origin, b.mul(first, self.bytes)), step)
-        if self.lanes.constant is not None and self.lanes.constant % tile.lanes == 0:
-            return
-        first = b.add(lanes[0], b.mul(whole, tile.lanes))
-
-        def rest() -> None:
-            self.lane_panels.pack(batch, (first, lanes[1]), k0, count, lane_place, 1)
-            rows_of(whole, lane_place, tile.lanes * self.bytes)
-
-        b.when(b.compare("sgt", lanes[1], first), rest)
-
-    # The epilogue ----------------------------------------------------------------------------------------------------
-    def _epilogue(self, batch: list[Integer], lanes: tuple[Integer, Integer], rows: tuple[Integer, Integer],
-                  accumulators: str) -> None:
-        """Reads the finished accumulators, runs of lanes within one innermost row at a time, and stores results."""
-        b, tile, w = self.b, self.tile, self.writer
-        kernel = w.kernel
-        tiles = b.ceil_div(b.sub(rows[1], rows[0]), tile.rows)
-        lane_extents = [w.size(kernel.axes[axis]) for axis in self.axes.lane]
-        row_extents = [w.size(kernel.axes[axis]) for axis in self.axes.row]
-        inner = self.axes.lane[-1] if self.axes.lane else None
-        known = kernel.axes[inner].constant if inner is not None else None
-        if known is not None and known and known % tile.lanes == 0:
-            self._aligned_epilogue(batch, lanes, rows, accumulators, tiles)
-            return
-        with looping(b, rows[0], rows[1]) as row:
-            fixed: dict[int, Integer] = {axis: 0 for axis in range(len(kernel.axes) + len(kernel.reduced))}
-            fixed |= dict(zip(self.axes.batch, batch, strict=True))
-            fixed |= dict(zip(self.axes.row, split(w, row, row_extents), strict=True))
-            relative = b.sub(row, rows[0])
-
-            def run(place: Sequence[Integer], flat: Integer, mask: str | None, fixed: dict[int, Integer] = fixed,
-                    relative: Integer = relative) -> None:
-                point = Point(fixed | dict(zip(self.axes.lane, place, strict=True)), inner,
-                              LANES if self.axes.lane else 1, mask)
-                offset = b.sub(flat, lanes[0])
-                panel, within = b.div(offset, tile.lanes), b.rem(offset, tile.lanes)
-                line = b.add(b.mul(b.mul(panel, tiles), tile.rows), relative)
-                at = b.offset(accumulators, b.mul(b.add(b.mul(line, tile.lanes), within), self.bytes))
-                point.accumulated = [b.load(kind(self.dtype, point.lanes), at, self.bytes)]
-                for store in kernel.stores:
-                    w.store(w.emit(store.expression, point), store.buffer, store.address, point)
-
-            if self.axes.lane:
-                self._runs(lanes, lane_extents, run)
-            else:
-                run([], 0, None)
-
-    def _aligned_epilogue(self, batch: list[Integer], lanes: tuple[Integer, Integer], rows: tuple[Integer, Integer],
-                          accumulators: str, tiles: Integer) -> None:
-        """The same where every panel lies within one innermost row: whole vectors, placed once a panel."""
-        b, tile, w = self.b, self.tile, self.writer
-        kernel = w.kernel
-        lane_extents = [w.size(kernel.axes[axis]) for axis in self.axes.lane]
-        row_extents = [w.size(kernel.axes[axis]) for axis in self.axes.row]
-        inner = self.axes.lane[-1]
-        fixed: dict[int, Integer] = {axis: 0 for axis in range(len(kernel.axes) + len(kernel.reduced))}
-        fixed |= dict(zip(self.axes.batch, batch, strict=True))
-        with looping(b, 0, b.ceil_div(b.sub(lanes[1], lanes[0]), tile.lanes)) as panel:
-            place = split(w, b.add(lanes[0], b.mul(panel, tile.lanes)), lane_extents)
-            fixed |= dict(zip(self.axes.lane, place, strict=True))
-            with looping(b, rows[0], rows[1]) as row:
-                fixed |= dict(zip(self.axes.row, split(w, row, row_extents), strict=True))
-                line = b.add(b.mul(b.mul(panel, tiles), tile.rows), b.sub(row, rows[0]))
-                for v in range(tile.vectors):
-                    point = Point(fixed | {inner: b.add(place[-1], v * LANES)}, inner, LANES)
-                    at = b.mul(b.add(b.mul(line, tile.lanes), v * LANES), self.bytes)
-                    point.accumulated = [b.load(kind(self.dtype, LANES), b.offset(accumulators, at), self.bytes)]
-                    for store in kernel.stores:
-                        w.store(w.emit(store.expression, point), store.buffer, store.address, point)
-
-    def _runs(self, lanes: tuple[Integer, Integer], extents: list[Integer], run: Run) -> None:
-        """Calls `run` for stretches of at most LANES places within one innermost row and one panel."""
+    def _tile(self, block: Block, place: Place, origin: tuple[Integer, Integer, Integer],
+              operands: tuple[str, str, Integer], sums: str) -> None:
+        """A tile's products of a block; after the last block, what becomes of them."""
         b, tile = self.b, self.tile
-        origin = split(self.writer, lanes[0], extents)
-        loop = b.begin_runs(lanes[0], lanes[1], origin)
-        flat, *place = loop.carried
-        left = b.minimum(b.sub(lanes[1], flat), b.sub(extents[-1], place[-1]))
-        left = b.minimum(left, b.sub(tile.lanes, b.rem(b.sub(flat, lanes[0]), tile.lanes)))
-        length = b.minimum(left, LANES)
-        run(place, flat, self.writer.tail_mask(length, LANES))
-        b.end_runs(loop, [b.add(flat, length), *advance(self.writer, place, extents, length)])
+        row_panel, lane_panel, lane_step = operands
+        arithmetic = PairArithmetic(b) if self.pairs else Arithmetic(b, self.dtype, LANES)
+        kernel = MicroKernel(b, arithmetic, tile, lane_step,
+                             self.row_panels.product_step * self.bytes, self.row_panels.row_stride * self.bytes)
+        unroll = 4 if tile.rows * tile.vectors <= 12 else 2
+        steps = b.ceil_div(block.count, 2) if self.pairs else block.count
+        state = kernel.run(lane_panel, row_panel, steps, kernel.zeros(), unroll)
+        if block.last is True:
+            self.finishing.write(kernel, state, sums, place)
+            return
+        # Tiles waiting for more blocks lie row of tiles by row of tiles, each in one piece.
+        row_first, lane_first, lane_last = origin
+        across = b.mul(b.ceil_div(b.sub(lane_last, lane_first), tile.lanes), tile.lanes)
+        at = b.add(b.mul(b.sub(place.row, row_first), across), b.mul(b.sub(place.lane, lane_first), tile.rows))
+        here = b.offset(sums, b.mul(at, self.bytes))
+        state = kernel.joined(state, here, tile.lanes * self.bytes, block.fresh)
+        finish, keep, done = b.label("finish"), b.label("keep"), b.label("kept")
+        b.emit(f"br i1 {block.last}, label %{finish}, label %{keep}")
+        b.start_block(finish)
+        self.finishing.write(kernel, state, here, place)
+        b.emit(f"br label %{done}")
+        b.start_block(keep)
+        kernel.put(state, here, tile.lanes * self.bytes)
+        b.emit(f"br label %{done}")
+        b.start_block(done)
 
-
-def advance(writer: KernelWriter, place: Sequence[Integer], extents: list[Integer], length: Integer) -> list[Integer]:
-    """A place moved on by `length`, which stays within the innermost row or ends it."""
-    b = writer.builder
-    result: list[Integer] = []
-    carry = length
-    for position in range(len(place) - 1, -1, -1):
-        counted = b.add(place[position], carry)
-        if position == 0:
-            result.insert(0, counted)
-            continue
-        wrapped = b.compare("eq", counted, extents[position])
-        result.insert(0, b.choose(wrapped, 0, counted))
-        carry = b.value(f"zext i1 {wrapped} to i64")
-    return result
+    def _lane_panels(self, block: Block, lanes: Range, memory: str) -> list[Panels]:
+        """Where the item's panels of lanes are: packed, or as they lie but for what is left over."""
+        b, tile, side = self.b, self.tile, self.lane
+        packed_step = tile.lanes * self.bytes
+        if not self.in_place:
+            count = b.ceil_div(b.sub(lanes[1], lanes[0]), tile.lanes)
+            self.lane_panels.pack(block.batch, lanes, block.start, block.count, memory, count)
+            return [Panels(b, tile.lanes, lanes[0], count, memory, self.lane_panels.panel_bytes, packed_step)]
+        step = b.mul(self.writer.size(side.reduced.strides[0]), self.bytes)
+        origin = b.offset(side.origin(block.batch), b.mul(block.start, step))
+        whole = b.div(b.sub(lanes[1], lanes[0]), tile.lanes)
+        panels = [Panels(b, tile.lanes, lanes[0], whole, b.offset(origin, b.mul(lanes[0], self.bytes)), packed_step,
+                         step)]
+        if self.lanes.constant is None or self.lanes.constant % tile.lanes:
+            first = b.add(lanes[0], b.mul(whole, tile.lanes))
+            left = b.value(f"zext i1 {b.compare('sgt', lanes[1], first)} to i64")
+            self.lane_panels.pack(block.batch, (first, lanes[1]), block.start, block.count, memory, left)
+            panels.append(Panels(b, tile.lanes, first, left, memory, self.lane_panels.panel_bytes, packed_step))
+        return panels
 
 
 def choose_tile(writer: KernelWriter, rows: Size, lanes: Size, lane_side: Side) -> Tile:
@@ -284,7 +263,9 @@ def choose_tile(writer: KernelWriter, rows: Size, lanes: Size, lane_side: Side) 
     wanted = rows.constant
     if wanted is None:
         return Tile(most, vectors)
-    tiles = -(-wanted // most) if wanted else 1
+    least = -(-wanted // most) if wanted else 1
+    # Rows are computed for nothing in the last tile, and a tile more costs about as much as a row more.
+    tiles = min(range(least, least + least // 2 + 1), key=lambda count: count * (-(-wanted // count) + 1))
     if tiles == 1 and wanted >= 16 and (known is not None and known <= LANES * vectors):
         tiles = 2  # One lane panel and one row tile would leave nothing to share out.
     return Tile(max(1, -(-wanted // tiles)), vectors)

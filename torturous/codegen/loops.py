@@ -48,6 +48,8 @@ class Work:
     divided: tuple[Divided, ...]
     cost: Size
     """Rough machine operations of all items that share a place in `outer`."""
+    preparing: Size = ZERO
+    """Those that come on top in each item, for every element that it takes of any divided extent."""
 
 
 def write_loops(writer: KernelWriter) -> tuple[Work, Size]:

@@ -89,23 +89,25 @@ class MicroKernel:
 
     # The tile in memory ------------------------------------------------------------------------------------------
     def join(self, state: list[str], out: str, stride: Integer, fresh: bool | str) -> None:
-        """Adds the chains of a block to the tile in memory, whose rows lie `stride` bytes apart; or begins it.
+        """Adds the chains of a block to the tile in memory, whose rows lie `stride` bytes apart; or begins it."""
+        self.put(self.joined(state, out, stride, fresh), out, stride)
+
+    def joined(self, state: list[str], out: str, stride: Integer, fresh: bool | str) -> list[str]:
+        """The chains of a block added to the tile in memory; themselves where they are fresh.
 
         `fresh` may be an i1 that is known at run time only.
         """
-        b = self.builder
         if isinstance(fresh, bool):
-            self._put(state if fresh else self._sums(state, out, stride), out, stride)
-            return
-        begin, join, done = b.label("fresh"), b.label("join"), b.label("joined")
-        b.emit(f"br i1 {fresh}, label %{begin}, label %{join}")
-        b.start_block(begin)
-        self._put(state, out, stride)
-        b.emit(f"br label %{done}")
+            return state if fresh else self._sums(state, out, stride)
+        b = self.builder
+        before, join, done = b.block, b.label("join"), b.label("joined")
+        b.emit(f"br i1 {fresh}, label %{done}, label %{join}")
         b.start_block(join)
-        self._put(self._sums(state, out, stride), out, stride)
+        sums = self._sums(state, out, stride)
         b.emit(f"br label %{done}")
         b.start_block(done)
+        return [b.value(f"phi {self.arithmetic.kind} [ {value}, %{before} ], [ {total}, %{join} ]")
+                for value, total in zip(state, sums, strict=True)]
 
     def _places(self, out: str, stride: Integer) -> list[str]:
         b, size = self.builder, self.arithmetic.dtype.itemsize
@@ -117,7 +119,8 @@ class MicroKernel:
         before = [self.builder.load(e.kind, place, size) for place in self._places(out, stride)]
         return [e.add(old, value) for old, value in zip(before, state, strict=True)]
 
-    def _put(self, state: list[str], out: str, stride: Integer) -> None:
+    def put(self, state: list[str], out: str, stride: Integer) -> None:
+        """Writes the tile to memory."""
         e, size = self.arithmetic, self.arithmetic.dtype.itemsize
         for place, value in zip(self._places(out, stride), state, strict=True):
             self.builder.store(e.kind, value, place, size)

@@ -18,7 +18,8 @@ from torturous.codegen.arithmetic import Arithmetic
 from torturous.codegen.builder import Builder, Integer, looping
 from torturous.codegen.expressions import LANES
 from torturous.codegen.microkernel import Tile
-from torturous.codegen.panels import LanePanels, Line, RowPanels, Side, for_runs, lies_in_lines, transpose
+from torturous.codegen.panels import LanePanels, Line, RowPanels, Side, for_runs, lies_in_lines
+from torturous.codegen.turning import turned
 from torturous.core import dtypes
 from torturous.ir.contraction import BLOCK
 
@@ -155,6 +156,11 @@ class PairedLanes(LanePanels):
 
         for_runs(side, k0, count, run)
 
+    def _whole_lines(self, origin: str, lanes: tuple[Integer, Integer], k0: Integer, count: Integer, target: str
+                     ) -> Integer:
+        """None: what makes a word of two lines goes panel by panel."""
+        return 0
+
     def _stretch(self, done: Integer, length: Integer, into: str, line: Callable[[Integer], list[str]], lanes: int,
                  lead: Integer = 0) -> None:
         """Lines of consecutive products, from the block's product `done` on; `lead` is 1 where that is a second."""
@@ -204,7 +210,7 @@ class PairedLanes(LanePanels):
             for v in range(tile.vectors):
                 rows = [words(side, b.offset(starts[v * LANES + lane], place), mask) for lane in range(LANES)]
                 line = b.offset(into, b.add(b.mul(b.div(done, 2), tile.lanes * WORD), v * LANES * WORD))
-                for number, value in enumerate(transpose(b, SINGLE, rows)[:width]):
+                for number, value in enumerate(turned(b, SINGLE, rows)[:width]):
                     b.store(SINGLE, value, b.offset(line, number * tile.lanes * WORD), WORD)
 
         def run(offset: Integer, done: Integer, length: Integer) -> None:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torturous.codegen.arithmetic import Arithmetic, convert
-from torturous.codegen.builder import Builder, Integer, looping
+from torturous.codegen.builder import Integer, looping
 from torturous.codegen.emitter import kind
 from torturous.codegen.expressions import LANES, KernelWriter
 from torturous.codegen.microkernel import Tile
 from torturous.codegen.operands import Sides, loaded, takes_pairs
+from torturous.codegen.turning import turned
 from torturous.compiler.kernel import Load
 from torturous.compiler.sizes import Affine, Size, product
 from torturous.core import dtypes
@@ -24,6 +25,8 @@ from torturous.ir.contraction import BLOCK
 
 Line = Callable[[Integer], list[str]]
 """`line(offset of a product in bytes)`: a panel's line of that product, in vectors."""
+AHEAD = 8
+"""Products ahead of which lines of lanes are fetched."""
 
 
 @dataclass(frozen=True)
@@ -285,10 +288,13 @@ class LanePanels:
         side, tile = self.side, self.tile
         b = side.b
         origin = side.origin(batch)
-        with looping(b, 0, panels) as panel:
+        own = side.own
+        together: Integer = 0
+        if own.strides and own.strides[-1] == 1 and len(own.sizes) == 1:
+            together = self._whole_lines(origin, lanes, k0, count, target)
+        with looping(b, together, panels) as panel:
             first = b.add(lanes[0], b.mul(panel, self.width))
             into = b.offset(target, b.mul(panel, self.panel_bytes))
-            own = side.own
             if side.run is not None and tile.lanes % side.run == 0 and self.width == tile.lanes:
                 self._whole_runs(origin, first, lanes[1], k0, count, into)
             elif own.strides and own.strides[-1] == 1 and (
@@ -302,18 +308,21 @@ class LanePanels:
 
     def _lines(self, k0: Integer, count: Integer, into: str, line: Line, lanes: int = LANES) -> None:
         """Writes the line of every product; `line` gives it in vectors of so many lanes."""
-        side = self.side
-        b = side.b
+        self._products(k0, count, lambda offset, number: self._put(line(offset), into, number, lanes))
+
+    def _products(self, k0: Integer, count: Integer, body: Callable[[Integer, Integer], None]) -> None:
+        """`body(where it lies in bytes, its number in the block)` for every product."""
+        b = self.side.b
         if self.tabled:
             with looping(b, 0, count) as k:
-                self._put(line(self._tabled_offset(b.add(k0, k))), into, k, lanes)
+                body(self._tabled_offset(b.add(k0, k)), k)
             return
 
         def run(offset: Integer, done: Integer, length: Integer) -> None:
             with looping(b, 0, length) as k:
-                self._put(line(self._run_offset(offset, k)), into, b.add(done, k), lanes)
+                body(self._run_offset(offset, k), b.add(done, k))
 
-        for_runs(side, k0, count, run)
+        for_runs(self.side, k0, count, run)
 
     def _tabled_offset(self, k: Integer) -> str:
         """Where a product lies, in bytes, from the table."""
@@ -333,6 +342,31 @@ class LanePanels:
         address = b.offset(into, b.mul(number, self.tile.lanes * size))
         for position, value in enumerate(values):
             side.write(value, b.offset(address, position * lanes * size), lanes)
+
+    def _whole_lines(self, origin: str, lanes: tuple[Integer, Integer], k0: Integer, count: Integer, target: str
+                     ) -> Integer:
+        """Panels that are whole, product by product: memory is read in its own order. Gives their number."""
+        side, tile = self.side, self.tile
+        b = side.b
+        have = b.sub(lanes[1], lanes[0])
+        whole = b.div(b.maximum(b.add(b.sub(have, tile.lanes), self.width), 0), self.width)
+        start = b.offset(origin, b.mul(lanes[0], side.item))
+        step = side.writer.size(side.reduced.strides[-1]) if side.reduced.strides else 0
+        ahead = b.mul(step, AHEAD * side.item)
+
+        def line(offset: Integer, number: Integer) -> None:
+            place = b.offset(start, offset)
+            with looping(b, 0, whole) as panel:
+                source = b.offset(place, b.mul(panel, self.width * side.item))
+                places = [b.offset(source, v * LANES * side.item) for v in range(tile.vectors)]
+                for here in places:
+                    b.prefetch(b.offset(here, ahead))
+                into = b.offset(target, b.mul(panel, self.panel_bytes))
+                self._put([side.read(here, LANES) for here in places], into, number, LANES)
+
+        self._products(k0, count, line)
+        return whole
+
 
     def _whole_runs(self, origin: str, first: Integer, last: Integer, k0: Integer, count: Integer, into: str) -> None:
         """A line is several whole runs, each contiguous in memory."""
@@ -389,7 +423,7 @@ class LanePanels:
                 rows = [
                     side.read(b.offset(lanes[v * LANES + lane], step), LANES, mask) for lane in range(LANES)
                 ]
-                for k, value in enumerate(transpose(b, kind(side.dtype, LANES), rows)[:width]):
+                for k, value in enumerate(turned(b, kind(side.dtype, LANES), rows)[:width]):
                     place = b.offset(into, b.mul(b.add(at, k), line_bytes))
                     side.write(value, b.offset(place, v * LANES * side.dtype.itemsize), LANES)
 
@@ -475,25 +509,3 @@ def lies_in_lines(side: Side) -> bool:
     """Whether rows lie beside each other, and products do not."""
     steps = side.reduced.strides
     return len(side.own.strides) == 1 and side.own.strides[-1] == 1 and (not steps or steps[-1] != 1)
-
-
-def transpose(b: Builder, wide: str, rows: list[str]) -> list[str]:
-    """A square of LANES vectors of this type turned in registers, in log2(LANES) rounds of exchanges."""
-    distance = LANES // 2
-    while distance:
-        low = [lane if not lane & distance else LANES + lane - distance for lane in range(LANES)]
-        high = [lane + distance if not lane & distance else LANES + lane for lane in range(LANES)]
-
-        def mask(places: list[int]) -> str:
-            return f"<{LANES} x i32> <" + ", ".join(f"i32 {place}" for place in places) + ">"
-
-        turned = list(rows)
-        for position in range(LANES):
-            if position & distance:
-                continue
-            a, c = rows[position], rows[position + distance]
-            turned[position] = b.value(f"shufflevector {wide} {a}, {wide} {c}, {mask(low)}")
-            turned[position + distance] = b.value(f"shufflevector {wide} {a}, {wide} {c}, {mask(high)}")
-        rows = turned
-        distance //= 2
-    return rows

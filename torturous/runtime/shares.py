@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from operator import mul
 
 from torturous.codegen.kernels import Generated
 from torturous.compiler.sizes import Size
@@ -19,6 +20,12 @@ GRAIN = 1 << 15
 ITEM_COST = 1 << 20
 ENOUGH_ITEMS = 8
 """What is divided is divided further while there are fewer items, and their cost allows."""
+HANDING_OVER = 1 << 18
+"""What it costs that other threads take part at all, in rough machine operations."""
+LATE = 8
+"""One thread in so many is held up by half an item."""
+MOST_MORE = 7
+"""Extents are divided into at most so many parts more than they must be."""
 MOST_PIECES = 64
 MOST_PREPARING = 16
 """Pieces per kernel at most; fewer where every piece first prepares its scratch memory."""
@@ -42,12 +49,24 @@ class Shares:
     """The kernel's rough cost."""
 
 
-def share_out(kernel: Generated, evaluate: Evaluate) -> Shares:
-    """Large items, but enough of them for all workers; then pieces that are worth handing over."""
+def share_out(kernel: Generated, evaluate: Evaluate, threads: int | None = None) -> Shares:
+    """Large items, but enough of them for all workers, whose number may not be known; then pieces that are worth
+    handing over."""
     work = kernel.work
-    outer, cost = evaluate(work.outer), evaluate(work.cost)
     units = _units(kernel, evaluate)
-    counts = [-(-have // (part.most // part.unit)) for have, part in zip(units, work.divided, strict=True)]
+    least = [-(-have // (part.most // part.unit)) for have, part in zip(units, work.divided, strict=True)]
+    if threads is not None and work.preparing.constant != 0 and evaluate(work.outer) * prod(units):
+        counts = _balanced(kernel, evaluate, units, least, threads)
+    else:
+        counts = _halved(kernel, evaluate, units, least)
+    taken = [max(1, -(-have // max(count, 1))) for have, count in zip(units, counts, strict=True)]
+    return shared(kernel, evaluate, taken)
+
+
+def _halved(kernel: Generated, evaluate: Evaluate, units: Sequence[int], least: Sequence[int]) -> list[int]:
+    """Into how many parts to divide each extent where more items cost nothing."""
+    work, counts = kernel.work, list(least)
+    outer, cost = evaluate(work.outer), evaluate(work.cost)
     free = [number for number, part in enumerate(work.divided) if part.unit < part.most]
     wanted = min(ENOUGH_ITEMS, outer * cost // ITEM_COST)
     while outer * prod(counts) < wanted:
@@ -57,8 +76,25 @@ def share_out(kernel: Generated, evaluate: Evaluate) -> Shares:
             break
         number = max(large, key=lambda n: -(-units[n] // counts[n]) * work.divided[n].unit)
         counts[number] = -(-units[number] // max(1, units[number] // counts[number] // 2))
-    taken = [max(1, -(-have // max(count, 1))) for have, count in zip(units, counts, strict=True)]
-    return shared(kernel, evaluate, taken)
+    return counts
+
+
+def _balanced(kernel: Generated, evaluate: Evaluate, units: Sequence[int], least: Sequence[int], threads: int
+              ) -> list[int]:
+    """The same where every item has to prepare something: as even as possible for so many threads, with few items."""
+    work = kernel.work
+    outer, cost, preparing = evaluate(work.outer), evaluate(work.cost), evaluate(work.preparing)
+    sizes = [part.unit for part in work.divided]
+    per_unit = cost / prod(units)
+
+    def span(counts: Sequence[int]) -> float:
+        taken = [-(-have // count) for have, count in zip(units, counts, strict=True)]
+        items = outer * prod(-(-have // takes) for have, takes in zip(units, taken, strict=True))
+        each = per_unit * prod(taken) + preparing * sum(map(mul, taken, sizes))
+        return -(-items // threads) * each + each / threads / LATE + (HANDING_OVER if items > 1 else 0)
+
+    choices = [range(count, min(have, count + MOST_MORE) + 1) for count, have in zip(least, units, strict=True)]
+    return min([list(counts) for counts in product(*choices)], key=span)
 
 
 def shared(kernel: Generated, evaluate: Evaluate, taken: Sequence[int], granule: int | None = None) -> Shares:

@@ -35,7 +35,7 @@ def chosen(kernel: Generated, evaluate: Evaluate, threads: int) -> Shares:
     best = winners()
     known = best.get(_question(kernel, evaluate, threads)) if best else None
     if known is None or len(known) != len(kernel.work.divided) + 1:
-        return share_out(kernel, evaluate)
+        return share_out(kernel, evaluate, threads)
     return shared(kernel, evaluate, known[1:], known[0])
 
 
@@ -65,7 +65,7 @@ class Tuner:
     def tune(self, kernel: Generated, evaluate: Evaluate, measure: Measure) -> None:
         """Finds the best shares of a kernel, and leaves it with them. `measure` gives a run's seconds."""
         question = _question(kernel, evaluate, self.threads)
-        model = share_out(kernel, evaluate)
+        model = share_out(kernel, evaluate, self.threads)
         if question in winners() or model.cost < LEAST_COST:
             return
         best = _best([model, *other_groups(kernel, evaluate)], measure)

@@ -1,0 +1,163 @@
+"""What becomes of a contraction's tile once its sums are complete: the epilogue, while the tile is still near.
+
+A tile that is whole, and of which little is to be computed, is stored straight out of the registers. Any other goes
+to scratch memory, from where runs of lanes within one innermost row are read: tiles at the edges, expressions that
+would be long if written out for every accumulator, lanes of several axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torturous.codegen.builder import Integer, looping
+from torturous.codegen.emitter import kind
+from torturous.codegen.expressions import LANES, KernelWriter, Point
+from torturous.codegen.microkernel import MicroKernel
+from torturous.codegen.operands import Sides, split
+from torturous.compiler.kernel import Accumulated, Compute, Convert, Literal, Load, SlotNumber
+from torturous.compiler.schedule import walk
+
+SHORT = 6
+"""Machine operations per element, about, up to which an epilogue is written out for every accumulator."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tile among the results: its batch, its rows and lanes from the first to the last of the item."""
+
+    batch: list[Integer]
+    row: Integer
+    lane: Integer
+    row_last: Integer
+    """Past the item's last row."""
+    lane_last: Integer
+
+
+class Finishing:
+    """Writes the epilogue of one contraction kernel."""
+
+    def __init__(self, writer: KernelWriter, axes: Sides, itemsize: int) -> None:
+        self.writer = writer
+        self.b = writer.builder
+        self.axes = axes
+        self.bytes = itemsize
+        """Of an accumulator."""
+        kernel = writer.kernel
+        self.inner = axes.lane[-1] if axes.lane else None
+        self.lane_extents = [writer.size(kernel.axes[axis]) for axis in axes.lane]
+        self.row_extents = [writer.size(kernel.axes[axis]) for axis in axes.row]
+        lanes = len(axes.lane) == 1
+        self.short = lanes and len(axes.row) <= 1 and self._is_short()
+
+    def _is_short(self) -> bool:
+        kernel = self.writer.kernel
+        expressions = list(walk([store.expression for store in kernel.stores]))
+        plain = (Accumulated, Compute, Convert, Literal, Load, SlotNumber)
+        cost = sum(e.op.cost if isinstance(e, Compute) else 1 for e in expressions if isinstance(e, (Compute, Convert)))
+        return all(isinstance(e, plain) for e in expressions) and not kernel.derived and cost <= SHORT
+
+    def write(self, kernel: MicroKernel, state: list[str], scratch: str, place: Place) -> None:
+        """Stores the results of a tile; `scratch` has room for it."""
+        b, tile = self.b, kernel.tile
+        stride = tile.lanes * self.bytes
+        if not self.short:
+            kernel.put(state, scratch, stride)
+            self._from_scratch(kernel, scratch, place)
+            return
+        fits = [b.compare("sle", b.add(first, most), last) for first, most, last in
+                ((place.row, tile.rows, place.row_last), (place.lane, tile.lanes, place.lane_last))]
+        whole, edge, done = b.label("whole"), b.label("edge"), b.label("finished")
+        b.emit(f"br i1 {b.value(f'and i1 {fits[0]}, {fits[1]}')}, label %{whole}, label %{edge}")
+        b.start_block(whole)
+        self._from_registers(kernel, state, place)
+        b.emit(f"br label %{done}")
+        b.start_block(edge)
+        kernel.put(state, scratch, stride)
+        self._from_scratch(kernel, scratch, place)
+        b.emit(f"br label %{done}")
+        b.start_block(done)
+
+    def _fixed(self, batch: Sequence[Integer]) -> dict[int, Integer]:
+        kernel = self.writer.kernel
+        fixed: dict[int, Integer] = {axis: 0 for axis in range(len(kernel.axes) + len(kernel.reduced))}
+        return fixed | dict(zip(self.axes.batch, batch, strict=True))
+
+    def _store(self, point: Point, value: str) -> None:
+        point.accumulated = [value]
+        for store in self.writer.kernel.stores:
+            self.writer.store(self.writer.emit(store.expression, point), store.buffer, store.address, point)
+
+    # A whole tile ------------------------------------------------------------------------------------------------
+    def _from_registers(self, kernel: MicroKernel, state: list[str], place: Place) -> None:
+        """What does not vary along the rows is read once for all of them."""
+        b, w, tile = self.b, self.writer, kernel.tile
+        assert self.inner is not None
+        fixed = self._fixed(place.batch)
+        columns = []
+        for v in range(tile.vectors):
+            above = Point(fixed | {self.inner: b.add(place.lane, v * LANES)}, self.inner, LANES)
+            for axis in self.axes.row:
+                w.hoist([store.expression for store in w.kernel.stores], above, axis)
+            columns.append(above)
+        for row in range(tile.rows):
+            for v, above in enumerate(columns):
+                own = {axis: b.add(place.row, row) for axis in self.axes.row}
+                point = Point(above.axes | own, self.inner, LANES, outer=above)
+                self._store(point, state[row * tile.vectors + v])
+
+    # Any tile ----------------------------------------------------------------------------------------------------
+    def _from_scratch(self, kernel: MicroKernel, scratch: str, place: Place) -> None:
+        b, w, tile = self.b, self.writer, kernel.tile
+        row_last = b.minimum(b.add(place.row, tile.rows), place.row_last)
+        lane_last = b.minimum(b.add(place.lane, tile.lanes), place.lane_last)
+        fixed = self._fixed(place.batch)
+        # In one innermost row lie all lanes of a panel, if there is but one row or panels divide its length.
+        known = w.kernel.axes[self.inner].constant if self.inner is not None else None
+        aligned = known is not None and known > 0 and known % tile.lanes == 0
+        with looping(b, place.row, row_last) as row:
+            fixed |= dict(zip(self.axes.row, split(w, row, self.row_extents), strict=True))
+            line = b.offset(scratch, b.mul(b.sub(row, place.row), tile.lanes * self.bytes))
+            if self.inner is None:
+                self._lane_run(fixed, [], line, None)
+            elif aligned or len(self.axes.lane) == 1:
+                first = split(w, place.lane, self.lane_extents)
+                for v in range(tile.vectors):
+                    lanes = [*first[:-1], b.add(first[-1], v * LANES)]
+                    mask = None if aligned else w.tail_mask(b.sub(lane_last, b.add(place.lane, v * LANES)), LANES)
+                    self._lane_run(fixed, lanes, b.offset(line, v * LANES * self.bytes), mask)
+            else:
+                self._runs(fixed, line, place.lane, lane_last)
+
+    def _lane_run(self, fixed: dict[int, Integer], lanes: Sequence[Integer], place: str, mask: str | None) -> None:
+        """A vector of lanes of one innermost row."""
+        point = Point(fixed | dict(zip(self.axes.lane, lanes, strict=True)), self.inner, LANES if lanes else 1, mask)
+        dtype = self.writer.kernel.accumulators[0].dtype
+        self._store(point, self.b.load(kind(dtype, point.lanes), place, self.bytes))
+
+    def _runs(self, fixed: dict[int, Integer], line: str, first: Integer, last: Integer) -> None:
+        """Stretches of at most LANES lanes within one innermost row each."""
+        b, w, extents = self.b, self.writer, self.lane_extents
+        loop = b.begin_runs(first, last, split(w, first, extents))
+        flat, *lanes = loop.carried
+        left = b.minimum(b.sub(last, flat), b.sub(extents[-1], lanes[-1]))
+        length = b.minimum(left, LANES)
+        here = b.offset(line, b.mul(b.sub(flat, first), self.bytes))
+        self._lane_run(fixed, lanes, here, w.tail_mask(length, LANES))
+        b.end_runs(loop, [b.add(flat, length), *advance(w, lanes, extents, length)])
+
+
+def advance(writer: KernelWriter, place: Sequence[Integer], extents: list[Integer], length: Integer) -> list[Integer]:
+    """A place moved on by `length`, which stays within the innermost row or ends it."""
+    b = writer.builder
+    result: list[Integer] = []
+    carry = length
+    for position in range(len(place) - 1, -1, -1):
+        counted = b.add(place[position], carry)
+        if position == 0:
+            result.insert(0, counted)
+            continue
+        wrapped = b.compare("eq", counted, extents[position])
+        result.insert(0, b.choose(wrapped, 0, counted))
+        carry = b.value(f"zext i1 {wrapped} to i64")
+    return result
