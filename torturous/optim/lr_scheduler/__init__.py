@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from torturous.optim.lr_scheduler.composed import ChainedScheduler, SequentialLR
 from torturous.optim.lr_scheduler.cyclic import CosineAnnealingWarmRestarts, CyclicLR
+from torturous.optim.lr_scheduler.functions import LambdaLR, MultiplicativeLR
+from torturous.optim.lr_scheduler.one_cycle import OneCycleLR
+from torturous.optim.lr_scheduler.plateau import ReduceLROnPlateau
+from torturous.optim.lr_scheduler.scheduler import LRScheduler
 from torturous.optim.lr_scheduler.schedules import (
     ConstantLR,
     CosineAnnealingLR,
     ExponentialLR,
-    LambdaLR,
     LinearLR,
-    LRScheduler,
-    MultiplicativeLR,
     MultiStepLR,
-    OneCycleLR,
     PolynomialLR,
-    ReduceLROnPlateau,
     StepLR,
 )
 

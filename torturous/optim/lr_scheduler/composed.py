@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
-from torturous.optim.lr_scheduler.schedules import EPOCH_DEPRECATED, LRScheduler, _rates, _set_rate
+from torturous.optim.lr_scheduler.scheduler import EPOCH_DEPRECATED, LRScheduler, rates_of, set_rate
 from torturous.optim.optimizer import Optimizer
 
 
@@ -39,7 +39,7 @@ class SequentialLR(LRScheduler):
         self.optimizer = optimizer
         # Every scheduler has taken its first step: all but the first take it back.
         for group in optimizer.param_groups:
-            _set_rate(group, group["initial_lr"])
+            set_rate(group, group["initial_lr"])
         for scheduler in schedulers:
             scheduler.last_epoch -= 1
         first = schedulers[0]
@@ -81,13 +81,13 @@ class ChainedScheduler(LRScheduler):
         _same_optimizer("ChainedScheduler", optimizer, schedulers)
         self._schedulers = list(schedulers)
         self.optimizer = optimizer
-        self._last_lr = _rates(optimizer)
+        self._last_lr = rates_of(optimizer)
 
     def step(self) -> None:  # type: ignore[override]
         """Advance all schedulers."""
         for scheduler in self._schedulers:
             scheduler.step()
-        self._last_lr = _rates(self.optimizer)
+        self._last_lr = rates_of(self.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         """The fields, and the schedulers' states."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from torturous.optim.lr_scheduler.schedules import LRScheduler, _per_group, _set_rate
+from torturous.optim.lr_scheduler.scheduler import LRScheduler, per_group, set_rate
 from torturous.optim.optimizer import Optimizer
 
 
@@ -53,7 +53,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         self.last_epoch = math.floor(epoch)
         rates = self.get_lr()
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            _set_rate(group, rate)
+            set_rate(group, rate)
         self._last_lr = rates
 
     def _find(self, epoch: float) -> None:
@@ -83,11 +83,11 @@ class CyclicLR(LRScheduler):
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
         self.optimizer = optimizer
-        bases = _per_group("base_lr", optimizer, base_lr)
+        bases = per_group("base_lr", optimizer, base_lr)
         if last_epoch == -1:
             for group, rate in zip(optimizer.param_groups, bases, strict=True):
-                _set_rate(group, rate)
-        self.max_lrs = _per_group("max_lr", optimizer, max_lr)
+                set_rate(group, rate)
+        self.max_lrs = per_group("max_lr", optimizer, max_lr)
         up = float(step_size_up)
         down = float(step_size_down) if step_size_down is not None else up
         self.total_size = up + down
@@ -104,8 +104,8 @@ class CyclicLR(LRScheduler):
             if "momentum" not in optimizer.defaults and "betas" not in optimizer.defaults:
                 raise ValueError("optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
             self.use_beta1 = "betas" in optimizer.defaults
-            self.base_momentums = _per_group("base_momentum", optimizer, base_momentum)
-            self.max_momentums = _per_group("max_momentum", optimizer, max_momentum)
+            self.base_momentums = per_group("base_momentum", optimizer, base_momentum)
+            self.max_momentums = per_group("max_momentum", optimizer, max_momentum)
             if last_epoch == -1:
                 for group, momentum in zip(optimizer.param_groups, self.max_momentums, strict=True):
                     self._set_momentum(group, momentum)
