@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from torturous.optim.optimizer import (
-    Group,
-    GroupOptimizer,
-    StateChanges,
-    as_number,
-    check_implementation,
-    check_learning_rate,
-    check_range,
-)
+from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges
+from torturous.optim.options import as_number, learning_rate, not_negative, within
 from torturous.tensor import Tensor, multi_tensor, zeros_like
 
 
@@ -33,23 +26,10 @@ class Adadelta(GroupOptimizer):
         maximize: bool = False,
         differentiable: bool = False,
     ) -> None:
-        check_learning_rate(lr)
-        if not 0.0 <= rho <= 1.0:
-            raise ValueError(f"Invalid rho value: {rho}")
-        check_range("epsilon value", eps)
-        check_range("weight_decay value", weight_decay)
-        check_implementation(foreach, None, differentiable, capturable)
-        defaults = {
-            "lr": lr,
-            "rho": rho,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-            "capturable": capturable,
-            "foreach": foreach,
-            "differentiable": differentiable,
-        }
-        super().__init__(params, defaults)
+        super().__init__(
+            params, lr=learning_rate(lr), rho=within("rho value", rho, 0.0, 1.0),
+            eps=not_negative("epsilon value", eps), weight_decay=not_negative("weight_decay value", weight_decay),
+            maximize=maximize, capturable=capturable, foreach=foreach, differentiable=differentiable)
 
     def _update(
         self, group: Group, params: list[Tensor], grads: list[Tensor], changes: StateChanges

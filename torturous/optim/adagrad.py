@@ -6,16 +6,8 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from torturous.optim.optimizer import (
-    Group,
-    GroupOptimizer,
-    StateChanges,
-    as_number,
-    by_step,
-    check_implementation,
-    check_learning_rate,
-    check_range,
-)
+from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges, by_step
+from torturous.optim.options import as_number, learning_rate, not_negative
 from torturous.tensor import Tensor, full_like, multi_tensor
 
 
@@ -36,24 +28,11 @@ class Adagrad(GroupOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        check_learning_rate(lr)
-        check_range("lr_decay value", lr_decay)
-        check_range("weight_decay value", weight_decay)
-        check_range("initial_accumulator_value value", initial_accumulator_value)
-        check_range("epsilon value", eps)
-        check_implementation(foreach, fused, differentiable)
-        defaults = {
-            "lr": lr,
-            "lr_decay": lr_decay,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "initial_accumulator_value": initial_accumulator_value,
-            "foreach": foreach,
-            "maximize": maximize,
-            "differentiable": differentiable,
-            "fused": fused,
-        }
-        super().__init__(params, defaults)
+        super().__init__(
+            params, lr=learning_rate(lr), lr_decay=not_negative("lr_decay value", lr_decay),
+            eps=not_negative("epsilon value", eps), weight_decay=not_negative("weight_decay value", weight_decay),
+            initial_accumulator_value=not_negative("initial_accumulator_value value", initial_accumulator_value),
+            foreach=foreach, maximize=maximize, differentiable=differentiable, fused=fused)
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group; its accumulators exist from the beginning, as in PyTorch."""

@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
-from torturous.optim.optimizer import (
-    Group,
-    GroupOptimizer,
-    StateChanges,
-    as_number,
-    check_betas,
-    check_implementation,
-    check_learning_rate,
-    check_range,
-)
+from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges
+from torturous.optim.options import as_number, learning_rate, not_negative, shares
 from torturous.tensor import Tensor, multi_tensor, zeros_like
 
 
@@ -42,57 +33,22 @@ class Adam(GroupOptimizer):
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ) -> None:
-        check_learning_rate(lr)
-        check_range("epsilon value", eps)
-        betas = check_betas(betas)
-        check_range("weight_decay value", weight_decay)
-        check_implementation(foreach, fused, differentiable, capturable)
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "amsgrad": amsgrad,
-            "maximize": maximize,
-            "foreach": foreach,
-            "capturable": capturable,
-            "differentiable": differentiable,
-            "fused": fused,
-            "decoupled_weight_decay": decoupled_weight_decay,
-        }
-        super().__init__(params, defaults)
+        super().__init__(
+            params, lr=learning_rate(lr), betas=shares(betas), eps=not_negative("epsilon value", eps),
+            weight_decay=not_negative("weight_decay value", weight_decay), amsgrad=amsgrad, maximize=maximize,
+            foreach=foreach, capturable=capturable, differentiable=differentiable, fused=fused,
+            decoupled_weight_decay=decoupled_weight_decay)
 
     def _update(
         self, group: Group, params: list[Tensor], grads: list[Tensor], changes: StateChanges
     ) -> None:
-        names = ["exp_avg", "exp_avg_sq"]
-        if group["amsgrad"]:
-            names.append("max_exp_avg_sq")
-        buffers: dict[str, list[Tensor]] = {name: [] for name in names}
-        steps = []
-        for param in params:
-            state = self.state[param]
-            step = state.get("step", 0) + 1
-            changes.set(state, "step", step)
-            steps.append(step)
-            for name in names:
-                buffers[name].append(changes.buffer(state, name, partial(zeros_like, param)))
+        entries = ["exp_avg", "exp_avg_sq", *["max_exp_avg_sq"] * bool(group["amsgrad"])]
+        steps, states = self._buffers(params, changes, **dict.fromkeys(entries, zeros_like))
+        means, squares, largest = (*states, None)[:3]
         beta1, beta2 = group["betas"]
         multi_tensor.adam(
-            params,
-            grads,
-            buffers["exp_avg"],
-            buffers["exp_avg_sq"],
-            buffers.get("max_exp_avg_sq"),
-            steps,
-            as_number(group["lr"]),
-            beta1,
-            beta2,
-            group["eps"],
-            group["weight_decay"],
-            group["decoupled_weight_decay"],
-            group["maximize"],
-        )
+            params, grads, means, squares, largest, steps, as_number(group["lr"]), beta1, beta2, group["eps"],
+            group["weight_decay"], group["decoupled_weight_decay"], group["maximize"])
 
 
 class AdamW(Adam):
@@ -114,19 +70,8 @@ class AdamW(Adam):
         fused: bool | None = None,
     ) -> None:
         super().__init__(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            amsgrad,
-            foreach=foreach,
-            maximize=maximize,
-            capturable=capturable,
-            differentiable=differentiable,
-            fused=fused,
-            decoupled_weight_decay=True,
-        )
+            params, lr, betas, eps, weight_decay, amsgrad, foreach=foreach, maximize=maximize, capturable=capturable,
+            differentiable=differentiable, fused=fused, decoupled_weight_decay=True)
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
         super().__setstate__(attributes)

@@ -6,16 +6,8 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from torturous.core.unknowns import single
-from torturous.optim.optimizer import (
-    Group,
-    GroupOptimizer,
-    StateChanges,
-    as_number,
-    by_step,
-    check_implementation,
-    check_learning_rate,
-    check_range,
-)
+from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges, by_step
+from torturous.optim.options import as_number, learning_rate, not_negative
 from torturous.tensor import Tensor, multi_tensor, zeros_like
 
 
@@ -37,21 +29,10 @@ class ASGD(GroupOptimizer):
         differentiable: bool = False,
         capturable: bool = False,
     ) -> None:
-        check_learning_rate(lr)
-        check_range("weight_decay value", weight_decay)
-        check_implementation(foreach, None, differentiable, capturable)
-        defaults = {
-            "lr": lr,
-            "lambd": lambd,
-            "alpha": alpha,
-            "t0": t0,
-            "weight_decay": weight_decay,
-            "foreach": foreach,
-            "maximize": maximize,
-            "differentiable": differentiable,
-            "capturable": capturable,
-        }
-        super().__init__(params, defaults)
+        super().__init__(
+            params, lr=learning_rate(lr), lambd=lambd, alpha=alpha, t0=t0,
+            weight_decay=not_negative("weight_decay value", weight_decay), foreach=foreach, maximize=maximize,
+            differentiable=differentiable, capturable=capturable)
 
     def _update(
         self, group: Group, params: list[Tensor], grads: list[Tensor], changes: StateChanges

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from torturous.optim.optimizer import Optimizer, as_number, check_learning_rate
+from torturous.optim.optimizer import Optimizer
+from torturous.optim.options import as_number, learning_rate
 from torturous.tensor import Tensor, cat, enable_grad, no_grad, realize_step, zeros_like
 
 Evaluate = Callable[[float], "tuple[float, Tensor, float]"]
@@ -34,11 +35,10 @@ class LBFGS(Optimizer):
         history_size: int = 100,
         line_search_fn: str | None = None,
     ) -> None:
-        check_learning_rate(lr)
         if max_eval is None:
             max_eval = max_iter * 5 // 4
         defaults = {
-            "lr": lr,
+            "lr": learning_rate(lr),
             "max_iter": max_iter,
             "max_eval": max_eval,
             "tolerance_grad": tolerance_grad,

@@ -10,10 +10,12 @@ from copy import deepcopy
 from itertools import chain
 from typing import Any, ClassVar
 
+from torturous.optim.options import as_number, check_implementation
 from torturous.tensor import Tensor, enable_grad, float32, no_grad, realize_step, tensor
 from torturous.utils.hooks import RemovableHandle, add_hook
 
 Group = dict[str, Any]
+IMPLEMENTATIONS = frozenset({"foreach", "fused", "differentiable", "capturable"})
 
 
 class _Required:
@@ -282,10 +284,17 @@ class GroupOptimizer(Optimizer):
 
     A subclass defines `_update`. The number of steps of a parameter is a plain integer in `state` and a 0-d
     float32 tensor in `state_dict`, as PyTorch saves it.
+
+    `defaults` are options and their values for groups that do not give their own. Those that choose among PyTorch's
+    implementations (`foreach`, `fused`, `differentiable`, `capturable`) are checked here.
     """
 
     numbers: ClassVar[frozenset[str]] = frozenset({"step"})
     """Entries of a parameter's state that are plain numbers here, and 0-d tensors in `state_dict`."""
+
+    def __init__(self, params: Iterable[Any], **defaults: Any) -> None:
+        check_implementation(**{name: defaults[name] for name in IMPLEMENTATIONS & defaults.keys()})
+        super().__init__(params, defaults)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters that have a gradient; `closure` computes the loss and its gradients first.
@@ -369,53 +378,8 @@ class StateChanges:
             param_state[name] = value
 
 
-def as_number(value: Any) -> Any:
-    """A hyperparameter as a Python number: PyTorch takes one-element tensors as well."""
-    return value.item() if isinstance(value, Tensor) else value
-
-
-def check_learning_rate(lr: Any) -> None:
-    """Raise `ValueError` for a negative learning rate, or one given as a tensor of several elements."""
-    if isinstance(lr, Tensor) and lr.numel() != 1:
-        raise ValueError("Tensor lr must be 1-element")
-    if not 0.0 <= as_number(lr):
-        raise ValueError(f"Invalid learning rate: {lr}")
-
-
-def check_range(name: str, value: float, below: float = float("inf")) -> None:
-    """Raise `ValueError`, naming the option, unless 0 <= value < below."""
-    if not (0.0 <= value < below or (value == below == float("inf"))):
-        raise ValueError(f"Invalid {name}: {value}")
-
-
-def check_betas(betas: tuple[float, float]) -> tuple[float, float]:
-    """The two shares as numbers; `ValueError` unless each is in [0, 1)."""
-    values = (as_number(betas[0]), as_number(betas[1]))
-    for position, beta in enumerate(values):
-        check_range(f"beta parameter at index {position}", beta, 1.0)
-    return values
-
-
 def by_step(steps: list[int], *kinds: list[Tensor]) -> Iterator[tuple[int, list[list[Tensor]]]]:
     """The tensors of all kinds, those of parameters with the same step together."""
     for step in sorted(set(steps)):
         chosen = [position for position, count in enumerate(steps) if count == step]
         yield step, [[tensors[position] for position in chosen] for tensors in kinds]
-
-
-def check_implementation(
-    foreach: bool | None, fused: bool | None, differentiable: bool, capturable: bool = False
-) -> None:
-    """Check the options that choose among PyTorch's implementations of a step.
-
-    `foreach` and `fused` change no result, and a step is fused here in any case. The other two ask for what
-    there is not: a step that is itself differentiated, and a CUDA graph.
-    """
-    if fused and differentiable:
-        raise RuntimeError("`fused` does not support `differentiable`")
-    if fused and foreach:
-        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
-    if differentiable:
-        raise NotImplementedError("differentiable=True is not supported: steps are not recorded for autograd")
-    if capturable:
-        raise NotImplementedError("capturable=True is not supported: there are no CUDA graphs")

@@ -5,17 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from torturous.optim.optimizer import (
-    Group,
-    GroupOptimizer,
-    StateChanges,
-    as_number,
-    by_step,
-    check_betas,
-    check_implementation,
-    check_learning_rate,
-    check_range,
-)
+from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges, by_step
+from torturous.optim.options import as_number, learning_rate, not_negative, shares
 from torturous.tensor import Tensor, multi_tensor, zeros_like
 
 
@@ -36,23 +27,10 @@ class RAdam(GroupOptimizer):
         capturable: bool = False,
         differentiable: bool = False,
     ) -> None:
-        check_learning_rate(lr)
-        check_range("epsilon value", eps)
-        betas = check_betas(betas)
-        check_range("weight_decay value", weight_decay)
-        check_implementation(foreach, None, differentiable, capturable)
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-            "foreach": foreach,
-            "capturable": capturable,
-            "decoupled_weight_decay": decoupled_weight_decay,
-            "differentiable": differentiable,
-        }
-        super().__init__(params, defaults)
+        super().__init__(
+            params, lr=learning_rate(lr), betas=shares(betas), eps=not_negative("epsilon value", eps),
+            weight_decay=not_negative("weight_decay value", weight_decay), maximize=maximize, foreach=foreach,
+            capturable=capturable, decoupled_weight_decay=decoupled_weight_decay, differentiable=differentiable)
 
     def _update(
         self, group: Group, params: list[Tensor], grads: list[Tensor], changes: StateChanges

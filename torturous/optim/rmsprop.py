@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
-from torturous.optim.optimizer import (
-    Group,
-    GroupOptimizer,
-    StateChanges,
-    as_number,
-    check_implementation,
-    check_learning_rate,
-)
+from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges
+from torturous.optim.options import as_number, learning_rate, not_negative
 from torturous.tensor import Tensor, multi_tensor, zeros_like
 
 
@@ -38,55 +31,20 @@ class RMSprop(GroupOptimizer):
         maximize: bool = False,
         differentiable: bool = False,
     ) -> None:
-        check_learning_rate(lr)
-        if not 0.0 <= eps:
-            raise ValueError(f"Invalid epsilon value: {eps}")
-        if not 0.0 <= momentum:
-            raise ValueError(f"Invalid momentum value: {momentum}")
-        if not 0.0 <= weight_decay:
-            raise ValueError(f"Invalid weight_decay value: {weight_decay}")
-        if not 0.0 <= alpha:
-            raise ValueError(f"Invalid alpha value: {alpha}")
-        check_implementation(foreach, None, differentiable, capturable)
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "alpha": alpha,
-            "eps": eps,
-            "centered": centered,
-            "weight_decay": weight_decay,
-            "capturable": capturable,
-            "foreach": foreach,
-            "maximize": maximize,
-            "differentiable": differentiable,
-        }
-        super().__init__(params, defaults)
+        super().__init__(
+            params, lr=learning_rate(lr), momentum=not_negative("momentum value", momentum),
+            alpha=not_negative("alpha value", alpha), eps=not_negative("epsilon value", eps), centered=centered,
+            weight_decay=not_negative("weight_decay value", weight_decay), capturable=capturable, foreach=foreach,
+            maximize=maximize, differentiable=differentiable)
 
     def _update(
         self, group: Group, params: list[Tensor], grads: list[Tensor], changes: StateChanges
     ) -> None:
-        names = ["square_avg"]
-        if group["momentum"] > 0:
-            names.append("momentum_buffer")
-        if group["centered"]:
-            names.append("grad_avg")
-        buffers: dict[str, list[Tensor]] = {name: [] for name in names}
-        for param in params:
-            state = self.state[param]
-            changes.set(state, "step", state.get("step", 0) + 1)
-            for name in names:
-                buffers[name].append(changes.buffer(state, name, partial(zeros_like, param)))
+        optional = {"momentum_buffer": group["momentum"] > 0, "grad_avg": group["centered"]}
+        entries = ["square_avg", *(entry for entry, wanted in optional.items() if wanted)]
+        _, states = self._buffers(params, changes, **dict.fromkeys(entries, zeros_like))
+        buffers = dict(zip(entries, states, strict=True))
         multi_tensor.rmsprop(
-            params,
-            grads,
-            buffers["square_avg"],
-            buffers.get("momentum_buffer"),
-            buffers.get("grad_avg"),
-            as_number(group["lr"]),
-            group["alpha"],
-            group["eps"],
-            group["weight_decay"],
-            group["momentum"],
-            group["centered"],
-            group["maximize"],
-        )
+            params, grads, buffers["square_avg"], buffers.get("momentum_buffer"), buffers.get("grad_avg"),
+            as_number(group["lr"]), group["alpha"], group["eps"], group["weight_decay"], group["momentum"],
+            group["centered"], group["maximize"])

@@ -6,14 +6,8 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from torturous.optim.optimizer import (
-    Group,
-    GroupOptimizer,
-    StateChanges,
-    as_number,
-    check_implementation,
-    check_learning_rate,
-)
+from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges
+from torturous.optim.options import as_number, learning_rate
 from torturous.tensor import Tensor, full_like, multi_tensor, zeros_like
 
 
@@ -32,20 +26,11 @@ class Rprop(GroupOptimizer):
         maximize: bool = False,
         differentiable: bool = False,
     ) -> None:
-        check_learning_rate(lr)
         if not 0.0 < etas[0] < 1.0 < etas[1]:
             raise ValueError(f"Invalid eta values: {etas[0]}, {etas[1]}")
-        check_implementation(foreach, None, differentiable, capturable)
-        defaults = {
-            "lr": lr,
-            "etas": etas,
-            "step_sizes": step_sizes,
-            "foreach": foreach,
-            "maximize": maximize,
-            "differentiable": differentiable,
-            "capturable": capturable,
-        }
-        super().__init__(params, defaults)
+        super().__init__(
+            params, lr=learning_rate(lr), etas=etas, step_sizes=step_sizes, foreach=foreach, maximize=maximize,
+            differentiable=differentiable, capturable=capturable)
 
     def _update(
         self, group: Group, params: list[Tensor], grads: list[Tensor], changes: StateChanges

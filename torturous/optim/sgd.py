@@ -6,14 +6,8 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from torturous.optim.optimizer import (
-    Group,
-    GroupOptimizer,
-    StateChanges,
-    as_number,
-    check_implementation,
-    check_learning_rate,
-)
+from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges
+from torturous.optim.options import as_number, learning_rate, not_negative
 from torturous.tensor import Tensor, empty_like, multi_tensor
 
 
@@ -38,26 +32,12 @@ class SGD(GroupOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        check_learning_rate(lr)
-        if momentum < 0.0:
-            raise ValueError(f"Invalid momentum value: {momentum}")
-        if weight_decay < 0.0:
-            raise ValueError(f"Invalid weight_decay value: {weight_decay}")
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
-        check_implementation(foreach, fused, differentiable)
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "dampening": dampening,
-            "weight_decay": weight_decay,
-            "nesterov": nesterov,
-            "maximize": maximize,
-            "foreach": foreach,
-            "differentiable": differentiable,
-            "fused": fused,
-        }
-        super().__init__(params, defaults)
+        super().__init__(
+            params, lr=learning_rate(lr), momentum=not_negative("momentum value", momentum), dampening=dampening,
+            weight_decay=not_negative("weight_decay value", weight_decay), nesterov=nesterov, maximize=maximize,
+            foreach=foreach, differentiable=differentiable, fused=fused)
 
     def _update(
         self, group: Group, params: list[Tensor], grads: list[Tensor], changes: StateChanges

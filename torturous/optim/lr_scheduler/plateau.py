@@ -14,7 +14,8 @@ from torturous.optim.lr_scheduler.scheduler import (
     rates_of,
     set_rate,
 )
-from torturous.optim.optimizer import Optimizer, as_number
+from torturous.optim.optimizer import Optimizer
+from torturous.optim.options import as_number
 
 
 class ReduceLROnPlateau(LRScheduler):

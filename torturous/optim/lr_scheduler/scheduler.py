@@ -9,7 +9,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from torturous.optim.optimizer import Group, Optimizer, as_number
+from torturous.optim.optimizer import Group, Optimizer
+from torturous.optim.options import as_number
 from torturous.tensor import Tensor
 
 EPOCH_DEPRECATED = (
