@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torturous.codegen.arithmetic import Arithmetic
+from torturous.codegen.arithmetic import Arithmetic, convert
 from torturous.codegen.builder import Integer
 from torturous.codegen.expressions import LANES, KernelWriter, Point
 from torturous.compiler.kernel import Accumulator, Literal
+from torturous.compiler.sizes import product
 from torturous.core import dtypes
 from torturous.core.dtypes import DType
 from torturous.ir import reduction
@@ -28,7 +29,10 @@ class Combiner:
         self.lanes = lanes
         self.indexed = self.op in (reduction.ARGMAX, reduction.ARGMIN)
         self.e = Arithmetic(writer.builder, self.dtype, lanes)
-        self.index = Arithmetic(writer.builder, dtypes.int64, lanes)
+        elements = product(writer.kernel.reduced).constant
+        short = elements is not None and elements < 1 << 31
+        self.index = Arithmetic(writer.builder, dtypes.int32 if short else dtypes.int64, lanes)
+        """Positions: half as many registers where they are known to be small."""
         self.watches_nan = self.op in (reduction.AMAX, reduction.AMIN) and self.e.floating
 
     def kinds(self) -> list[str]:
@@ -42,7 +46,8 @@ class Combiner:
 
     def widths(self) -> list[int]:
         """Bytes per element in memory."""
-        return [self.dtype.itemsize, 8] if self.indexed else [self.dtype.itemsize] * len(self.kinds())
+        return [self.dtype.itemsize, self.index.dtype.itemsize] if self.indexed else (
+            [self.dtype.itemsize] * len(self.kinds()))
 
     def to_memory(self, state: State) -> State:
         b = self.writer.builder
@@ -99,6 +104,8 @@ class Combiner:
         """The finished value."""
         if self.watches_nan:
             return self.e.select(self.e.compare("ne", state[1], state[1]), state[1], state[0])
+        if self.indexed and self.index.dtype is not dtypes.int64:
+            return convert(self.writer.builder, state[-1], self.index.dtype, dtypes.int64, self.lanes)
         return state[-1]
 
     def _test(self, operation: str, first: str, second: str) -> str:
@@ -159,9 +166,14 @@ class Combiner:
         base: Integer = point.axes[inner]
         if kernel.outer_runs:
             base = b.add(b.mul(point.axes[inner - 1], writer.size(kernel.reduced[-1])), base)
-        at = writer.splat(base, point)
+        if isinstance(base, int):
+            at = self.index.constant(base)
+        else:
+            narrow = self.index.scalar != "i64"
+            at = self.index.splat(b.value(f"trunc i64 {base} to {self.index.scalar}") if narrow else base)
         if point.lane_axis == inner and point.lanes > 1:
-            at = self.index.add(at, writer.lane_numbers(point))
+            numbers = ", ".join(f"{self.index.scalar} {lane}" for lane in range(point.lanes))
+            at = self.index.add(at, f"<{numbers}>")
         return [value, at]
 
     def folded(self, state: State) -> State:
@@ -185,7 +197,7 @@ class Combiner:
 
     def in_every_lane(self, value: str) -> str:
         """A one-lane result as vectors of this combiner."""
-        scalar = (self.index if self.indexed else self.e).scalar
+        scalar = "i64" if self.indexed else self.e.scalar
         return self.writer.builder.value(
             f"shufflevector <1 x {scalar}> {value}, <1 x {scalar}> poison, <{self.lanes} x i32> zeroinitializer")
 
