@@ -99,14 +99,15 @@ class AttentionWriter:
         return product(self.writer.kernel.axes[:self.heads])
 
     def tiles(self, heads: Sequence[Integer], first: Integer, body: Callable[[], None]) -> None:
-        """`body` for the tile of queries from `first` on: as it is for a full one, and for one of few queries."""
+        """`body` for the tile of queries from `first` on: as it is for a full one and, where sizes are known, as it is
+        for few queries, which take half the lanes."""
         b, known = self.b, self.sizes[0].constant
         self.place_of_heads, self.first = heads, first
         self.bound = b.minimum(self.keys, b.add(first, QUERIES)) if self.what.causal else self.keys
         """How many keys are looked at."""
         left = b.sub(self.length, first)
         rest = None if known is None else known % QUERIES
-        few = b.compare("sle", left, LANES) if rest is None or 0 < rest <= LANES else None
+        few = b.compare("sle", left, LANES) if rest is not None and 0 < rest <= LANES else None
 
         def of(vectors: int, present: Integer) -> Callable[[], None]:
             def write() -> None:
@@ -118,13 +119,12 @@ class AttentionWriter:
 
             return write
 
-        if few is None:
+        if known is None or rest is None or few is None:
             of(VECTORS, QUERIES if rest == 0 else b.minimum(left, QUERIES))()
             return
-        if known is None or known > LANES:
-            full = QUERIES if rest is not None else b.minimum(left, QUERIES)
-            b.when(b.value(f"xor i1 {few}, true"), of(VECTORS, full))
-        b.when(few, of(1, left if rest is None else rest))
+        if known > LANES:
+            b.when(b.value(f"xor i1 {few}, true"), of(VECTORS, QUERIES))
+        b.when(few, of(1, rest))
 
     def _numbers(self) -> list[str]:
         """The queries' own numbers."""
