@@ -121,17 +121,20 @@ def convolved(p: Program, x: Value, weight: Value, stride: int, padding: int) ->
     n, o = x.shape[0], weight.shape[0]
     size = tuple((extent + 2 * padding - taps) // stride + 1
                  for extent, taps in zip(x.shape[2:], weight.shape[2:], strict=True))
-    out = p.apply_typed(CONTRACT, (n, o, *size), BFLOAT16, x, weight, attributes=attributes)
-    upstream = p.normal(n, o, *size, dtype=BFLOAT16)
+    out = p.apply_typed(CONTRACT, (n, o, *size), x.dtype, x, weight, attributes=attributes)
+    upstream = p.normal(n, o, *size, dtype=x.dtype)
     return [out, *(gradient(upstream, out, attributes, x, weight) for gradient in CONTRACT.gradients)]
 
 
-@pytest.mark.parametrize(("channels", "samples"), [(1, 2), (3, 16), (6, 2), (40, 16)])
-def test_convolutions(channels, samples):
+@pytest.mark.parametrize("dtype", [BFLOAT16, dtypes.float16], ids=str)
+@pytest.mark.parametrize(("channels", "samples", "width"), [(1, 2, 6), (3, 16, 6), (6, 2, 20), (40, 16, 5)])
+def test_convolutions(dtype, channels, samples, width):
+    """Packed; and from copies in words or in float32, where lanes are samples or pixels beside each other."""
     def case(p: Program, size: int) -> list[Value]:
-        x = p.normal(samples, channels, size, size + 2, dtype=BFLOAT16)
-        return [*convolved(p, x, p.normal(8, channels, 3, 3, dtype=BFLOAT16), 1, 1),
-                *convolved(p, x, p.normal(5, channels, 2, 2, dtype=BFLOAT16), 2, 0)]
+        x = p.normal(samples, channels, size, width, dtype=dtype)
+        return [*convolved(p, x, p.normal(8, channels, 3, 3, dtype=dtype), 1, 1),
+                *convolved(p, x, p.normal(6, channels, 2, 2, dtype=dtype), 2, 0),
+                *convolved(p, x, p.normal(5, channels, 1, 1, dtype=dtype), 1, 0)]
 
     check(case, (4,))
 

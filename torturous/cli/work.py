@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from torturous.compiler.graph import Node
-from torturous.compiler.kernel import Choose, Compute, Convert, Expression, Kernel
+from torturous.compiler.kernel import Choose, Compute, Convert, Expression, Kernel, Word
 from torturous.compiler.memory import read_by, written_by
 from torturous.compiler.sizes import Size
 
@@ -89,6 +89,8 @@ def _operands(expression: Expression) -> tuple[Expression, ...]:
             return (operand,)
         case Choose(_, _, inside, outside):
             return inside, outside
+        case Word(_, first, second):
+            return first, second
     return ()
 
 

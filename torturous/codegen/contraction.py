@@ -15,15 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from torturous.codegen.arithmetic import Arithmetic
 from torturous.codegen.builder import Builder, Integer, looping
 from torturous.codegen.expressions import LANES, Argument, KernelWriter
 from torturous.codegen.finishing import Finishing, Place
 from torturous.codegen.loops import Divided, Work
 from torturous.codegen.microkernel import MicroKernel, Tile
 from torturous.codegen.operands import sides, split, takes_pairs
-from torturous.codegen.pairs import PairArithmetic, PairedLanes, paired_row_panels
+from torturous.codegen.pairs import PairedLanes, paired_row_panels
 from torturous.codegen.panels import LanePanels, RowPanels, Side, lane_and_row, row_panels
+from torturous.codegen.words import factors
 from torturous.compiler.sizes import ZERO, Size, product
 from torturous.ir.contraction import BLOCK
 
@@ -199,8 +199,7 @@ class Contraction:
         """A tile's products of a block; after the last block, what becomes of them."""
         b, tile = self.b, self.tile
         row_panel, lane_panel, lane_step = operands
-        arithmetic = PairArithmetic(b) if self.pairs else Arithmetic(b, self.dtype, LANES)
-        kernel = MicroKernel(b, arithmetic, tile, lane_step,
+        kernel = MicroKernel(b, factors(b, self.dtype, self.pairs), tile, lane_step,
                              self.row_panels.product_step * self.bytes, self.row_panels.row_stride * self.bytes)
         unroll = 4 if tile.rows * tile.vectors <= 12 else 2
         steps = b.ceil_div(block.count, 2) if self.pairs else block.count

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from itertools import product as combinations
 from math import inf, prod
 
-from torturous.codegen.arithmetic import Arithmetic
 from torturous.codegen.builder import Integer, looping
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Divided, Work
@@ -26,6 +25,7 @@ from torturous.codegen.microkernel import MicroKernel, Tile
 from torturous.codegen.operands import sides, split
 from torturous.codegen.panels import lane_and_row
 from torturous.codegen.target import Target
+from torturous.codegen.words import WORDS, factors
 from torturous.compiler.kernel import Kernel, Load, Quotient
 from torturous.compiler.sizes import Affine, Size, product
 from torturous.ir.contraction import BLOCK
@@ -88,7 +88,9 @@ class DirectContraction:
         assert self.row.reduced.strides in ([], [Size.of(1)]), "the products of a row are consecutive"
         assert len(self.row.own.strides) <= 1, "rows step evenly"
         self.borders = _borders(kernel, self.lane.load)
-        self.runs, self.lane_step = _runs(kernel.reduced, self.lane.load, self.borders, len(kernel.axes), self.bytes)
+        self.block = WORDS if kernel.words else BLOCK
+        self.runs, self.lane_step = _runs(
+            kernel.reduced, self.lane.load, self.borders, len(kernel.axes), self.bytes, self.block)
         *planes, self.width = [_known(kernel.axes[axis]) for axis in self.axes.lane]
         assert self.lane.load.address.factor(self.axes.lane[-1]) == 1, "lanes are consecutive"
         self.lines, self.pitch = 1, 0
@@ -152,7 +154,7 @@ class DirectContraction:
 
     @property
     def blocks(self) -> int:
-        return max(1, -(-self.products // BLOCK))
+        return max(1, -(-self.products // self.block))
 
     def _list_place(self) -> int:
         return -(-self.rows_per_item * self._row_bytes() // 64) * 64
@@ -177,7 +179,8 @@ class DirectContraction:
 
     def _block_ends(self) -> list[int]:
         """Where blocks begin and end among the runs: one more than there are blocks."""
-        return [sum(run.first < block * BLOCK for run in self.runs) for block in range(self.blocks)] + [len(self.runs)]
+        starts = [block * self.block for block in range(self.blocks)]
+        return [sum(run.first < start for run in self.runs) for start in starts] + [len(self.runs)]
 
     def _existing(self, table: str, flat: Integer) -> tuple[str, str, Integer]:
         """The runs that exist for an item's pixel, where blocks end among them, and where the pixel's lanes lie."""
@@ -221,7 +224,7 @@ class DirectContraction:
     def _tiles(self, batch: list[Integer], lanes: str, row_first: Integer, runs: str, ends: str) -> None:
         """The item's results, tile by tile. The last tile reaches back over rows of the one before it."""
         b, w, tile = self.b, self.writer, self.tile
-        e = Arithmetic(b, self.dtype, LANES)
+        e = factors(b, self.dtype, w.kernel.words)
         row_stride = b.mul(w.size(self.row.own.strides[0]) if self.row.own.strides else 0, self.bytes)
         kernel = MicroKernel(b, e, tile, self.lane_step, self.bytes, row_stride)
         rows = b.offset(self.row.origin(batch), b.mul(row_first, row_stride))
@@ -354,7 +357,8 @@ def _borders(kernel: Kernel, lane: Load) -> list[Border]:
     return borders
 
 
-def _runs(reduced: list[Size], lane: Load, borders: list[Border], first: int, item: int) -> tuple[list[Run], int]:
+def _runs(reduced: list[Size], lane: Load, borders: list[Border], first: int, item: int, block: int
+          ) -> tuple[list[Run], int]:
     """All products as runs, and the lanes' step along a run in bytes.
 
     A run is the innermost reduced loops that the lanes' address merges and no border looks at.
@@ -379,7 +383,7 @@ def _runs(reduced: list[Size], lane: Load, borders: list[Border], first: int, it
             parts += part
         start, stop = number * length, (number + 1) * length
         while start < stop:
-            end = min(stop, (start // BLOCK + 1) * BLOCK)
+            end = min(stop, (start // block + 1) * block)
             within = start - number * length
             runs.append(Run(start, end - start, (place + within * step) * item, tuple(parts)))
             start = end

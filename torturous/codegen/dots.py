@@ -22,8 +22,9 @@ from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Divided, Work
 from torturous.codegen.microkernel import Tile
 from torturous.codegen.operands import loaded, split, takes_pairs
-from torturous.codegen.pairs import ACROSS, PairArithmetic, PairedRows
+from torturous.codegen.pairs import ACROSS, PairedRows
 from torturous.codegen.panels import RowPanels, Side
+from torturous.codegen.words import factors
 from torturous.compiler.sizes import Size, product
 from torturous.core import dtypes
 from torturous.ir.contraction import BLOCK
@@ -303,7 +304,7 @@ class Dots:
     def _chunk(self, left: list[str], right: list[str], chains: str, runs: Runs, fresh: str, ends: Integer) -> None:
         """chain[a][c] += left[a][k…] · right[c][k…] over the runs; what ends a block joins the sums."""
         b = self.b
-        e = PairArithmetic(b) if self.pairs else Arithmetic(b, self.dtype, LANES)
+        e = factors(b, self.dtype, self.pairs)
         places = [b.offset(chains, n * LANES * self.bytes) for n in range(len(left) * len(right))]
         begun = [b.value(f"select i1 {fresh}, {e.kind} {e.constant(0)}, {e.kind} {b.load(e.kind, place, self.bytes)}")
                  for place in places]

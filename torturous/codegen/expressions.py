@@ -13,6 +13,7 @@ from torturous.codegen.arithmetic import Arithmetic, convert
 from torturous.codegen.builder import Builder, Integer
 from torturous.codegen.emitter import scalar_kind, suffix
 from torturous.codegen.target import Target
+from torturous.codegen.words import word
 from torturous.compiler.graph import Node
 from torturous.compiler.kernel import (
     Accumulated,
@@ -29,6 +30,7 @@ from torturous.compiler.kernel import (
     Position,
     Quotient,
     SlotNumber,
+    Word,
 )
 from torturous.compiler.schedule import children, depends
 from torturous.compiler.sizes import Affine, Size, Variable
@@ -331,6 +333,8 @@ class KernelWriter:
                     return self.emit(inside, point)
                 chosen, other = self.emit(inside, point), self.emit(outside, point)
                 return self.arithmetic(dtype, point).select(mask, chosen, other)
+            case Word(_, first, second):
+                return word(b, self.emit(first, point), self.emit(second, point), point.lanes)
             case Accumulated(_, index):
                 return point.accumulated[index]
         raise AssertionError(expression)

@@ -22,6 +22,7 @@ from torturous.compiler.kernel import (
     Position,
     Quotient,
     SlotNumber,
+    Word,
 )
 from torturous.compiler.sizes import Affine
 
@@ -66,6 +67,8 @@ class _Likeness:
                 return (self.expression(operand),)
             case Choose(_, guards, inside, outside):
                 return self.guards(guards), self.expression(inside), self.expression(outside)
+            case Word(_, first, second):
+                return self.expression(first), self.expression(second)
             case Accumulated(_, index):
                 return (index,)
         raise AssertionError(expression)

@@ -1,61 +1,26 @@
-"""bfloat16 products, two at a time, where the machine has an instruction for it (AVX512-BF16).
+"""Packing bfloat16 for machines that take its products two at a time: panels of words (see `codegen.words`).
 
-A *word* of 32 bits holds the elements of two products that follow each other in the sum, the first one in its upper
-half. That is the half which the instruction takes first: it adds the one product, rounds to the nearest float32 (ties
-to even), adds the other and rounds again (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2,
-VDPBF16PS). The order is thus that of every contraction (`ir.contraction`), with the same results, but that subnormal
-numbers, elements as well as sums, count as zero: the instruction knows none, whatever the machine is set to.
-
-Words take the place of elements in panels and registers, where they are floats that nobody computes with. A block has
-half as many words as products; where their number is odd, a zero fills the last word.
+Where the number of products is odd, a zero fills the last word.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from torturous.codegen.arithmetic import Arithmetic
-from torturous.codegen.builder import Builder, Integer, looping
+from torturous.codegen.builder import Integer, looping
 from torturous.codegen.expressions import LANES
 from torturous.codegen.microkernel import Tile
 from torturous.codegen.panels import LanePanels, Line, RowPanels, Side, for_runs, lies_in_lines
 from torturous.codegen.turning import turned
-from torturous.core import dtypes
-from torturous.ir.contraction import BLOCK
+from torturous.codegen.words import SINGLE, WORDS, word
 
-WORDS = BLOCK // 2
-"""Of a block."""
 WORD = 4
-SINGLE = f"<{LANES} x float>"
-INTEGER = f"<{LANES} x i32>"
+"""Bytes."""
 HALVES = f"<{2 * LANES} x i16>"
 NEIGHBOURS = tuple(lane ^ 1 for lane in range(2 * LANES))
 """The products of a word follow each other."""
 ACROSS = tuple(lane // 2 + LANES * (1 - lane % 2) for lane in range(2 * LANES))
 """They are LANES apart: each lane has a chain of its own, and its products are those that meet it."""
-
-
-class PairArithmetic(Arithmetic):
-    """float32 arithmetic whose factors are words."""
-
-    def __init__(self, builder: Builder) -> None:
-        super().__init__(builder, dtypes.float32, LANES)
-
-    def multiply_add(self, a: str, b: str, c: str) -> str:
-        """c + first · first + second · second, rounded after each."""
-        builder, pairs = self.builder, f"<{2 * LANES} x bfloat>"
-        builder.features.add("avx512bf16")
-        left, right = (builder.value(f"bitcast {SINGLE} {word} to {pairs}") for word in (a, b))
-        return builder.call(SINGLE, "llvm.x86.avx512bf16.dpbf16ps.512", (SINGLE, c), (pairs, left), (pairs, right))
-
-
-def word(b: Builder, first: str, second: str | None, lanes: int) -> str:
-    """Words of two products' elements, or of one alone."""
-    wide, half, single = f"<{lanes} x i32>", f"<{lanes} x i16>", f"<{lanes} x float>"
-    value = b.value(f"shl {wide} {b.value(f'zext {half} {first} to {wide}')}, splat (i32 16)")
-    if second is not None:
-        value = b.value(f"or {wide} {value}, {b.value(f'zext {half} {second} to {wide}')}")
-    return b.value(f"bitcast {wide} {value} to {single}")
 
 
 def words(side: Side, address: str, mask: str | None, places: Sequence[int] = NEIGHBOURS) -> str:

@@ -238,7 +238,8 @@ def export_targets(name: str | None) -> tuple[Target, ...]:
             return tuple(x86_target(level, triple) for level in X86_LEVELS)
         return (host_target(),)
     if name == "native":
-        return (host_target(),)
+        # A library asks the processor for a level, not for what lies beyond.
+        return (replace(host_target(), has_avx512_bf16=False, has_avx512_fp16=False, has_amx_bf16=False),)
     if name in X86_LEVELS:
         return (x86_target(name, x86),)
     if name == "neon" and not triple.startswith("x86_64"):

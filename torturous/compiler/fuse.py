@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from torturous.compiler import attention, layout
 from torturous.compiler.graph import Graph, Node
@@ -17,9 +18,10 @@ from torturous.compiler.groups import Group, Groups
 from torturous.compiler.kernel import Accumulator, Kernel, Store
 from torturous.compiler.layout import SPECIAL, WHOLE
 from torturous.compiler.lower import CannotGroup, CannotPull, Positions, Puller, flat_address
-from torturous.compiler.operands import Operands, is_plain_load
+from torturous.compiler.operands import AS_IT_IS, Form, Operands, is_plain_load
 from torturous.compiler.repeat import repeat
 from torturous.compiler.sizes import ONE, Affine, Size
+from torturous.core import dtypes
 from torturous.ir import contraction, movement, reduction
 from torturous.ir.op import Kind
 
@@ -51,14 +53,15 @@ class Fused:
     leaves: list[Node] = field(default_factory=list)
 
 
-def fuse(graph: Graph, enabled: bool = True, given: Mapping[Node, layout.Order] | None = None) -> Fused:
+def fuse(graph: Graph, enabled: bool = True, given: Mapping[Node, layout.Order] | None = None, words: bool = False
+         ) -> Fused:
     """Groups a graph into kernels; without `enabled` every row is a kernel of its own.
 
-    `given` says in which order some leaves lie, if not row-major.
+    `given` says in which order some leaves lie, if not row-major; `words`, that the machine takes products in words.
     """
     refused: set[Node] = set()
     while True:
-        fusion = _Fusion(graph, enabled, refused, given or {})
+        fusion = _Fusion(graph, enabled, refused, given or {}, words)
         try:
             return fusion.finish()
         except CannotGroup as refusal:
@@ -67,9 +70,10 @@ def fuse(graph: Graph, enabled: bool = True, given: Mapping[Node, layout.Order] 
 
 class _Fusion:
     def __init__(
-        self, graph: Graph, enabled: bool, refused: set[Node], given: Mapping[Node, layout.Order]
+        self, graph: Graph, enabled: bool, refused: set[Node], given: Mapping[Node, layout.Order], words: bool
     ) -> None:
         self.graph = graph
+        self.words = words
         self.given = given
         self.enabled = enabled
         self.anchor: dict[Node, Node] = {}
@@ -309,7 +313,8 @@ class _Fusion:
             kernel.special = node
             kernel.operands = tuple(self.storage_of(operand) for operand in node.inputs)
             if node.op.kind is Kind.REPEAT:
-                kernel.repetition = repeat(node, kernel.operands, self.kernels, fuse, self.enabled)
+                body = partial(fuse, words=self.words)
+                kernel.repetition = repeat(node, kernel.operands, self.kernels, body, self.enabled)
             return kernel
         anchor = self.anchor.get(node)
         if anchor is None:
@@ -474,13 +479,16 @@ class _Fusion:
         left, right = anchor.inputs if len(anchor.inputs) == 2 else (anchor.inputs[0],) * 2
         rank, extents = len(anchor.shape), _loop_extents(anchor)
         samples = layout.batch(anchor) if layout.wants_batch_innermost(anchor) else None
-        kernel.direct = layout.reads_in_place(anchor)
+        kernel.direct = layout.reads_in_place(anchor, self.words)
+        kernel.words = kernel.direct and self.words and anchor.dtype is dtypes.bfloat16
         guarded = kernel.direct and not kernel.lanewise and samples is not None
         if layout.sums_samples_last(anchor) and layout.batch(anchor) != 1:
             samples = layout.batch(anchor)  # So that what follows each other in the sum does in memory.
         # Loops of the result in the order it lies in memory, or samples innermost where those are lanes; the reduced
         # ones, whose order is the sum's, as they are.
         order = layout.samples_innermost(rank) if guarded else self.order(node)
+        if kernel.words:
+            extents[-1] = layout.halved(extents[-1])
         kernel.axes, kernel.reduced = [extents[axis] for axis in order], extents[rank:]
         loops = {axis: order.index(axis) for axis in range(rank)} | {n: n for n in range(rank, len(extents))}
         puller = self._puller(kernel)
@@ -491,15 +499,19 @@ class _Fusion:
             windows = any(len(terms) > 1 for terms, _, _ in its_maps)
             if kernel.direct and operand not in self.stored:
                 raise CannotPull(operand)
+            form = AS_IT_IS
+            if kernel.direct and operand.dtype is not dtype:
+                form = Form(dtype, layout.axis_of(all_maps, len(extents) - 1) if kernel.words else None)
             if samples is not None and operand.shape[0] == samples and len(operand.shape) > 2 and (
                     windows or not layout.is_windowed(anchor)):
-                operand = self.operands.in_order(operand, layout.samples_innermost(len(operand.shape)))
+                operand = self.operands.in_order(operand, layout.samples_innermost(len(operand.shape)), form)
+                form = AS_IT_IS
             if not windows and layout.is_windowed(anchor):
-                value = self.operands.rows_of_products(operand, all_maps, rank)
+                value = self.operands.rows_of_products(operand, all_maps, rank, form)
             elif guarded:
                 value = puller.mapped(operand, all_maps)  # Guards and all: borders are left out, not multiplied.
             else:
-                value = puller.mapped(*self.operands.padded(operand, all_maps, puller))
+                value = puller.mapped(*self.operands.padded(operand, all_maps, puller, form))
             if not is_plain_load(value, guarded):
                 assert operand not in self.stored, f"{operand} is stored and yet no plain load"
                 raise CannotPull(operand)

@@ -90,6 +90,15 @@ class Choose(Expression):
 
 
 @dataclass(frozen=True, eq=False)
+class Word(Expression):
+    """The elements of two products of bfloat16 that follow each other in a sum, as a machine with an instruction for
+    both takes them; its bits are held as a float32 (see `codegen.words`)."""
+
+    first: Expression
+    second: Expression
+
+
+@dataclass(frozen=True, eq=False)
 class Accumulated(Expression):
     """The finished value of one of the kernel's accumulators."""
 
@@ -248,6 +257,8 @@ class Kernel:
     """Whether the contraction's products are dealt out to lanes (see `ir.contraction`)."""
     direct: bool = False
     """Whether the contraction reads its operands where they lie: samples innermost, rows of products (see `layout`)."""
+    words: bool = False
+    """Whether it does so with copies that hold words: then the reduced loops count these."""
     windows: tuple[Window, ...] = ()
     """Of a contraction of few products per result, written plane by plane: its window along each axis (see
     `codegen.windows`)."""
@@ -307,6 +318,8 @@ def describe(expression: Expression) -> str:
         case Choose(_, guards, inside, outside):
             test = " and ".join(f"0≤{g.position}<{g.extent}" for g in guards)
             return f"({describe(inside)} if {test} else {describe(outside)})"
+        case Word(_, first, second):
+            return f"({describe(first)}, {describe(second)})"
         case Accumulated(_, index):
             return f"a{index}"
     return "?"

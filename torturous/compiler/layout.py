@@ -12,6 +12,7 @@ from math import inf
 
 from torturous.compiler.graph import Graph, Node
 from torturous.compiler.sizes import Size, product
+from torturous.core import dtypes
 from torturous.ir import contraction
 from torturous.ir.op import Kind
 
@@ -63,13 +64,16 @@ def batch(node: Node) -> Size | None:
     return None
 
 
-def reads_in_place(node: Node) -> bool:
+def reads_in_place(node: Node, words: bool = False) -> bool:
     """Whether a convolution's operands, or those of a gradient of one, are read where they lie: see `codegen.direct`.
 
     For that every size must be known. Where lanes are samples, borders are left out, and so is what lies between the
-    elements of the operand (a divisor); gradients of weights leave nothing out and want a padded copy.
+    elements of the operand (a divisor); gradients of weights leave nothing out and want a padded copy. Sixteen-bit
+    operands are copied as float32, or as `words` where the machine takes these: for that channels must be even.
     """
-    if node.op.kind is not Kind.CONTRACT or len(node.inputs) != 2 or node.dtype.is_half:
+    if node.op.kind is not Kind.CONTRACT or len(node.inputs) != 2:
+        return False
+    if node.dtype.is_half and (node.attributes[3:] or (words and node.dtype is dtypes.bfloat16 and not _pairs(node))):
         return False
     if slides_over_planes(node) or sums_over_planes(node):
         return False
@@ -78,6 +82,31 @@ def reads_in_place(node: Node) -> bool:
     if node.attributes[3:]:
         return _has_runs_of_products(node)
     return is_windowed(node) if wants_batch_innermost(node) else _runs_along_pixels(node)
+
+
+def _pairs(node: Node) -> bool:
+    """Whether the innermost loop of a sum is an axis of both operands, of an even number of elements."""
+    reduced, *maps = node.attributes[:3]
+    last = len(node.shape) + reduced - 1
+    for operand, its_maps in zip(node.inputs, maps, strict=True):
+        stepping = [axis for axis, (terms, _, _) in enumerate(its_maps) if last in dict(terms)]
+        if len(stepping) != 1 or contraction.Map(*its_maps[stepping[0]]).lone != last:
+            return False
+        size = operand.shape[stepping[0]].constant
+        if size is None or size % 2:
+            return False
+    return True
+
+
+def axis_of(its_maps: Sequence[contraction.Map], loop: int) -> int:
+    """The axis of an operand that a loop is."""
+    return next(axis for axis, index_map in enumerate(its_maps) if index_map.lone == loop)
+
+
+def halved(size: Size) -> Size:
+    """Of an even size that is known."""
+    assert size.constant is not None and size.constant % 2 == 0, "an axis to be halved"
+    return Size.of(size.constant // 2)
 
 
 def slides_over_planes(node: Node) -> bool:

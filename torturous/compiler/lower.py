@@ -258,8 +258,7 @@ class Puller:
         moved = tuple(self._quotient(p, divisor) for p, divisor in zip(positions, divisors, strict=True))
         inside = tuple(
             Guard(position, size) for position, size in zip(moved, x.shape, strict=True)
-            if not (len(position.terms) == 1 and position.constant == 0 and min(position.terms) >= 0
-                    and self.extents[next(iter(position.terms))] == size)
+            if min(position.terms, default=0) < 0 or not self.stays_inside(position, 1, size)
         )
         return Choose(x.dtype, inside, self.pull(x, moved, inside), Literal(x.dtype, 0))
 

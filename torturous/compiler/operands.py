@@ -6,17 +6,45 @@ A copy is a kernel of its own, made once per plan however many contractions read
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torturous.compiler import layout
 from torturous.compiler.graph import Node
-from torturous.compiler.kernel import Convert, Expression, Kernel, Load, Store, Window
+from torturous.compiler.kernel import Convert, Expression, Kernel, Load, Store, Window, Word
 from torturous.compiler.lower import CannotPull, Positions, Puller, flat_address
 from torturous.compiler.sizes import Affine, Size, product
+from torturous.core.dtypes import DType
 from torturous.ir import contraction, movement
 from torturous.ir.op import Op
 
 CROWDED_ROW = 512
 """Rows of weights of a multiple of this length would share cache sets."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a copy holds: elements as they are, or in another type, or words of two neighbours along an axis."""
+
+    dtype: DType | None = None
+    halved: int | None = None
+
+    def shape(self, shape: tuple[Size, ...]) -> tuple[Size, ...]:
+        """The copy's."""
+        return tuple(layout.halved(size) if axis == self.halved else size for axis, size in enumerate(shape))
+
+    def value(self, positions: Positions, read: Callable[[Positions], Expression]) -> Expression:
+        """The copy's element at these positions, made of what is read of the operand."""
+        if self.dtype is None:
+            return read(positions)
+        if self.halved is None:
+            return Convert(self.dtype, read(positions))
+        twice = positions[self.halved] * 2
+        first, second = (read((*positions[:self.halved], twice + which, *positions[self.halved + 1:]))
+                         for which in (Size.of(0), Size.of(1)))
+        return Word(self.dtype, first, second)
+
+
+AS_IT_IS = Form()
 
 
 class Operands:
@@ -34,29 +62,30 @@ class Operands:
         self.storage_of = storage_of
         self.order_of = order_of
         self.puller = puller
-        self._relaid: dict[tuple[Node, tuple[Size, ...]], Node] = {}
+        self._relaid: dict[tuple[Node, tuple[Size, ...], Form], Node] = {}
         self._padded: dict[tuple, Node] = {}
 
     def _lies_row_major(self, operand: Node) -> bool:
         home = self.storage_of(operand)
         return self.order_of(home) == layout.row_major(len(home.shape))
 
-    def in_order(self, operand: Node, order: layout.Order) -> Node:
-        """A copy of a leaf, or whatever else lies row-major, whose axes lie in this order."""
-        moved = [axis for axis in order if operand.shape[axis] != 1]
-        if operand not in self.stored or moved == sorted(moved):
-            return operand
-        if not self._lies_row_major(operand):
-            return operand
-        strides = layout.strides(operand.shape, order)
-        copy = self._relaid.get((operand, strides))
+    def in_order(self, operand: Node, order: layout.Order, form: Form = AS_IT_IS) -> Node:
+        """A copy of a leaf, or whatever else lies row-major, whose axes lie in this order. In another form: of any."""
+        if form is AS_IT_IS:
+            moved = [axis for axis in order if operand.shape[axis] != 1]
+            if operand not in self.stored or moved == sorted(moved) or not self._lies_row_major(operand):
+                return operand
+        shape = form.shape(operand.shape)
+        strides = layout.strides(shape, order)
+        copy = self._relaid.get((operand, strides, form))
         if copy is None:
-            copy = self._relaid[operand, strides] = self._new_node(movement.ALIAS, operand.shape, operand)
+            copy = self._relaid[operand, strides, form] = self._new_node(movement.ALIAS, shape, operand, form)
             self.orders[copy] = order
-            self._relay(operand, order, copy, strides)
+            self._relay(operand, order, copy, strides, form)
         return copy
 
-    def rows_of_products(self, operand: Node, maps: list[contraction.Map], rank: int) -> Expression:
+    def rows_of_products(self, operand: Node, maps: list[contraction.Map], rank: int, form: Form = AS_IT_IS
+                         ) -> Expression:
         """A convolution's weights, as rows of what a sum runs over, in its order; a copy unless they lie so.
 
         `rank` loops are kept. Rows whose length would put them all into the same few cache sets are set apart.
@@ -65,10 +94,11 @@ class Operands:
             raise CannotPull(operand)
         loops = [index_map.terms[0][0] for index_map in maps]  # No windows, so each axis is one loop.
         order = layout.products_last(maps)
-        products = product(size for size, loop in zip(operand.shape, loops, strict=True) if loop >= rank)
+        held = form.shape(operand.shape)
+        products = product(size for size, loop in zip(held, loops, strict=True) if loop >= rank)
         crowded = products.constant is not None and products.constant % CROWDED_ROW == 0
         row = products + layout.LANES if crowded else products
-        strides = layout.strides(operand.shape, order)
+        strides = layout.strides(held, order)
         if crowded:
             kept = [axis for axis in order if loops[axis] < rank]
             strides = tuple(
@@ -77,20 +107,22 @@ class Operands:
             )
         positions = tuple(Affine.axis(loop) for loop in loops)
         moved = [axis for axis in order if operand.shape[axis] != 1]
-        if not crowded and moved == sorted(moved) and self._lies_row_major(operand):
+        if form is AS_IT_IS and not crowded and moved == sorted(moved) and self._lies_row_major(operand):
             return self.puller(Kernel([])).pull(operand, positions)
-        copy = self._relaid.get((operand, strides))
+        copy = self._relaid.get((operand, strides, form))
         if copy is None:
             shape = (*[operand.shape[axis] for axis in order if loops[axis] < rank], row)
-            copy = self._relaid[operand, strides] = self._new_node(movement.ALIAS, shape, operand)
-            self._relay(operand, order, copy, strides)
-        return Load(operand.dtype, copy, _address(positions, strides), ())
+            copy = self._relaid[operand, strides, form] = self._new_node(movement.ALIAS, shape, operand, form)
+            self._relay(operand, order, copy, strides, form)
+        return Load(copy.dtype, copy, _address(positions, strides), ())
 
-    def _relay(self, operand: Node, order: layout.Order, copy: Node, strides: tuple[Size, ...]) -> None:
+    def _relay(self, operand: Node, order: layout.Order, copy: Node, strides: tuple[Size, ...], form: Form) -> None:
         """Copies a value: the loops in this order, each axis with this stride in the copy."""
-        kernel = Kernel([operand.shape[axis] for axis in order], names=["relay"], places=[operand.place])
+        shape = form.shape(operand.shape)
+        kernel = Kernel([shape[axis] for axis in order], names=["relay"], places=[operand.place])
         positions = tuple(Affine.axis(order.index(axis)) for axis in range(len(order)))
-        value = self.puller(kernel).pull(operand, positions)
+        puller = self.puller(kernel)
+        value = form.value(positions, lambda at: puller.pull(operand, at))
         kernel.stores.append(Store(copy, _address(positions, strides), value))
         self.kernels.append(kernel)
 
@@ -104,13 +136,14 @@ class Operands:
             for (terms, offset, divisor), size, step in zip(maps, operand.shape, steps, strict=True)
             if len(terms) > 1)
 
-    def _new_node(self, op: Op, shape: tuple[Size, ...], like: Node) -> Node:
+    def _new_node(self, op: Op, shape: tuple[Size, ...], like: Node, form: Form) -> Node:
         """A stored value that the graph did not have."""
-        node = Node(-1 - len(self._relaid) - len(self._padded), op, (), shape, like.dtype, (), like.place)
+        number = -1 - len(self._relaid) - len(self._padded)
+        node = Node(number, op, (), shape, form.dtype or like.dtype, (), like.place)
         self.stored.add(node)
         return node
 
-    def padded(self, operand: Node, maps: list[contraction.Map], puller: Puller
+    def padded(self, operand: Node, maps: list[contraction.Map], puller: Puller, form: Form = AS_IT_IS
                 ) -> tuple[Node, list[contraction.Map]]:
         """An operand that the maps do not leave, and maps onto it: where they would, a copy with zeros around it.
 
@@ -121,7 +154,8 @@ class Operands:
         moved: list[contraction.Map] = []
         inside = True
         quotients: list[int] = []
-        for axis, ((terms, offset, divisor), size) in enumerate(zip(maps, operand.shape, strict=True)):
+        held = form.shape(operand.shape)
+        for axis, ((terms, offset, divisor), size) in enumerate(zip(maps, held, strict=True)):
             affine = Affine(Size.of(offset), {loop: Size.of(factor) for loop, factor in terms})
             if puller.stays_inside(affine, divisor, size):
                 shape.append(size)
@@ -140,20 +174,22 @@ class Operands:
             quotients.append(divisor)
             moved.append(contraction.Map(terms, Size.of(offset) - low, 1))  # type: ignore[arg-type]
         if inside:
-            return operand, maps
-        key = (operand, tuple(shape), tuple(positions), tuple(quotients))
+            return (operand if form is AS_IT_IS else self.in_order(operand, self.order_of(operand), form)), maps
+        key = (operand, tuple(shape), tuple(positions), tuple(quotients), form)
         copy = self._padded.get(key)
         if copy is None:
-            copy = self._padded[key] = self._bordered(operand, tuple(shape), positions, quotients)
+            copy = self._padded[key] = self._bordered(operand, tuple(shape), positions, quotients, form)
         return copy, moved
 
-    def _bordered(self, operand: Node, shape: tuple[Size, ...], positions: list[Affine], divisors: list[int]
-                     ) -> Node:
-        copy = self._new_node(movement.PAD, shape, operand)
+    def _bordered(self, operand: Node, shape: tuple[Size, ...], positions: list[Affine], divisors: list[int],
+                  form: Form) -> Node:
+        copy = self._new_node(movement.PAD, shape, operand, form)
         order = self.orders[copy] = self.order_of(operand)
         kernel = Kernel([shape[axis] for axis in order], names=["pad"], places=[operand.place])
         loops = {axis: Affine.axis(order.index(axis)) for axis in range(len(shape))}
-        value = self.puller(kernel).bordered(operand, [p.renamed(loops) for p in positions], divisors)
+        puller = self.puller(kernel)
+        places = tuple(position.renamed(loops) for position in positions)
+        value = form.value(places, lambda at: puller.bordered(operand, at, divisors))
         axes = tuple(loops[axis] for axis in range(len(shape)))
         kernel.stores.append(Store(copy, flat_address(axes, shape, order), value))
         self.kernels.append(kernel)

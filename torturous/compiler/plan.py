@@ -30,10 +30,13 @@ class Plan:
         return "\n".join(lines)
 
 
-def make_plan(expanded: Expanded, sizes: Sizes, hints: tuple[int, ...], fused: bool) -> Plan:
-    """simplify (while building the graph) → fuse → schedule → memory."""
+def make_plan(expanded: Expanded, sizes: Sizes, hints: tuple[int, ...], fused: bool, words: bool = False) -> Plan:
+    """simplify (while building the graph) → fuse → schedule → memory.
+
+    `words` says that the machine takes two products of bfloat16 at a time.
+    """
     graph = build(expanded, sizes, hints)
-    groups = fuse(graph, fused)
+    groups = fuse(graph, fused, words=words)
     for kernel in groups.kernels:
         if kernel.repetition is not None:
             kernel.repetition.kernels = [schedule(each, graph.hint) for each in kernel.repetition.kernels]

@@ -24,6 +24,7 @@ from torturous.compiler.kernel import (
     Position,
     Quotient,
     Store,
+    Word,
 )
 from torturous.compiler.sizes import ONE, Affine, Size, product, row_major
 
@@ -48,6 +49,8 @@ def children(expression: Expression) -> tuple[Expression, ...]:
             return (expression.operand,)
         case Choose():
             return expression.inside, expression.outside
+        case Word():
+            return expression.first, expression.second
     return ()
 
 
@@ -102,6 +105,8 @@ def rewrite(kernel: Kernel, axes: dict[int, Affine], extents: list[Size], reduce
                 return Convert(dtype, expression(operand))
             case Choose(dtype, guards, inside, outside):
                 return Choose(dtype, tuple(map(guard, guards)), expression(inside), expression(outside))
+            case Word(dtype, first, second):
+                return Word(dtype, expression(first), expression(second))
         return old
 
     def position(old: Derived) -> Derived:
@@ -118,7 +123,7 @@ def rewrite(kernel: Kernel, axes: dict[int, Affine], extents: list[Size], reduce
         axes=extents, reduced=reduced, outer_runs=min(kernel.outer_runs, max(len(reduced) - 1, 0)),
         accumulators=[Accumulator(a.op, a.dtype, expression(a.expression)) for a in kernel.accumulators],
         product=(expression(kernel.product[0]), expression(kernel.product[1])) if kernel.product else None,
-        lanewise=kernel.lanewise, direct=kernel.direct,
+        lanewise=kernel.lanewise, direct=kernel.direct, words=kernel.words,
         windows=tuple(window.renamed(axes) for window in kernel.windows), windowed=kernel.windowed, gap=kernel.gap,
         stores=[Store(s.buffer, s.address.renamed(axes), expression(s.expression), s.inside) for s in kernel.stores],
         derived=[*map(position, kernel.derived), *derived], names=kernel.names, places=kernel.places,

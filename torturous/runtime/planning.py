@@ -128,8 +128,8 @@ def _load(expanded: Expanded, sizes: Sizes, values: tuple[int, ...], started: fl
 
 def plan_of(expanded: Expanded, sizes: Sizes, values: tuple[int, ...]) -> tuple[Plan, list[list[Generated]]]:
     """A plan, and the text of its kernels, level by level."""
-    plan = make_plan(expanded, sizes, values, settings.fuse.value)
     machine = target()
+    plan = make_plan(expanded, sizes, values, settings.fuse.value, machine.has_avx512_bf16)
     return plan, [[generate(kernel, machine, streaming=True) for kernel in level] for level in plan.memory.levels]
 
 
