@@ -16,7 +16,8 @@ from torturous.codegen.expressions import LANES, KernelWriter, Point
 from torturous.codegen.microkernel import MicroKernel
 from torturous.codegen.operands import Sides, split
 from torturous.compiler.kernel import Accumulated, Compute, Convert, Literal, Load, SlotNumber
-from torturous.compiler.schedule import walk
+from torturous.compiler.schedule import merged_results, walk
+from torturous.compiler.sizes import product
 
 SHORT = 6
 """Machine operations per element, about, up to which an epilogue is written out for every accumulator."""
@@ -44,11 +45,16 @@ class Finishing:
         self.bytes = itemsize
         """Of an accumulator."""
         kernel = writer.kernel
-        self.inner = axes.lane[-1] if axes.lane else None
-        self.lane_extents = [writer.size(kernel.axes[axis]) for axis in axes.lane]
-        self.row_extents = [writer.size(kernel.axes[axis]) for axis in axes.row]
-        lanes = len(axes.lane) == 1
-        self.short = lanes and len(axes.row) <= 1 and self._is_short()
+        # Where results lie in memory as one, the innermost of several axes stands for all and goes on past its extent.
+        lines, columns = merged_results(kernel, axes.lane), merged_results(kernel, axes.row)
+        self.lanes, self.rows = [line[-1] for line in lines], [column[-1] for column in columns]
+        self.inner = self.lanes[-1] if self.lanes else None
+        sizes = [product(kernel.axes[axis] for axis in line) for line in lines]
+        self.line = sizes[-1].constant if sizes else None
+        """How long an innermost row is, if known."""
+        self.lane_extents = [writer.size(size) for size in sizes]
+        self.row_extents = [writer.size(product(kernel.axes[axis] for axis in column)) for column in columns]
+        self.short = len(lines) == 1 and len(columns) <= 1 and self._is_short()
 
     def _is_short(self) -> bool:
         kernel = self.writer.kernel
@@ -97,12 +103,12 @@ class Finishing:
         columns = []
         for v in range(tile.vectors):
             above = Point(fixed | {self.inner: b.add(place.lane, v * LANES)}, self.inner, LANES)
-            for axis in self.axes.row:
+            for axis in self.rows:
                 w.hoist([store.expression for store in w.kernel.stores], above, axis)
             columns.append(above)
         for row in range(tile.rows):
             for v, above in enumerate(columns):
-                own = {axis: b.add(place.row, row) for axis in self.axes.row}
+                own = {axis: b.add(place.row, row) for axis in self.rows}
                 point = Point(above.axes | own, self.inner, LANES, outer=above)
                 self._store(point, state[row * tile.vectors + v])
 
@@ -113,14 +119,13 @@ class Finishing:
         lane_last = b.minimum(b.add(place.lane, tile.lanes), place.lane_last)
         fixed = self._fixed(place.batch)
         # In one innermost row lie all lanes of a panel, if there is but one row or panels divide its length.
-        known = w.kernel.axes[self.inner].constant if self.inner is not None else None
-        aligned = known is not None and known > 0 and known % tile.lanes == 0
+        aligned = self.line is not None and self.line > 0 and self.line % tile.lanes == 0
         with looping(b, place.row, row_last) as row:
-            fixed |= dict(zip(self.axes.row, split(w, row, self.row_extents), strict=True))
+            fixed |= dict(zip(self.rows, split(w, row, self.row_extents), strict=True))
             line = b.offset(scratch, b.mul(b.sub(row, place.row), tile.lanes * self.bytes))
             if self.inner is None:
                 self._lane_run(fixed, [], line, None)
-            elif aligned or len(self.axes.lane) == 1:
+            elif aligned or len(self.lanes) == 1:
                 first = split(w, place.lane, self.lane_extents)
                 for v in range(tile.vectors):
                     lanes = [*first[:-1], b.add(first[-1], v * LANES)]
@@ -131,7 +136,7 @@ class Finishing:
 
     def _lane_run(self, fixed: dict[int, Integer], lanes: Sequence[Integer], place: str, mask: str | None) -> None:
         """A vector of lanes of one innermost row."""
-        point = Point(fixed | dict(zip(self.axes.lane, lanes, strict=True)), self.inner, LANES if lanes else 1, mask)
+        point = Point(fixed | dict(zip(self.lanes, lanes, strict=True)), self.inner, LANES if lanes else 1, mask)
         dtype = self.writer.kernel.accumulators[0].dtype
         self._store(point, self.b.load(kind(dtype, point.lanes), place, self.bytes))
 

@@ -6,7 +6,7 @@ by its merged runs, which stay what they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from torturous.compiler.kernel import (
     Accumulated,
@@ -148,6 +148,27 @@ def _affines(kernel: Kernel) -> tuple[list[Affine], list[Affine]]:
         if isinstance(derived, (Quotient, Digit)):
             positions.append(derived.affine)
     return addresses, positions
+
+
+def merged_results(kernel: Kernel, axes: Sequence[int]) -> list[list[int]]:
+    """Some of a contraction's kept axes, neighbours together that all its stores step through as one."""
+    affines = [store.address for store in kernel.stores]
+    for expression in walk([store.expression for store in kernel.stores]):
+        match expression:
+            case Load(_, _, address, guards):
+                affines += [address, *(guard.position for guard in guards)]
+            case Position(_, affine):
+                affines.append(affine)
+            case Choose(_, guards):
+                affines += [guard.position for guard in guards]
+    derived = any(term < 0 for affine in affines for term in affine.terms)
+    groups: list[list[int]] = []
+    for axis in axes:
+        if groups and not derived and _mergeable(groups[-1][-1], axis, kernel.axes[axis], affines):
+            groups[-1].append(axis)
+        else:
+            groups.append([axis])
+    return groups
 
 
 def _mergeable(outer: int, inner: int, extent: Size, affines: list[Affine]) -> bool:
