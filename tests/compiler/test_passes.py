@@ -181,6 +181,25 @@ def test_what_is_dear_is_stored_and_what_is_cheap_is_computed_again() -> None:
     assert stores(cheap=False) == 3
 
 
+def test_gradients_of_pooling_are_read_across_memory_once() -> None:
+    """Between a linear layer and a convolution, whose samples are lanes: no two copies, and no gathers for each tap."""
+    p = Program()
+    image, weight = p.normal(32, 3, 12, 12), p.normal(4, 3, 5, 5)
+    convolved = image.apply_typed(
+        macros.CONVOLUTION, (32, 4, 8, 8), image.dtype, weight, attributes=(False, (1, 1), (0, 0), (1, 1), 1))
+    pooling = ((2, 2), (2, 2), (0, 0), (1, 1))
+    pooled = convolved.apply_typed(macros.MAX_POOL, (32, 4, 4, 4), image.dtype, attributes=pooling).relu()
+    g = product(p, pooled.reshape((32, 64)), p.normal(64, 64)).reshape((32, 4, 4, 4)).relu_backward(pooled)
+    tap = convolved.apply_typed(macros.MAX_POOL_TAP, (32, 4, 4, 4), dtypes.int32, attributes=pooling)
+    back = g.apply_typed(macros.MAX_UNPOOL, convolved.shape, image.dtype, tap, attributes=pooling)
+    scaled = back * p.normal(32, 4, 1, 1)
+    gradient = scaled.apply_typed(
+        macros.CONVOLUTION_WEIGHT, weight.shape, weight.dtype, image, attributes=(False, (1, 1), (0, 0), (1, 1), 1))
+    names = [kernel.names for kernel in kernels(plan_of([gradient, scaled.sum((0, 2, 3))]))]
+    assert ["permute"] not in names
+    assert ["relu_backward"] in names
+
+
 def test_outputs_have_buffers_of_their_own() -> None:
     p = Program()
     x = p.normal(4, 5)

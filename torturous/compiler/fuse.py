@@ -35,6 +35,8 @@ INDEX_MAPS = frozenset({movement.RESHAPE, movement.PERMUTE, movement.EXPAND, mov
 """Movement that is an address and nothing else."""
 RECOMPUTED_COST = 3
 """An elementwise value of at most this cost is computed again in every kernel that uses it."""
+GATHERED_COST = 2
+"""What it costs to read elements one by one."""
 DEPTH = 32
 """Ops that one may follow another in a kernel: long chains become several kernels, which are soon compiled."""
 MOST_PARTS = 8
@@ -162,7 +164,9 @@ class _Fusion:
             if node in self.stored or node.op.kind in ANCHORS:
                 cost[node] = 0
                 continue
-            own = node.op.cost if node.op.kind is Kind.ELEMENTWISE else 2 if node.op.kind is Kind.GATHER else 0
+            own = node.op.cost if node.op.kind is Kind.ELEMENTWISE else 0
+            if node.op.kind is Kind.GATHER or self._is_read_across(node):
+                own = GATHERED_COST
             cost[node] = own + sum(cost[operand] for operand in node.inputs)
         sinks: dict[Node, set[Group]] = {}
         repeated: dict[Node, bool] = {}
@@ -185,6 +189,13 @@ class _Fusion:
             if (len(reached) > 1 and cost[node] > RECOMPUTED_COST) or (again and cost[node] > REPEATED_COST):
                 self.stored.add(node)
                 self.groups.enter(node)
+
+    def _is_read_across(self, node: Node) -> bool:
+        """Whether a reshape's elements lie behind each other in another direction than those of its operand."""
+        if node.op is not movement.RESHAPE or node.inputs[0] not in self.stored:
+            return False
+        before, after = self.order(node.inputs[0]), self.order(node)
+        return bool(before and after) and (before[-1] == 0) != (after[-1] == 0) and len(before) > 1 < len(after)
 
     def _limit_depth(self) -> list[Node]:
         """Stores a value now and then along a chain, so that no expression is deeper than can be walked."""
