@@ -51,6 +51,7 @@ def test_which_are_served() -> None:
     assert serves(False, q, k, v, dtypes.float32) and serves(True, q, k, v, dtypes.float32)
     assert not serves(False, q, (2, 3, 63, 16), (2, 3, 63, 32), dtypes.float32)
     assert not serves(True, (2, 3, 15, 16), k, v, dtypes.float32) and not serves(True, q, k, v, dtypes.float64)
+    assert not serves(True, q, k, v, dtypes.bfloat16)
     assert not serves(True, (2, 3, 24, 17), (2, 3, 64, 17), v, dtypes.float32)
 
 
@@ -80,6 +81,12 @@ def test_against_flash_attention() -> None:
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         agree(attention(is_causal=True), *operands(300, 300, 64, 64, (1, 2)), dtype="float32", tolerance=1e-5,
               twice=False)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sixteen_bits(dtype: str) -> None:
+    assert serves(True, (1, 1, 24, 16), (1, 1, 1024, 16), (1, 1, 1024, 16), getattr(dtypes, dtype))
+    agree(attention(is_causal=True), *operands(1040, 1030, 16, 16, (1, 1)), dtype=dtype, tolerance=4e-2, twice=False)
 
 
 def test_views_are_read_where_they_lie() -> None:

@@ -41,12 +41,17 @@ FEWEST_CAUSAL_QUERIES = 16
 FEWEST_KEYS_BY_WIDTH = 4
 """A row of weights is worth storing while it is at most so many rows of queries long, unless half of it is not seen:
 to work it out again takes as many operations as storing it saves time."""
+FEWEST_HALF_KEYS = 1024
+"""Sixteen-bit operands are widened for it, which pays where rows are causal and at least so long: otherwise weights
+are soon multiplied, where the machine takes their products in pairs."""
 
 
 def serves(causal: bool, query: Shape, key: Shape, value: Shape, dtype: DType) -> bool:
     """Whether attention over such operands is computed this way; otherwise weights are stored."""
     (length, width), size, depth = query[-2:], key[-2], value[-1]
-    if dtype is not dtypes.float32 or width % WIDTH or depth % WIDTH or 0 in (*query, *key, *value):
+    if not (dtype is dtypes.float32 or dtype.is_half) or width % WIDTH or depth % WIDTH:
+        return False
+    if 0 in (*query, *key, *value) or (dtype.is_half and not (causal and size >= FEWEST_HALF_KEYS)):
         return False
     if causal:
         return length >= FEWEST_CAUSAL_QUERIES

@@ -43,7 +43,9 @@ def _attended(query: Any, key: Any, value: Any, scale: float, mask: Any, causal:
     """softmax(query · keyᵀ · scale) · value, whose leading axes are equal; weights are stored only where needed."""
     if serves(causal, tuple(query.shape), tuple(key.shape), tuple(value.shape), query.dtype):
         further = () if mask is None else (mask.expand(*query.shape[:-1], key.shape[-2]),)
-        return attend(query, key, value, apply_typed, float(scale), *further, attributes=(causal, _kind(mask)))
+        wide = [cast(t, dtypes.float32) for t in (query, key, value)]
+        result = attend(*wide, apply_typed, float(scale), *further, attributes=(causal, _kind(mask)))
+        return cast(result, query.dtype)
     return _weighed(_weights(query, key, scale, mask, causal, True), value)
 
 
