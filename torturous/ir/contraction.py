@@ -264,6 +264,12 @@ def matrix_product(batch: int) -> Attributes:
     return 1, (*lead, m, k), (*lead, k, n)
 
 
+def rows_product(rank: int) -> Attributes:
+    """(…, K) @ (K, N) for a left factor of this rank: all its leading axes are rows."""
+    lead = tuple(lone(loop) for loop in range(rank - 1))
+    return 1, (*lead, lone(rank)), (lone(rank), lone(rank - 1))
+
+
 def linear(rank: int) -> Attributes:
     """x(…, I) with weight(O, I): the last axis of x contracted with the last of weight."""
     lead = tuple(lone(loop) for loop in range(rank - 1))
@@ -336,4 +342,4 @@ def unfolding(spatial: int) -> Attributes:
 
 
 __all__ = ["BLOCK", "CONTRACT", "Map", "accumulator", "convolution", "linear", "lone", "loop_extents",
-           "matrix_product", "transposed_convolution", "unfolded", "unfolding"]
+           "matrix_product", "rows_product", "transposed_convolution", "unfolded", "unfolding"]

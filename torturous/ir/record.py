@@ -349,11 +349,17 @@ class Record:
         only tensors with gradients should keep.
         """
         tape = Record(self.end)
-        for name in ("moved", "slots", "values", "versions", "sources", "hooks", "freed", "_path", "_rows",
-                     "_tracked", "_places"):
-            kept, empty = getattr(self, name), getattr(tape, name)
-            setattr(tape, name, kept)
-            setattr(self, name, empty)
+        tape.moved, self.moved = self.moved, tape.moved
+        tape.slots, self.slots = self.slots, tape.slots
+        tape.values, self.values = self.values, tape.values
+        tape.versions, self.versions = self.versions, tape.versions
+        tape.sources, self.sources = self.sources, tape.sources
+        tape.hooks, self.hooks = self.hooks, tape.hooks
+        tape.freed, self.freed = self.freed, tape.freed
+        tape._path, self._path = self._path, tape._path
+        tape._rows, self._rows = self._rows, tape._rows
+        tape._tracked, self._tracked = self._tracked, tape._tracked
+        tape._places, self._places = self._places, tape._places
         self.end, self.thread = EMPTY, NOBODY
         self.owners, self.leaves = {}, {}
         self.tape = weakref.ref(tape)

@@ -20,7 +20,7 @@ from torturous.tensor.base import TensorBase
 from torturous.tensor.creation import TENSOR_TYPES, TensorType, from_array, legacy
 from torturous.tensor.printing import tensor_text
 from torturous.tensor.recording import binary, cast
-from torturous.tensor.values import computed_values
+from torturous.tensor.values import compute_values, computed_values, look
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -278,7 +278,8 @@ class Conversion(TensorBase):
 
     def data_ptr(self) -> int:
         """The address of the first element, as long as the tensor is not written to."""
-        computed_values(self)
+        compute_values(self)
+        look(self)
         assert self.storage.buffer is not None
         return self.storage.buffer.address + self._offset * self.dtype.itemsize
 

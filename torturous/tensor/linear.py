@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torturous.core import dtypes
 from torturous.core.dtypes import DType
 from torturous.core.shapes import broadcast, describe
-from torturous.ir.contraction import CONTRACT, matrix_product
+from torturous.ir.contraction import CONTRACT, matrix_product, rows_product
 from torturous.ir.macros import CONVOLUTION, LINEAR
 from torturous.ir.op import TYPES, Type, type_number
 from torturous.tensor.applying import Rule, apply_rule, apply_typed
@@ -51,36 +51,46 @@ def matmul(a: TensorBase, b: TensorBase) -> Tensor:
 
 def multiplied(a: TensorBase, b: TensorBase) -> Tensor:
     """`matmul` in the operands' own dtype, autocast or not."""
-    if not a.shape or not b.shape:
-        raise RuntimeError("both arguments to matmul need to be at least 1D, but they are "
-                           f"{len(a.shape)}D and {len(b.shape)}D")
-    dtype = same_dtype("matmul", a, b)
+    rule = _product_rule(a._type, b._type)
+    if rule is not None:
+        return apply_rule(CONTRACT, rule, a, b)
     left: Any = a if len(a.shape) > 1 else a.unsqueeze(0)  # type: ignore[attr-defined]
     right: Any = b if len(b.shape) > 1 else b.unsqueeze(1)  # type: ignore[attr-defined]
-    m, k, n = left.shape[-2], left.shape[-1], right.shape[-1]
-    if right.shape[-2] != k:
-        raise RuntimeError(
-            f"mat1 and mat2 shapes cannot be multiplied ({m}x{k} and {right.shape[-2]}x{n}): the last axis of "
-            f"{describe(a.shape)} must equal axis {-2 if len(b.shape) > 1 else -1} of {describe(b.shape)}")
-    if len(right.shape) == 2 and len(left.shape) > 2:
-        # One matrix for a whole batch: leading axes are more rows.
-        product = _product(left, right, dtype, (*left.shape[:-1], n))
-    else:
+    if len(right.shape) > 2 or len(left.shape) == 2:
         lead = broadcast([left.shape[:-2], right.shape[:-2]])
-        left = left.expand(*lead, m, k) if left.shape[:-2] != lead else left
-        right = right.expand(*lead, k, n) if right.shape[:-2] != lead else right
-        product = apply_typed(CONTRACT, (*lead, m, n), dtype, left, right, attributes=matrix_product(len(lead)))
+        left = left.expand(*lead, *left.shape[-2:]) if left.shape[:-2] != lead else left
+        right = right.expand(*lead, *right.shape[-2:]) if right.shape[:-2] != lead else right
+    rule = _product_rule(left._type, right._type)
+    assert rule is not None
+    product = apply_rule(CONTRACT, rule, left, right)
     if len(a.shape) == 1:
         product = product.squeeze(-2)
     return product.squeeze(-1) if len(b.shape) == 1 else product
 
 
-def _product(left: Any, right: Any, dtype: DType, shape: tuple[int, ...]) -> Tensor:
-    rank = len(shape)
-    lead = tuple(((axis, 1),) for axis in range(rank - 1))
-    maps_left = tuple((terms, 0, 1) for terms in (*lead, ((rank, 1),)))
-    maps_right = ((((rank, 1),), 0, 1), (((rank - 1, 1),), 0, 1))
-    return apply_typed(CONTRACT, shape, dtype, left, right, attributes=(1, maps_left, maps_right))
+@lru_cache(1 << 12)
+def _product_rule(a_type: int, b_type: int) -> Rule | None:
+    """What the product of two factors gives, by their types; raises PyTorch's errors.
+
+    None where something is to be done first: vectors are no matrices yet, or batches are to be broadcast.
+    """
+    a, b = TYPES[a_type], TYPES[b_type]
+    if not a.shape or not b.shape:
+        raise RuntimeError("both arguments to matmul need to be at least 1D, but they are "
+                           f"{len(a.shape)}D and {len(b.shape)}D")
+    dtype = same_dtype("matmul", a, b)
+    left = a.shape if len(a.shape) > 1 else (1, *a.shape)
+    right = b.shape if len(b.shape) > 1 else (*b.shape, 1)
+    if right[-2] != left[-1]:
+        raise RuntimeError(
+            f"mat1 and mat2 shapes cannot be multiplied ({left[-2]}x{left[-1]} and {right[-2]}x{right[-1]}): the last "
+            f"axis of {describe(a.shape)} must equal axis {-2 if len(b.shape) > 1 else -1} of {describe(b.shape)}")
+    if len(a.shape) == 1 or len(b.shape) == 1:
+        return None
+    result = type_number((*left[:-1], right[-1]), dtype)
+    if len(right) == 2 and len(left) > 2:
+        return result, rows_product(len(left))  # One matrix for a whole batch: leading axes are more rows.
+    return (result, matrix_product(len(left) - 2)) if left[:-2] == right[:-2] else None
 
 
 def linear(x: TensorBase, weight: TensorBase, bias: TensorBase | None = None) -> Tensor:

@@ -74,12 +74,18 @@ def known_values(t: TensorBase) -> NDArray[Any] | None:
     return np.lib.stride_tricks.as_strided(flat, shape, [stride * dtype.itemsize for stride in t.strides])
 
 
+def compute_values(t: TensorBase) -> None:
+    """Computes a tensor's values if they have not been; raises what computing them raises."""
+    storage = t.storage
+    if storage.failure is not None:
+        t.row()
+    if storage.pending:
+        compute(storage)
+
+
 def computed_values(t: TensorBase) -> NDArray[Any]:
     """The same, computing them first if need be; raises what computing them raises."""
-    if t.storage.failure is not None:
-        t.row()
-    if t.storage.pending:
-        compute(t.storage)
+    compute_values(t)
     values = known_values(t)
     assert values is not None
     return values
