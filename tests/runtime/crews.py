@@ -14,6 +14,7 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from torturous.codegen import driver
+from torturous.codegen import table as layout
 from torturous.codegen.target import host_target
 from torturous.runtime.linker import link
 from torturous.runtime.workers import Workers, driver_functions, host_system
@@ -135,11 +136,11 @@ def make_workers(count: int, system: str = host_system()[1]) -> Workers:
     return Workers([load(parts.text, driver.SYMBOL)], driver_functions(parts.functions), count)
 
 
-def table(*entries: tuple[int, int, int, int, bool]) -> np.ndarray:
-    """A plan table of (kernel, arguments, pieces, rotation, barrier)."""
-    rows = np.zeros((len(entries), driver.ENTRY_BYTES // 8), np.int64)
+def table(*entries: tuple[int, int, int, bool]) -> np.ndarray:
+    """A plan table of (kernel, arguments, pieces, barrier)."""
+    rows = np.zeros((len(entries), layout.ENTRY_BYTES // 8), np.int64)
     for row, entry in zip(rows, entries, strict=True):
-        row[[driver.KERNEL, driver.ARGUMENTS, driver.PIECES, driver.ROTATION, driver.BARRIER]] = entry
+        row[[layout.KERNEL, layout.ARGUMENTS, layout.PIECES, layout.BARRIER]] = entry
     return rows
 
 

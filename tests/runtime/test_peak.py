@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from torturous.codegen import peak as kernels
-from torturous.codegen.driver import ENTRY_BYTES
 from torturous.codegen.service import Service, Source
+from torturous.codegen.table import ENTRY_BYTES
 from torturous.codegen.target import X86_LEVELS, x86_target
 from torturous.runtime import peak
 from torturous.runtime.bound import target
@@ -33,7 +33,7 @@ def test_the_triad_computes_every_element():
     [address] = build([peak._source(kernels.triad(target()), "triad")], target())
     table = np.array([buffer.address for buffer in buffers], np.int64)
     entry = np.zeros((1, ENTRY_BYTES // 8), np.int64)
-    entry[0, :5] = address, table.ctypes.data, pieces, 0, 1
+    entry[0] = address, table.ctypes.data, pieces, 1
     crew = build_workers(target(), 2)
     crew.run(entry.ctypes.data, 1)
     crew.close()

@@ -28,13 +28,13 @@ def test_scratch_grows_and_is_private(workers, kernels):
 
         native = KERNEL(kernel)
         # As many chunks as workers, and nobody comes back from one until all have one.
-        run(workers, table((address(native), 0, workers.count, 0, False)))
+        run(workers, table((address(native), 0, workers.count, False)))
         assert not everyone.broken and sorted(places) == list(range(workers.count))
         for place in places.values():
             ctypes.memset(place, 0, nbytes)
         signatures = np.zeros(workers.count, np.int64)
         for _ in range(50):
-            run(workers, table((kernels["sign"], signatures.ctypes.data, workers.count, 0, False)))
+            run(workers, table((kernels["sign"], signatures.ctypes.data, workers.count, False)))
             assert set(signatures.tolist()) <= set(places.values())
         sums = [ctypes.c_int64.from_address(place).value for place in places.values()]
         assert sum(sums) == 50 * workers.count
@@ -52,7 +52,7 @@ def test_a_worker_leaves_the_processor_of_the_leader(kernels):
     others = {thread.native_id for thread in threading.enumerate()}  # of other crews, in this very process
     workers = make_workers(2)
     counters = np.zeros(8, np.int64)
-    rows = table((kernels["count"], counters.ctypes.data, 8, 0, True))
+    rows = table((kernels["count"], counters.ctypes.data, 8, True))
     run(workers, rows)
     found = {thread.native_id for thread in threading.enumerate() if thread.name == "torturous-worker-1"}
     (worker,) = found - others
@@ -82,7 +82,7 @@ def test_a_worker_leaves_the_processor_of_the_leader(kernels):
 def test_resize(kernels):
     workers = make_workers(1)
     counters = np.zeros(30, np.int64)
-    rows = table((kernels["count"], counters.ctypes.data, 30, 0, True))
+    rows = table((kernels["count"], counters.ctypes.data, 30, True))
     before = threading.active_count()
     for turn, count in enumerate([1, 2, 4, 3, 3, 1, 2], start=1):
         workers.resize(count)
@@ -134,7 +134,7 @@ def test_fork_and_exit():
         kernel = load(COUNT, "count")
         workers = make_workers(3)
         counters = np.zeros(9, np.int64)
-        rows = table((kernel, counters.ctypes.data, 9, 1, True))
+        rows = table((kernel, counters.ctypes.data, 9, True))
         run(workers, rows)
         child = os.fork()
         for _ in range(100):
@@ -153,7 +153,7 @@ def test_interrupts():
         kernel = load(COUNT, "count")
         workers = make_workers(2)
         counters = np.zeros(9, np.int64)
-        rows = table(*[(kernel, counters.ctypes.data, 9, turn, True) for turn in range(2)])
+        rows = table(*[(kernel, counters.ctypes.data, 9, True)] * 2)
         def interrupt(number, frame):
             raise KeyboardInterrupt
         signal.signal(signal.SIGALRM, interrupt)

@@ -8,12 +8,8 @@ One function, `void torturous_drive(ptr control, i64 worker, ptr table, i64 entr
   not looked at.
 - With one worker, the calling thread does everything without touching an atomic.
 
-**The plan table** is an array of ENTRY_BYTES-byte entries of 64-bit fields: the kernel, its arguments, the
-number of pieces, the rotation, and whether a barrier follows. A kernel is `void kernel(ptr arguments, i64
-first_piece, i64 last_piece, ptr scratch)` over a half-open range of pieces, which is never empty. Entries
-that no barrier separates make up a *level* and may run at the same time; a barrier always follows the last
-entry. A level has fewer than 2³² pieces. The rotation's field is spare, as nobody looks at it: who does a
-piece is found out while running. The table is only read.
+**The plan table** is that of `codegen.table`. A level has fewer than 2³² pieces; who does a piece is found out while
+running.
 
 **Who does what.** The pieces of a level, those of all its entries in a row, are numbered together, and
 claimed in chunks of ⌈left / 2·workers⌉: by the leader from the front, by followers from the back, which
@@ -69,13 +65,10 @@ from __future__ import annotations
 
 from string import Template
 
+from torturous.codegen.table import ENTRY_BYTES, walking
 from torturous.codegen.waiting import Waiting, waiting
 
 SYMBOL = "torturous_drive"
-
-ENTRY_BYTES = 64
-KERNEL, ARGUMENTS, PIECES, ROTATION, BARRIER = range(5)
-"""Positions of an entry's 64-bit fields; the remaining three are reserved and zero."""
 
 CONTROL_BYTES = 512
 CLAIMS = 0
@@ -233,72 +226,7 @@ begin:
   %stride = load i64, ptr %stride_field, align 8
   %scratch_offset = mul i64 %worker, %stride
   %scratch = getelementptr i8, ptr %scratch_base, i64 %scratch_offset
-  br label %each
-
-each:
-  ; Pieces are counted from the entry's first one.
-  %entry = phi ptr [ %level, %begin ], [ %next_entry, %advance ]
-  %first = phi i64 [ %level_first, %begin ], [ %next_first, %advance ]
-  %last = phi i64 [ %level_last, %begin ], [ %next_last, %advance ]
-  %pieces_field = getelementptr i64, ptr %entry, i64 $PIECES
-  %pieces = load i64, ptr %pieces_field, align 8
-  %here = icmp ult i64 %first, %pieces
-  br i1 %here, label %execute, label %look
-
-execute:
-  %within = icmp ult i64 %last, %pieces
-  %stop = select i1 %within, i64 %last, i64 %pieces
-  %kernel_field = getelementptr i64, ptr %entry, i64 $KERNEL
-  %arguments_field = getelementptr i64, ptr %entry, i64 $ARGUMENTS
-  %kernel = load ptr, ptr %kernel_field, align 8
-  %arguments = load ptr, ptr %arguments_field, align 8
-  call void %kernel(ptr %arguments, i64 %first, i64 %stop, ptr %scratch)
-  br label %look
-
-look:
-  %reached = phi i64 [ %first, %each ], [ %stop, %execute ]
-  %more = icmp ult i64 %reached, %last
-  br i1 %more, label %advance, label %done
-
-advance:
-  %next_entry = getelementptr i8, ptr %entry, i64 $ENTRY_BYTES
-  %next_first = sub i64 %reached, %pieces
-  %next_last = sub i64 %last, %pieces
-  br label %each
-
-done:
-  ret void
-}
-
-; Does every piece of every entry on this thread.
-define internal void @driver_walk_alone(ptr %control, ptr %table, i64 %entries) nounwind {
-begin:
-  %scratch_field = getelementptr i8, ptr %control, i64 $SCRATCH
-  %scratch = load ptr, ptr %scratch_field, align 8
-  br label %each
-
-each:
-  %index = phi i64 [ 0, %begin ], [ %next_index, %look ], [ %next_index, %execute ]
-  %more = icmp ult i64 %index, %entries
-  br i1 %more, label %look, label %done
-
-look:
-  %entry = getelementptr [$ENTRY_BYTES x i8], ptr %table, i64 %index
-  %pieces_field = getelementptr i64, ptr %entry, i64 $PIECES
-  %pieces = load i64, ptr %pieces_field, align 8
-  %next_index = add i64 %index, 1
-  %some = icmp ugt i64 %pieces, 0
-  br i1 %some, label %execute, label %each
-
-execute:
-  %kernel_field = getelementptr i64, ptr %entry, i64 $KERNEL
-  %arguments_field = getelementptr i64, ptr %entry, i64 $ARGUMENTS
-  %kernel = load ptr, ptr %kernel_field, align 8
-  %arguments = load ptr, ptr %arguments_field, align 8
-  call void %kernel(ptr %arguments, i64 0, i64 %pieces, ptr %scratch)
-  br label %each
-
-done:
+  call void @driver_range(ptr %level, i64 %level_first, i64 %level_last, ptr %scratch)
   ret void
 }
 
@@ -315,29 +243,17 @@ begin:
   br label %begin_level
 
 begin_level:
-  %level_index = phi i64 [ 0, %begin ], [ %next_index, %share ], [ %next_index, %do_single ],
+  %level_index = phi i64 [ 0, %begin ], [ %next_index, %measure ], [ %next_index, %do_single ],
                          [ %next_index, %settle ]
-  %settled = phi i32 [ %done_before, %begin ], [ %settled, %share ], [ %settled, %do_single ],
+  %settled = phi i32 [ %done_before, %begin ], [ %settled, %measure ], [ %settled, %do_single ],
                      [ %due, %settle ]
   %more = icmp ult i64 %level_index, %entries
   br i1 %more, label %measure, label %leave
 
 measure:
-  %index = phi i64 [ %level_index, %begin_level ], [ %next_index, %measure ]
-  %pieces_before = phi i64 [ 0, %begin_level ], [ %pieces, %measure ]
-  %entry = getelementptr [$ENTRY_BYTES x i8], ptr %table, i64 %index
-  %pieces_field = getelementptr i64, ptr %entry, i64 $PIECES
-  %barrier_field = getelementptr i64, ptr %entry, i64 $BARRIER
-  %entry_pieces = load i64, ptr %pieces_field, align 8
-  %barrier = load i64, ptr %barrier_field, align 8
-  %pieces = add i64 %pieces_before, %entry_pieces
-  %next_index = add i64 %index, 1
-  %unflagged = icmp eq i64 %barrier, 0
-  %continues = icmp ult i64 %next_index, %entries
-  %goes_on = and i1 %unflagged, %continues
-  br i1 %goes_on, label %measure, label %share
-
-share:
+  %measured = call { i64, i64 } @driver_level(ptr %table, i64 %level_index, i64 %entries)
+  %next_index = extractvalue { i64, i64 } %measured, 0
+  %pieces = extractvalue { i64, i64 } %measured, 1
   %level = getelementptr [$ENTRY_BYTES x i8], ptr %table, i64 %level_index
   switch i64 %pieces, label %publish [ i64 0, label %begin_level
                                        i64 1, label %do_single ]
@@ -440,7 +356,9 @@ begin:
   br i1 %single, label %walk_alone, label %together
 
 walk_alone:
-  call void @driver_walk_alone(ptr %control, ptr %table, i64 %entries)
+  %scratch_field = getelementptr i8, ptr %control, i64 $SCRATCH
+  %scratch = load ptr, ptr %scratch_field, align 8
+  call void @driver_walk(ptr %table, i64 %entries, ptr %scratch)
   ret void
 
 together:
@@ -478,9 +396,8 @@ def driver(architecture: str, system: str) -> Waiting:
     """
     system_part = waiting(architecture, system, FUNCTIONS, LEADER)
     text = _TEXT.substitute(
-        SYMBOL=SYMBOL, ENTRY_BYTES=ENTRY_BYTES, KERNEL=KERNEL, ARGUMENTS=ARGUMENTS, PIECES=PIECES,
-        BARRIER=BARRIER, CLAIMS=CLAIMS, FIRST_ENTRY=FIRST_ENTRY, DISMISSED=DISMISSED, TURN=TURN,
-        DONE=DONE, WORKERS=WORKERS, SCRATCH=SCRATCH, SCRATCH_STRIDE=SCRATCH_STRIDE, HALF=0xFFFFFFFF,
+        SYMBOL=SYMBOL, ENTRY_BYTES=ENTRY_BYTES, CLAIMS=CLAIMS, FIRST_ENTRY=FIRST_ENTRY, DISMISSED=DISMISSED,
+        TURN=TURN, DONE=DONE, WORKERS=WORKERS, SCRATCH=SCRATCH, SCRATCH_STRIDE=SCRATCH_STRIDE, HALF=0xFFFFFFFF,
         SPINS=SPINS, TURNS=SPINS + YIELDS,
     )
-    return Waiting(system_part.functions, system_part.text + text)
+    return Waiting(system_part.functions, system_part.text + walking("driver", "nounwind") + text)

@@ -12,7 +12,7 @@ from torturous.codegen.builder import Builder
 from torturous.codegen.target import Target
 from torturous.native.codes import Code
 from torturous.native.routine import Routine
-from torturous.native.walker import CONTROL_BYTES, ERROR, WORKERS
+from torturous.native.walker import CONTROL_BYTES, ERROR, SCRATCH, WORKERS
 from torturous.native.workspace import Workspace
 
 
@@ -112,7 +112,8 @@ class Execution:
         walk, share, over = b.label("walk"), b.label("share"), b.label("over")
         b.emit(f"br i1 {alone}, label %{walk}, label %{share}")
         b.start_block(walk)
-        b.emit(f"call void @{self.library}_walk(ptr %workspace, ptr {table_place}, i64 {entries})")
+        scratch = b.load("ptr", b.offset("%workspace", SCRATCH), 8)
+        b.emit(f"call void @{self.library}_walk(ptr {table_place}, i64 {entries}, ptr {scratch})")
         b.emit(f"br label %{over}")
         b.start_block(share)
         shared = b.value(

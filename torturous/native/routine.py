@@ -17,6 +17,7 @@ from torturous.codegen.builder import Builder, Integer, looping
 from torturous.codegen.emitter import literal
 from torturous.codegen.expressions import Argument
 from torturous.codegen.kernels import Generated, generate
+from torturous.codegen.table import ARGUMENTS, BARRIER, ENTRY_BYTES, KERNEL, PIECES
 from torturous.codegen.target import Target
 from torturous.compiler.graph import Node
 from torturous.compiler.kernel import Repetition
@@ -32,15 +33,7 @@ from torturous.native.formulas import Formulas
 from torturous.native.recording import InBatch, Program, Ratio
 from torturous.native.sharing import shared_out
 from torturous.native.stretches import Stretch, behind_steps, pointers_at, stretches, written_in_loops
-from torturous.native.walker import (
-    ARGUMENTS,
-    BARRIER,
-    ENTRY_BYTES,
-    ENTRY_PIECES,
-    ERROR,
-    SCRATCH,
-    STRIDE,
-)
+from torturous.native.walker import ERROR, SCRATCH, STRIDE
 from torturous.native.workspace import BATCH, Places, Workspace, candidates, polynomial
 from torturous.runtime.slots import converter, pack_format
 
@@ -217,10 +210,10 @@ class Routine:
         """Lays out one step of a stretch, `table` and `entry` bytes behind where the step counts them from."""
         for number, called in enumerate(stretch.kernels):
             numbers.write(called.generated, tables, table)
-            b.store("ptr", f"@{called.symbol}", b.offset(entries, entry), 8)
-            b.store("ptr", b.offset(tables, table), b.offset(entries, entry + ARGUMENTS), 8)
-            b.store("i64", 1, b.offset(entries, entry + ENTRY_PIECES), 8)
-            b.store("i64", int(stretch.ends_level(number)), b.offset(entries, entry + BARRIER), 8)
+            b.store("ptr", f"@{called.symbol}", b.offset(entries, entry + 8 * KERNEL), 8)
+            b.store("ptr", b.offset(tables, table), b.offset(entries, entry + 8 * ARGUMENTS), 8)
+            b.store("i64", 1, b.offset(entries, entry + 8 * PIECES), 8)
+            b.store("i64", int(stretch.ends_level(number)), b.offset(entries, entry + 8 * BARRIER), 8)
             table += 8 * len(called.generated.arguments)
             entry += ENTRY_BYTES
 
@@ -329,7 +322,7 @@ def _cut(b: Builder, cuts: Iterable[tuple[int, Integer, list[tuple[int, Integer]
     for entry, pieces, words in cuts:
         for place, word in words:
             b.store("i64", word, b.offset(tables, place), 8)
-        b.store("i64", pieces, b.offset(entries, entry + ENTRY_PIECES), 8)
+        b.store("i64", pieces, b.offset(entries, entry + 8 * PIECES), 8)
 
 
 class _Numbers:

@@ -1,7 +1,6 @@
 """How an exported library walks its table of kernels: the driver's work (`codegen.driver`) without threads of its own.
 
-The table is the plan table of every run, with less in it: one entry of ENTRY_BYTES per kernel, in order; a barrier
-after the last entry of each level. It lies in the caller's workspace, behind a *control block*:
+The plan table (`codegen.table`) lies in the caller's workspace, behind a *control block*:
 
     offset  what
     0       error word: a kernel found an index out of range
@@ -22,42 +21,15 @@ from __future__ import annotations
 
 from string import Template
 
+from torturous.codegen.table import ENTRY_BYTES, walking
 from torturous.native.codes import Code
 
 CONTROL_BYTES = 64
 ERROR, DONE, STRAY, LEVEL, PIECES, SCRATCH, STRIDE, WORKERS = 0, 8, 12, 16, 24, 32, 40, 48
-ENTRY_BYTES = 32
-KERNEL, ARGUMENTS, ENTRY_PIECES, BARRIER = 0, 8, 16, 24
-"""Byte offsets in the control block, and in an entry."""
+"""Byte offsets in the control block."""
 MOST_WORKERS = 1 << 16
 
 _TEXT = Template("""
-define internal void @${name}_walk(ptr %workspace, ptr %table, i64 %entries) #0 {
-begin:
-  %scratch_field = getelementptr i8, ptr %workspace, i64 $SCRATCH
-  %scratch = load ptr, ptr %scratch_field, align 8
-  br label %look
-
-look:
-  %index = phi i64 [ 0, %begin ], [ %next, %execute ]
-  %more = icmp ult i64 %index, %entries
-  br i1 %more, label %execute, label %done
-
-execute:
-  %entry = getelementptr [$ENTRY_BYTES x i8], ptr %table, i64 %index
-  %arguments_field = getelementptr i8, ptr %entry, i64 $ARGUMENTS
-  %pieces_field = getelementptr i8, ptr %entry, i64 $ENTRY_PIECES
-  %kernel = load ptr, ptr %entry, align 8
-  %arguments = load ptr, ptr %arguments_field, align 8
-  %pieces = load i64, ptr %pieces_field, align 8
-  call void %kernel(ptr %arguments, i64 0, i64 %pieces, ptr %scratch)
-  %next = add i64 %index, 1
-  br label %look
-
-done:
-  ret void
-}
-
 ; One piece of the running level, counted over its entries in a row.
 define internal void @${name}_piece(ptr %workspace, i64 %piece, i64 %worker) #0 {
 begin:
@@ -76,33 +48,17 @@ begin:
   %known_piece = icmp ult i64 %piece, %pieces
   %known_worker = icmp ult i64 %worker, %workers
   %known = and i1 %known_piece, %known_worker
-  br i1 %known, label %seek, label %refuse
+  br i1 %known, label %execute, label %refuse
 
 refuse:
   %strays = atomicrmw add ptr %stray, i32 1 monotonic, align 4
   ret void
 
-seek:
-  %entry = phi ptr [ %level, %begin ], [ %next_entry, %advance ]
-  %left = phi i64 [ %piece, %begin ], [ %next_left, %advance ]
-  %count_field = getelementptr i8, ptr %entry, i64 $ENTRY_PIECES
-  %count = load i64, ptr %count_field, align 8
-  %here = icmp ult i64 %left, %count
-  br i1 %here, label %execute, label %advance
-
-advance:
-  %next_left = sub i64 %left, %count
-  %next_entry = getelementptr i8, ptr %entry, i64 $ENTRY_BYTES
-  br label %seek
-
 execute:
-  %arguments_field = getelementptr i8, ptr %entry, i64 $ARGUMENTS
-  %kernel = load ptr, ptr %entry, align 8
-  %arguments = load ptr, ptr %arguments_field, align 8
   %offset = mul i64 %worker, %stride
   %scratch = getelementptr i8, ptr %base, i64 %offset
-  %after = add i64 %left, 1
-  call void %kernel(ptr %arguments, i64 %left, i64 %after, ptr %scratch)
+  %after = add i64 %piece, 1
+  call void @${name}_range(ptr %level, i64 %piece, i64 %after, ptr %scratch)
   %before = atomicrmw add ptr %done, i32 1 release, align 4
   ret void
 }
@@ -122,19 +78,9 @@ begin_level:
   br i1 %more, label %measure, label %leave
 
 measure:
-  %index = phi i64 [ %first, %begin_level ], [ %next, %measure ]
-  %before = phi i64 [ 0, %begin_level ], [ %pieces, %measure ]
-  %entry = getelementptr [$ENTRY_BYTES x i8], ptr %table, i64 %index
-  %pieces_field = getelementptr i8, ptr %entry, i64 $ENTRY_PIECES
-  %barrier_field = getelementptr i8, ptr %entry, i64 $BARRIER
-  %entry_pieces = load i64, ptr %pieces_field, align 8
-  %barrier = load i64, ptr %barrier_field, align 8
-  %pieces = add i64 %before, %entry_pieces
-  %next = add i64 %index, 1
-  %ends = icmp ne i64 %barrier, 0
-  br i1 %ends, label %publish, label %measure
-
-publish:
+  %measured = call { i64, i64 } @${name}_level(ptr %table, i64 %first, i64 %entries)
+  %next = extractvalue { i64, i64 } %measured, 0
+  %pieces = extractvalue { i64, i64 } %measured, 1
   %level = getelementptr [$ENTRY_BYTES x i8], ptr %table, i64 %first
   store ptr %level, ptr %level_field, align 8
   store i64 %pieces, ptr %total_field, align 8
@@ -175,6 +121,6 @@ fail:
 
 def walker(name: str) -> str:
     """The functions `name_walk` and `name_share` as LLVM IR."""
-    return _TEXT.substitute(
+    return walking(name, "#0") + _TEXT.substitute(
         name=name, SCRATCH=SCRATCH, STRIDE=STRIDE, LEVEL=LEVEL, PIECES=PIECES, WORKERS=WORKERS, DONE=DONE, STRAY=STRAY,
-        ENTRY_BYTES=ENTRY_BYTES, ARGUMENTS=ARGUMENTS, ENTRY_PIECES=ENTRY_PIECES, BARRIER=BARRIER, EPOOL=int(Code.EPOOL))
+        ENTRY_BYTES=ENTRY_BYTES, EPOOL=int(Code.EPOOL))

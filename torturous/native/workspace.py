@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torturous.codegen.builder import Builder, Integer
+from torturous.codegen.table import ENTRY_BYTES
 from torturous.compiler.memory import ALIGNMENT, PADDING
 from torturous.compiler.sizes import Size
-from torturous.native.walker import CONTROL_BYTES, ENTRY_BYTES
+from torturous.native.walker import CONTROL_BYTES
 
 BATCH = Size.variable(("batch", 0))
 Candidates = tuple[Size, ...]

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from torturous.codegen.driver import ENTRY_BYTES
 from torturous.codegen.expressions import Argument
 from torturous.codegen.kernels import Generated
+from torturous.codegen.table import ARGUMENTS, ENTRY_BYTES, PIECES
 from torturous.codegen.target import Target, host_target
 from torturous.compiler.expand import Expanded
 from torturous.compiler.kernel import Kernel
@@ -160,7 +160,7 @@ class Bound:
         self.table = np.zeros(max(len(gather), 1), np.int64)
         self.entries = entries
         self.kernel_of = stretches.kernel_of
-        self.entries[:, 1] = self.table.ctypes.data + 8 * self.entries[:, 1]
+        self.entries[:, ARGUMENTS] = self.table.ctypes.data + 8 * self.entries[:, ARGUMENTS]
         self.entry_address = self.entries.ctypes.data
         self.serial = self.cost <= SERIAL_COST
         self.scratch = scratch
@@ -278,7 +278,7 @@ class Bound:
             def measure(shares: Shares, number: int = number, place: tuple[int, int] = place) -> float:
                 self.give(place, shares)
                 self.fill_table()
-                self.entries[number, 2] = shares.pieces
+                self.entries[number, PIECES] = shares.pieces
                 started = time.perf_counter()
                 run(self.entry_address + ENTRY_BYTES * number, 1)
                 return time.perf_counter() - started

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from torturous.codegen import peak as kernels
-from torturous.codegen.driver import ENTRY_BYTES
+from torturous.codegen.table import ENTRY_BYTES
 from torturous.runtime.bound import target
 from torturous.runtime.buffers import Buffer, allocate, trim
 from torturous.runtime.build import KernelSource, build
@@ -68,7 +68,7 @@ def _best(crew: Workers, kernel: int, arguments: Sequence[Buffer], pieces: int) 
     """The shortest time of a run of all pieces."""
     addresses = np.array([buffer.address for buffer in arguments], np.int64)
     entry = np.zeros((1, ENTRY_BYTES // 8), np.int64)
-    entry[0, :5] = kernel, addresses.ctypes.data, pieces, 0, 1
+    entry[0] = kernel, addresses.ctypes.data, pieces, 1
     crew.run(entry.ctypes.data, 1)
     best, until = float("inf"), time.perf_counter() + SECONDS
     while time.perf_counter() < until:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from torturous.codegen.driver import BARRIER, ENTRY_BYTES
+from torturous.codegen.table import ARGUMENTS, BARRIER, ENTRY_BYTES, KERNEL, PIECES
 from torturous.compiler.graph import Node
 from torturous.compiler.kernel import Moving, Repetition, Turning
 from torturous.compiler.sizes import Size
@@ -58,7 +58,7 @@ class Stretches:
     def kernel(self, address: int, pieces: int, kernel: Any) -> None:
         """The next entry; what follows are its arguments."""
         entry = [0] * FIELDS
-        entry[0], entry[1], entry[2] = address, len(self._words), pieces
+        entry[KERNEL], entry[ARGUMENTS], entry[PIECES] = address, len(self._words), pieces
         self._entries.append(entry)
         self._kernels.append(kernel)
 
@@ -85,7 +85,7 @@ class Stretches:
         once = np.array(self._entries, np.int64).reshape(-1, FIELDS)
         entries = np.tile(once, (steps, 1)).reshape(steps, len(once), FIELDS)
         written, words = self.word_count - len(self._words), len(self._words)
-        entries[:, :, 1] += written + words * np.arange(steps)[:, None]
+        entries[:, :, ARGUMENTS] += written + words * np.arange(steps)[:, None]
         gather, offsets = np.zeros((steps, words), np.intp), np.zeros((steps, words), np.int64)
         step = np.arange(steps)
         for column, word in enumerate(self._words):
