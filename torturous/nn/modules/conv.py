@@ -5,6 +5,7 @@ Initialised uniformly on ±1/sqrt(fan_in), in PyTorch's order of draws: weight, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torturous.nn import functional as F
@@ -23,6 +24,8 @@ class _Convolution(Module):
 
     dimensions: ClassVar[int]
     transposed: ClassVar[bool] = False
+    convolve: ClassVar[Callable[..., Tensor]]
+    """What of `functional` does it."""
 
     def __init__(
         self,
@@ -154,35 +157,30 @@ class _ForwardConvolution(_Convolution):
             return input, self.padding
         return F.pad(input, self._edges(), mode=self.padding_mode), 0
 
+    def forward(self, input: Tensor) -> Tensor:
+        input, padding = self._prepare(input)
+        return self.convolve(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
 
 class Conv1d(_ForwardConvolution):
     """Convolution: (N, in_channels, L) to (N, out_channels, L'), with or without N."""
 
     dimensions = 1
-
-    def forward(self, input: Tensor) -> Tensor:
-        input, padding = self._prepare(input)
-        return F.conv1d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+    convolve = staticmethod(F.conv1d)
 
 
 class Conv2d(_ForwardConvolution):
     """Convolution: (N, in_channels, H, W) to (N, out_channels, H', W'), with or without N."""
 
     dimensions = 2
-
-    def forward(self, input: Tensor) -> Tensor:
-        input, padding = self._prepare(input)
-        return F.conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+    convolve = staticmethod(F.conv2d)
 
 
 class Conv3d(_ForwardConvolution):
     """Convolution: (N, in_channels, D, H, W) to (N, out_channels, D', H', W'), with or without N."""
 
     dimensions = 3
-
-    def forward(self, input: Tensor) -> Tensor:
-        input, padding = self._prepare(input)
-        return F.conv3d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+    convolve = staticmethod(F.conv3d)
 
 
 class _TransposedConvolution(_Convolution):
@@ -254,56 +252,27 @@ class _TransposedConvolution(_Convolution):
                 )
         return tuple(size - least for size, least in zip(wanted, smallest, strict=True))
 
+    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
+        return self.convolve(input, self.weight, self.bias, self.stride, self.padding,
+                             self._padding_for(input, output_size), self.groups, self.dilation)
+
 
 class ConvTranspose1d(_TransposedConvolution):
     """Transposed convolution: (N, in_channels, L) to (N, out_channels, L'), with or without N."""
 
     dimensions = 1
-
-    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
-        return F.conv_transpose1d(
-            input,
-            self.weight,
-            self.bias,
-            self.stride,
-            self.padding,  # type: ignore[arg-type]
-            self._padding_for(input, output_size),
-            self.groups,
-            self.dilation,
-        )
+    convolve = staticmethod(F.conv_transpose1d)
 
 
 class ConvTranspose2d(_TransposedConvolution):
     """Transposed convolution: (N, in_channels, H, W) to (N, out_channels, H', W'), with or without N."""
 
     dimensions = 2
-
-    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
-        return F.conv_transpose2d(
-            input,
-            self.weight,
-            self.bias,
-            self.stride,
-            self.padding,  # type: ignore[arg-type]
-            self._padding_for(input, output_size),
-            self.groups,
-            self.dilation,
-        )
+    convolve = staticmethod(F.conv_transpose2d)
 
 
 class ConvTranspose3d(_TransposedConvolution):
     """Transposed convolution: (N, in_channels, D, H, W) to (N, out_channels, D', H', W')."""
 
     dimensions = 3
-
-    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
-        return F.conv_transpose3d(
-            input,
-            self.weight,
-            self.bias,
-            self.stride,
-            self.padding,  # type: ignore[arg-type]
-            self._padding_for(input, output_size),
-            self.groups,
-            self.dilation,
-        )
+    convolve = staticmethod(F.conv_transpose3d)
