@@ -54,10 +54,18 @@ STANDS_FOR = {movement.ALIAS: 0, movement.FUNCTION: 0, movement.REPLACE: 1}
 """Ops whose value is that of one operand, by its position."""
 
 
-def expand(record: Record, outputs: Sequence[int]) -> Expanded:
-    """Expands every macro, keeping only what the outputs need."""
+def numbers_read(record: Record, outputs: Sequence[int]) -> int:
+    """How many of the record's first numbers the rows up to the last output have: those after them may be more or fewer
+    the next time that these rows are recorded."""
+    codes = (code for row in record.rows[:max(outputs) + 1] for code in row[3:] if code < 0)
+    return max(map(slot_ordinal, codes), default=-1) + 1
+
+
+def expand(record: Record, outputs: Sequence[int], numbers: int | None = None) -> Expanded:
+    """Expands every macro, keeping only what the outputs need; numbers of expansions follow the first `numbers` of the
+    record's, by default all."""
     result = Listing()
-    result.slots.extend(record.slots)
+    result.slots.extend(record.slots if numbers is None else record.slots[:numbers])
     new: dict[int, int] = {}
     several: dict[int, dict[int, int]] = {}
     leaves = []

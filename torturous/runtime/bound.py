@@ -63,13 +63,14 @@ class Loaded:
 class Bound:
     """A loaded plan at fixed sizes: every address and number it needs, laid out to be filled and run."""
 
-    def __init__(self, loaded: Loaded, values: tuple[int, ...], expanded: Expanded, slot_count: int) -> None:
+    def __init__(self, loaded: Loaded, values: tuple[int, ...], expanded: Expanded, numbers: int) -> None:
         plan = loaded.plan
         self.loaded = loaded
         self.leaves = expanded.leaves
-        self.slot_count = slot_count
-        self.constants = expanded.record.slots[slot_count:]
-        """Numbers that macro expansions brought along, as slots after the user's, of which there were so many."""
+        self.numbers = numbers
+        """How many of a record's numbers it takes: the first ones."""
+        self.constants = expanded.record.slots[numbers:]
+        """Numbers that macro expansions brought along, as slots after these."""
 
         self.sizes = values
         self._evaluated: dict[Size, int] = {}
@@ -203,9 +204,7 @@ class Bound:
         addresses += [base + offset for offset in self.temporaries]
         self.addresses.pack_into(values.data, 0, *addresses)
         if self.packing is not None:
-            if self.constants:  # Rows that are not wanted may have brought more numbers this time, or fewer.
-                given = numbers[:self.slot_count]
-                numbers = [*given, *[0] * (self.slot_count - len(given)), *self.constants]
+            numbers = [*numbers[:self.numbers], *self.constants] if self.constants else numbers
             self.packing.pack(values.data, self.addresses.size, numbers)
         if len(self.entries):
             self.fill_table()

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from torturous.codegen.kernels import Generated, generate
-from torturous.compiler.expand import Expanded, expand
+from torturous.compiler.expand import Expanded, expand, numbers_read
 from torturous.compiler.graph import Sizes, broadcasts_hold, dimensions, structure, unify
 from torturous.compiler.plan import Plan, make_plan
 from torturous.core import settings
@@ -79,7 +79,8 @@ def forget_plans() -> None:
 
 def _bind(record: Record, outputs: tuple[int, ...]) -> Bound:
     started = time.perf_counter()
-    expanded = expand(record, outputs)
+    numbers = numbers_read(record, outputs)
+    expanded = expand(record, outputs, numbers)
     observed = dimensions(expanded)
     family = _families.setdefault((structure(expanded), settings.fuse.value, settings.target.value), _Family())
     loaded = values = None
@@ -98,9 +99,9 @@ def _bind(record: Record, outputs: tuple[int, ...]) -> Bound:
         family.plans.insert(0, loaded)
     else:
         statistics.plan_seconds += time.perf_counter() - started
-    bound = Bound(loaded, values, expanded, len(record.slots))
+    bound = Bound(loaded, values, expanded, numbers)
     if loaded.plan.sizes.variables and settings.specialise.value:
-        bound.successor = Specialisation(family.specialised, expanded, len(record.slots))
+        bound.successor = Specialisation(family.specialised, expanded, numbers)
     return bound
 
 

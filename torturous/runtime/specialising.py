@@ -46,11 +46,11 @@ class Specialised:
 class Specialisation:
     """Sizes on their way to a plan of their own. Called before each run: gives that plan, once it is there."""
 
-    def __init__(self, family: Specialised, expanded: Expanded, slot_count: int) -> None:
+    def __init__(self, family: Specialised, expanded: Expanded, numbers: int) -> None:
         self.family = family
         self.question = Wanted(
             expanded, settings.fuse.value, settings.target.value, dtypes.default_float().name)
-        self.slot_count = slot_count
+        self.numbers = numbers
         self.runs = 0
         self.wanted = settings.specialise.value << min(family.dropped, 30)
         self.last_run = 0
@@ -147,7 +147,7 @@ class _Background:
         }
         loaded = Loaded(made.plan, made.generated, [
             [addresses[kernel.symbol] if kernel.symbol else 0 for kernel in group] for group in made.generated])
-        specialisation.serve(Bound(loaded, (), wanted.expanded, specialisation.slot_count))
+        specialisation.serve(Bound(loaded, (), wanted.expanded, specialisation.numbers))
         statistics.plans_specialised += 1
         event = PlanMade(loaded, started, time.perf_counter() - started, answer["compiled"], background=True)
         self._note(f"specialised {made.plan} ({event.compiled} kernels compiled, {event.seconds * 1e3:.0f} ms, in the "
