@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from torturous.compiler.expand import Expanded
 from torturous.compiler.sizes import Size
 from torturous.core.dtypes import DType
-from torturous.ir import movement
+from torturous.ir import contraction, movement
 from torturous.ir.loop import INPUT, REPEAT
 from torturous.ir.op import OPS, TYPES, Attributes, Kind, Op
 from torturous.ir.record import LEAF, Place
@@ -124,8 +124,9 @@ def unify(samples: Sequence[Sequence[int]]) -> Sizes:
     return Sizes(tuple(template), len(classes))
 
 
-def broadcasts_hold(expanded: Expanded, sizes: Sizes) -> bool:
-    """Whether it is settled for all sizes, axis by axis, which operands are repeated.
+def is_settled(expanded: Expanded, sizes: Sizes) -> bool:
+    """Whether it is settled for all sizes, axis by axis, which operands are repeated, and how large windows are that a
+    kernel writes out tap by tap.
 
     An axis that is 1 in one record and repeated, and larger in another and not, would be neither.
     """
@@ -137,6 +138,11 @@ def broadcasts_hold(expanded: Expanded, sizes: Sizes) -> bool:
     template = sizes.template
     for index, row in enumerate(record.rows):
         op = OPS[row[0]]
+        if op.kind is Kind.CONTRACT and row[1][3:4] == (contraction.PLANEWISE,):
+            rank = len(TYPES[row[2]].shape)
+            taps = {loop for its_maps in row[1][1:3] for terms, _, _ in its_maps if len(terms) > 1 for loop, _ in terms}
+            if any(template[starts[index] + tap] < 0 for tap in taps if tap < rank):
+                return False
         if op.kind is not Kind.ELEMENTWISE and op is not movement.EXPAND:
             continue
         end = starts[index] + len(TYPES[row[2]].shape)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from torturous.codegen.kernels import Generated, generate
 from torturous.compiler.expand import Expanded, expand, numbers_read
-from torturous.compiler.graph import Sizes, broadcasts_hold, dimensions, structure, unify
+from torturous.compiler.graph import Sizes, dimensions, is_settled, structure, unify
 from torturous.compiler.plan import Plan, make_plan
 from torturous.core import settings
 from torturous.ir.record import Record, describe_place
@@ -38,7 +38,7 @@ class _Family:
         """The sizes of a plan for this record, and for as many earlier ones as possible."""
         for group in self.groups:
             sizes = unify([*group, observed])
-            if broadcasts_hold(expanded, sizes):
+            if is_settled(expanded, sizes):
                 group.append(observed)
                 return sizes
         self.groups.append([observed])
