@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 from compiler.oracle import CONFIGURATIONS, Case, Program, assert_same, configured, ulps
 
+from torturous.compiler.graph import Sizes, unify
+from torturous.compiler.sizes import MANY
 from torturous.core import dtypes
 from torturous.core.dtypes import DType
 from torturous.core.mersenne import MersenneTwister
@@ -17,7 +20,7 @@ from torturous.ir import contraction, creation, elementwise, indexing, macros, m
 from torturous.ir.interpret import FUNCTIONS
 from torturous.ir.op import BY_NAME, Kind, Op
 from torturous.ir.value import Value
-from torturous.runtime import build, realize
+from torturous.runtime import build, planning, realize
 
 FLOATS = [dtype for dtype in dtypes.ALL if dtype.is_floating_point]
 
@@ -478,35 +481,39 @@ CONVOLUTIONS = [
 ]
 
 
-@pytest.mark.parametrize("what", CONVOLUTIONS, ids=str)
-def test_convolutions_and_their_gradients(what: tuple) -> None:
+def convolved(p: Program, what: tuple, batch: int, channels: int, out_channels: int, *size: int) -> list[Value]:
+    """A convolution and its gradients."""
     rank, *at = what
     transposed, stride, padding, dilation, groups = at
     attributes = tuple(at)
+    size, kernel = size[:rank], (3, 2, 2)[:rank]
+    if transposed:
+        result = tuple(
+            (n - 1) * s - 2 * q + d * (k - 1) + 1
+            for n, s, q, d, k in zip(size, stride, padding, dilation, kernel, strict=True)
+        )
+    else:
+        result = tuple(
+            (n + 2 * q - d * (k - 1) - 1) // s + 1
+            for n, s, q, d, k in zip(size, stride, padding, dilation, kernel, strict=True)
+        )
+    channels, out_channels = channels * groups, out_channels * groups
+    x = p.normal(batch, channels, *size)
+    shape = (channels, out_channels // groups) if transposed else (out_channels, channels // groups)
+    weight, bias = p.normal(*shape, *kernel), p.normal(out_channels)
+    g = p.normal(batch, out_channels, *result)
+    f32 = dtypes.float32
+    return [
+        p.apply_typed(macros.CONVOLUTION, g.shape, f32, x, weight, bias, attributes=attributes),
+        p.apply_typed(macros.CONVOLUTION_INPUT, x.shape, f32, g, weight, attributes=attributes),
+        p.apply_typed(macros.CONVOLUTION_WEIGHT, weight.shape, f32, g, x, attributes=attributes),
+    ]
 
+
+@pytest.mark.parametrize("what", CONVOLUTIONS, ids=str)
+def test_convolutions_and_their_gradients(what: tuple) -> None:
     def case(p: Program, batch: int, channels: int, out_channels: int, *size: int) -> list[Value]:
-        size, kernel = size[:rank], (3, 2, 2)[:rank]
-        if transposed:
-            result = tuple(
-                (n - 1) * s - 2 * q + d * (k - 1) + 1
-                for n, s, q, d, k in zip(size, stride, padding, dilation, kernel, strict=True)
-            )
-        else:
-            result = tuple(
-                (n + 2 * q - d * (k - 1) - 1) // s + 1
-                for n, s, q, d, k in zip(size, stride, padding, dilation, kernel, strict=True)
-            )
-        channels, out_channels = channels * groups, out_channels * groups
-        x = p.normal(batch, channels, *size)
-        shape = (channels, out_channels // groups) if transposed else (out_channels, channels // groups)
-        weight, bias = p.normal(*shape, *kernel), p.normal(out_channels)
-        g = p.normal(batch, out_channels, *result)
-        f32 = dtypes.float32
-        return [
-            p.apply_typed(macros.CONVOLUTION, g.shape, f32, x, weight, bias, attributes=attributes),
-            p.apply_typed(macros.CONVOLUTION_INPUT, x.shape, f32, g, weight, attributes=attributes),
-            p.apply_typed(macros.CONVOLUTION_WEIGHT, weight.shape, f32, g, x, attributes=attributes),
-        ]
+        return convolved(p, what, batch, channels, out_channels, *size)
 
     check(case, (2, 3, 5, 7, 10, 5), (3, 4, 2, 13, 9, 8), (4, 2, 6, 9, 14, 11))
     check(case, (30, 2, 3, 6, 5, 4))
@@ -587,6 +594,29 @@ def test_a_depthwise_convolution_between_others() -> None:
     check(case, (16, 3, 7), (32, 2, 6), (48, 4, 9))
     for size in ((15, 3, 7), (28, 3, 6), (3, 3, 18)):
         check(case, size)
+
+
+@pytest.fixture
+def many_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes that were always enough to fill vectors are taken to be so."""
+
+    def taken(seen: Sequence[Sequence[int]]) -> Sizes:
+        sizes = unify(seen)
+        least = {~want: min(column) for want, column in zip(sizes.template, zip(*seen, strict=True), strict=True)}
+        return replace(sizes, many=frozenset(n for n, size in least.items() if n >= 0 and size >= MANY))
+
+    realize.forget_plans()
+    monkeypatch.setattr(planning, "unify", taken)
+
+
+@pytest.mark.parametrize("what", [convolution for convolution in CONVOLUTIONS if convolution[-1] == 1], ids=str)
+def test_convolutions_of_any_number_of_samples_in_lanes(many_samples: None, what: tuple) -> None:
+    def case(p: Program, batch: int) -> list[Value]:
+        return convolved(p, what, batch, 2, 5, 6, 4, 3)[:2]  # The sum over samples is another one at every number.
+
+    check(case, (18,), (16,), (37,))
+    if what[0] == 1:
+        check(case, (18,), (300,), (521,))
 
 
 @pytest.mark.parametrize("kernel", [(3, 3), (5, 2)], ids=str)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product as combinations
 from math import inf, prod
 
@@ -27,7 +28,7 @@ from torturous.codegen.panels import lane_and_row
 from torturous.codegen.target import Target
 from torturous.codegen.words import WORDS, factors
 from torturous.compiler.kernel import Kernel, Load, Quotient
-from torturous.compiler.sizes import Affine, Size, product
+from torturous.compiler.sizes import MANY, ONE, ZERO, Affine, Size, product
 from torturous.ir.contraction import BLOCK
 
 MOST_LANES = 512
@@ -89,30 +90,50 @@ class DirectContraction:
         assert len(self.row.own.strides) <= 1, "rows step evenly"
         self.borders = _borders(kernel, self.lane.load)
         self.block = WORDS if kernel.words else BLOCK
-        self.runs, self.lane_step = _runs(
-            kernel.reduced, self.lane.load, self.borders, len(kernel.axes), self.bytes, self.block)
-        *planes, self.width = [_known(kernel.axes[axis]) for axis in self.axes.lane]
+        *planes, width = [kernel.axes[axis] for axis in self.axes.lane]
         assert self.lane.load.address.factor(self.axes.lane[-1]) == 1, "lanes are consecutive"
-        self.lines, self.pitch = 1, 0
+        self.samples = width if width.constant is None else ONE
+        """What every stride of the lanes' operand is a multiple of."""
+        self.width = writer.size(width)
+        self.runs, step = _runs(
+            kernel.reduced, self.lane.load, self.borders, len(kernel.axes), self.bytes, self.block, self.samples)
+        self.lane_step = self.b.mul(writer.size(self.samples), step)
+        self.lines, pitch = 1, ZERO
         if planes and not self.borders:  # Lanes that are computed together have the same taps.
-            self.lines, self.pitch = planes.pop(), _known(self.lane.load.address.factor(self.axes.lane[-2]))
-        self.cut = choose_cut(writer.target, self.bytes, self.rows, self.width, self.lines, self.pitch)
+            pitch = self.lane.load.address.factor(self.axes.lane[-2])
+            if pitch.constant is not None or pitch == width:
+                self.lines = _known(planes.pop())
+        self.pitch = writer.size(pitch)
+        self.cut = self._cut()
         self.tile = self.cut.tile
-        self.segments = -(-self.width // self.cut.width)
+        self.segments = self.b.ceil_div(self.width, self.cut.width)
         """Parts of a line."""
-        self.bands = -(-self.lines // self.cut.lines)
+        self.bands = self.b.ceil_div(self.lines, self.cut.lines)
         """Groups of lines."""
-        self.planes = prod(planes)
+        self.most_bands = self.bands if isinstance(self.bands, int) else self.lines
+        self.planes = prod(map(_known, planes))
         tiles = -(-self.rows // self.tile.rows)
         shared = max(1, WEIGHT_BYTES // (self.products * self.tile.rows * self.bytes + 1))
         self.row_groups = -(-tiles // shared)
         """Groups of rows whose weights stay in the second cache for all pixels."""
         batches = product(kernel.axes[axis] for axis in self.axes.batch)
-        if _known(batches) * self.planes * self.bands * self.segments * self.row_groups < ENOUGH_ITEMS:
+        segments = self.segments if isinstance(self.segments, int) else 1
+        if _known(batches) * self.planes * self.most_bands * segments * self.row_groups < ENOUGH_ITEMS:
             self.row_groups = tiles
         self.rows_per_item = min(self.rows, -(-tiles // self.row_groups) * self.tile.rows)
         self.row_groups = -(-self.rows // self.rows_per_item)
         self.batch = [writer.size(kernel.axes[axis]) for axis in self.axes.batch]
+
+    def _cut(self) -> Cut:
+        """How lanes are cut: as is best where their number is known, else as many as an item may have."""
+        b, target = self.b, self.writer.target
+        if isinstance(self.width, int):
+            assert isinstance(self.pitch, int)
+            return choose_cut(target, self.bytes, self.rows, self.width, self.lines, self.pitch)
+        tile = min((tile for tile in tiles(target, self.bytes, self.rows) if tile.lanes <= MANY * self.lines),
+                   key=lambda tile: -(-self.rows // tile.rows) * tile.rows * (1 + loads(tile)))
+        lines = b.minimum(b.maximum(b.div(MOST_LANES, self.width), 1), self.lines) if self.lines > 1 else 1
+        return Cut(tile, b.minimum(self.width, MOST_LANES), lines)
 
     # The whole ---------------------------------------------------------------------------------------------------
     def write(self) -> Work:
@@ -121,7 +142,7 @@ class DirectContraction:
         batch_count: Integer = 1
         for extent in self.batch:
             batch_count = b.mul(batch_count, extent)
-        items = b.mul(batch_count, self.planes * self.bands * self.segments * self.row_groups)
+        items = b.mul(batch_count, b.mul(b.mul(self.bands, self.segments), self.planes * self.row_groups))
         granule = w.argument(Argument("granule"), "i64")
         first = b.mul("%first_piece", granule)
         last = b.minimum(b.mul("%last_piece", granule), items)
@@ -132,21 +153,39 @@ class DirectContraction:
             # The last part along each way reaches back over the one before it; `own` is where it begins anew.
             row_own, row = self._part(row_group, self.rows_per_item, self.rows)
             line_own, line = self._part(band, self.cut.lines, self.lines)
-            lane_own, lane = self._part(segment, self.cut.width, self.width)
+            lane_own, lane, width = self._stretch(segment)
             flat = b.add(b.mul(b.add(b.mul(plane, self.lines), line), self.width), lane)
             runs, ends, start = self._existing(table, flat)
             lanes = b.offset(self.lane.origin(batch), b.mul(start, self.bytes))
-            self._tiles(batch, lanes, row, runs, ends)
-            self._epilogue(batch, plane, (line_own, line), (lane_own, lane), (row_own, row))
+            self._tiles(batch, lanes, row, runs, ends, width)
+            self._epilogue(batch, plane, (line_own, line), (lane_own, lane, width), (row_own, row))
         batches = product(kernel.axes[axis] for axis in self.axes.batch)
-        cost = product(kernel.reduced) * self.planes * self.lines * self.width * self.rows
-        parts = [self.planes * self.bands, self.segments, self.row_groups]
-        return Work(batches, tuple(Divided(Size.of(count), 1, 1) for count in parts), Size.of(1) + cost)
+        cost = product(kernel.reduced) * product(kernel.axes[axis] for axis in self.axes.lane) * self.rows
+        parts = [Divided(Size.of(count), 1, 1) for count in (self.planes * self.most_bands, self.row_groups)]
+        if isinstance(self.segments, int):
+            parts.append(Divided(Size.of(self.segments), 1, 1))
+        else:
+            parts.append(Divided(self.samples, MOST_LANES, MOST_LANES))
+        return Work(batches, tuple(parts), Size.of(1) + cost)
 
-    def _part(self, number: Integer, size: int, extent: int) -> tuple[Integer, Integer]:
+    def _part(self, number: Integer, size: Integer, extent: Integer) -> tuple[Integer, Integer]:
         """Where a part's own share begins, and where it begins to compute so that it is whole."""
         own = self.b.mul(number, size)
-        return own, self.b.minimum(own, extent - size)
+        return own, self.b.minimum(own, self.b.sub(extent, size))
+
+    def _stretch(self, number: Integer) -> tuple[Integer, Integer, Integer]:
+        """Where a stretch of a line begins, where it begins to compute so that a tile is filled, and its lanes then."""
+        b = self.b
+        own = b.mul(number, self.cut.width)
+        if isinstance(self.width, int):
+            return own, own, self.cut.width
+        end = b.minimum(b.add(own, self.cut.width), self.width)
+        start = b.maximum(b.minimum(own, b.sub(end, self.tile.lanes)), 0)
+        return own, start, b.sub(end, start)
+
+    def _span(self, width: Integer) -> Integer:
+        """Consecutive lanes that an item computes."""
+        return self.b.add(self.b.mul(self.b.sub(self.cut.lines, 1), self.pitch), width)
 
     def scratch(self) -> Size:
         """Bytes of scratch a worker needs: the item's results, and the list of runs that exist for it."""
@@ -164,14 +203,17 @@ class DirectContraction:
 
     def _row_bytes(self) -> int:
         """A row of an item's results."""
-        return self.cut.span(self.pitch) * self.bytes
+        span = self._span(self.cut.width) if isinstance(self.width, int) else MOST_LANES
+        assert isinstance(span, int)
+        return span * self.bytes
 
     # Runs --------------------------------------------------------------------------------------------------------
     def _entry_bytes(self) -> int:
         return (3 + sum(border.words for border in self.borders)) * WORD
 
     def _table(self) -> str:
-        """Runs as constant data. An entry: the lanes' place, the row's, the length, parts in the borders."""
+        """Runs as constant data. An entry: the lanes' place (in `samples`), the row's, the length, parts in the
+        borders."""
         words: list[int] = []
         for run in self.runs:
             words += [run.lanes, run.first * self.bytes, run.length, *run.parts]
@@ -221,19 +263,21 @@ class DirectContraction:
         return listed, ends, place
 
     # Products ----------------------------------------------------------------------------------------------------
-    def _tiles(self, batch: list[Integer], lanes: str, row_first: Integer, runs: str, ends: str) -> None:
+    def _tiles(self, batch: list[Integer], lanes: str, row_first: Integer, runs: str, ends: str, width: Integer
+               ) -> None:
         """The item's results, tile by tile. The last tile reaches back over rows of the one before it."""
         b, w, tile = self.b, self.writer, self.tile
         e = factors(b, self.dtype, w.kernel.words)
         row_stride = b.mul(w.size(self.row.own.strides[0]) if self.row.own.strides else 0, self.bytes)
         kernel = MicroKernel(b, e, tile, self.lane_step, self.bytes, row_stride)
         rows = b.offset(self.row.origin(batch), b.mul(row_first, row_stride))
-        span = self.cut.span(self.pitch)
+        span = self._span(width)
         with looping(b, 0, -(-self.rows_per_item // tile.rows)) as number:
             row = b.minimum(b.mul(number, tile.rows), self.rows_per_item - tile.rows)
             row_place = b.offset(rows, b.mul(row, row_stride))
-            with looping(b, 0, self.blocks * WORD, WORD) as block, looping(b, 0, -(-span // tile.lanes)) as panel:
-                lane = b.minimum(b.mul(panel, tile.lanes), span - tile.lanes)
+            with (looping(b, 0, self.blocks * WORD, WORD) as block,
+                  looping(b, 0, b.ceil_div(span, tile.lanes)) as panel):
+                lane = b.minimum(b.mul(panel, tile.lanes), b.sub(span, tile.lanes))
                 lane_place = b.offset(lanes, b.mul(lane, self.bytes))
                 out = b.offset("%scratch", b.add(b.mul(row, self._row_bytes()), b.mul(lane, self.bytes)))
                 first, last = (b.load("i64", b.offset(ends, b.add(block, word)), WORD) for word in (0, WORD))
@@ -250,14 +294,15 @@ class DirectContraction:
             unroll = 1
         loop = b.begin_loop(first, last, 1, [(kernel.arithmetic.kind, zero) for zero in kernel.zeros()])
         entry = b.offset(runs, b.mul(loop.index, self._entry_bytes()))
-        lane_place, row_place = (b.load("i64", b.offset(entry, word * WORD), WORD) for word in range(2))
+        listed, row_place = (b.load("i64", b.offset(entry, word * WORD), WORD) for word in range(2))
+        lane_place = b.mul(listed, self.writer.size(self.samples))
         length: Integer = b.load("i64", b.offset(entry, 2 * WORD), WORD) if len(lengths) > 1 else self.runs[0].length
         state = kernel.run(b.offset(lanes, lane_place), b.offset(rows, row_place), length, loop.carried, unroll)
         return b.end_loop(loop, state)
 
     # The epilogue ------------------------------------------------------------------------------------------------
     def _epilogue(self, batch: list[Integer], plane: Integer, lines: tuple[Integer, Integer],
-                  lanes: tuple[Integer, Integer], rows: tuple[Integer, Integer]) -> None:
+                  lanes: tuple[Integer, Integer, Integer], rows: tuple[Integer, Integer]) -> None:
         """Reads the item's results, vectors of one line, and stores what the kernel makes of them."""
         b, w, cut = self.b, self.writer, self.cut
         kernel = w.kernel
@@ -272,23 +317,28 @@ class DirectContraction:
                 flat = b.mul(b.add(b.mul(plane, self.lines), b.add(lines[1], line)), self.width)
                 place = split(w, b.add(flat, lanes[1]), lane_extents)
                 fixed |= dict(zip(self.axes.lane, place, strict=True))
-                lead = b.add(b.mul(row, self._row_bytes()), b.mul(line, self.pitch * self.bytes))
+                lead = b.add(b.mul(row, self._row_bytes()), b.mul(b.mul(line, self.pitch), self.bytes))
                 results = b.offset("%scratch", lead)
 
-                def vector(lane: Integer, tail: int | None, results: str = results, last: Integer = place[-1]) -> None:
-                    mask = w.tail_mask(tail, LANES) if tail else None
-                    point = Point(fixed | {inner: b.add(last, lane)}, inner, LANES, mask, tail)
+                def vector(lane: Integer, tail: Integer | None, results: str = results, last: Integer = place[-1]
+                           ) -> None:
+                    mask = None if tail is None else w.tail_mask(tail, LANES)
+                    known = tail if isinstance(tail, int) else None
+                    point = Point(fixed | {inner: b.add(last, lane)}, inner, LANES, mask, known)
                     at = b.offset(results, b.mul(lane, self.bytes))
                     point.accumulated = [self.lane.read_results(at, LANES, mask)]
                     for store in kernel.stores:
                         w.store(w.emit(store.expression, point), store.buffer, store.address, point)
 
-                whole = cut.width - cut.width % LANES
                 first = b.sub(lanes[0], lanes[1])
-                with looping(b, first, whole, LANES) as lane:
+                rest = b.rem(b.sub(lanes[2], first), LANES)
+                last = b.sub(lanes[2], rest)
+                with looping(b, first, last, LANES) as lane:
                     vector(lane, None)
-                if cut.width % LANES:
-                    vector(whole, cut.width % LANES)
+                if isinstance(rest, str):
+                    b.when(b.compare("sgt", rest, 0), partial(vector, last, rest))
+                elif rest:
+                    vector(last, rest)
 
 
 @dataclass(frozen=True)
@@ -296,51 +346,59 @@ class Cut:
     """How lanes are cut into items and tiles: so much of a line, so many lines at once."""
 
     tile: Tile
-    width: int
-    lines: int
+    width: Integer
+    lines: Integer
 
-    def span(self, pitch: int) -> int:
-        """Consecutive lanes that an item computes."""
-        return (self.lines - 1) * pitch + self.width
+
+def tiles(target: Target, itemsize: int, rows: int) -> Iterator[Tile]:
+    """Tiles as large as the registers hold."""
+    registers = max(1, LANES * max(itemsize, 4) // (target.lanes * 4))
+    available = max(target.registers - 2, 4) // registers
+    for vectors in (1, 2, 4):
+        most = max(1, (available - vectors) // vectors)
+        yield Tile(-(-rows // -(-rows // most)), vectors)
+
+
+def loads(tile: Tile) -> float:
+    """How often a tile loads for each multiply-add; two broadcasts go in one."""
+    return (tile.rows / 2 + tile.vectors) / (tile.rows * tile.vectors)
 
 
 def choose_cut(target: Target, itemsize: int, rows: int, width: int, lines: int, pitch: int) -> Cut:
     """The cut that computes least beside what is asked for, with tiles as large as the registers hold."""
-    registers = max(1, LANES * max(itemsize, 4) // (target.lanes * 4))
-    available = max(target.registers - 2, 4) // registers
     best: Cut | None = None
     least = inf
-    for vectors in (1, 2, 4):
-        most = max(1, (available - vectors) // vectors)
-        tiles = -(-rows // most)
-        tile = Tile(-(-rows // tiles), vectors)
-        loads = (tile.rows / 2 + vectors) / (tile.rows * vectors)
-        for cut in _cuts(tile, width, lines, pitch):
-            span = cut.span(pitch)
+    for tile in tiles(target, itemsize, rows):
+        for part, together in _cuts(width, lines, pitch):
+            span = (together - 1) * pitch + part
             if span < tile.lanes:
                 continue
-            computed = -(-span // tile.lanes) * tile.lanes / (cut.lines * cut.width) * tiles * tile.rows / rows
-            cost = computed * (1 + loads)
+            computed = -(-span // tile.lanes) * tile.lanes / (together * part) * (
+                -(-rows // tile.rows) * tile.rows / rows)
+            cost = computed * (1 + loads(tile))
             if cost < least:
-                best, least = cut, cost
+                best, least = Cut(tile, part, together), cost
     assert best is not None, "lanes that fill no vector"
     return best
 
 
-def _cuts(tile: Tile, width: int, lines: int, pitch: int) -> Iterator[Cut]:
+def _cuts(width: int, lines: int, pitch: int) -> Iterator[tuple[int, int]]:
+    """So much of a line, so many lines at once."""
     if width <= MOST_LANES or width % LANES:
-        yield Cut(tile, width, 1)
+        yield width, 1
     else:
-        yield Cut(tile, next(part for part in range(MOST_LANES, 0, -LANES) if width % part == 0), 1)
+        yield next(part for part in range(MOST_LANES, 0, -LANES) if width % part == 0), 1
     if 0 < pitch < 2 * width:
         for count in range(2, lines + 1):
             if (count - 1) * pitch + width <= MOST_LANES:
-                yield Cut(tile, width, count)
+                yield width, count
 
 
-def _known(size: Size) -> int:
-    assert size.constant is not None, "contractions are read in place where every size is known"
-    return size.constant
+def _known(size: Size, unit: Size = ONE) -> int:
+    """A size in units."""
+    quotient = size.over(unit)
+    assert quotient is not None and quotient.constant is not None, "only the number of samples may be unknown"
+    return quotient.constant
 
 
 def _borders(kernel: Kernel, lane: Load) -> list[Border]:
@@ -357,15 +415,16 @@ def _borders(kernel: Kernel, lane: Load) -> list[Border]:
     return borders
 
 
-def _runs(reduced: list[Size], lane: Load, borders: list[Border], first: int, item: int, block: int
-          ) -> tuple[list[Run], int]:
-    """All products as runs, and the lanes' step along a run in bytes.
+def _runs(
+    reduced: list[Size], lane: Load, borders: list[Border], first: int, item: int, block: int, unit: Size
+) -> tuple[list[Run], int]:
+    """All products as runs, and the lanes' step along a run in bytes; places of lanes are in units of so much.
 
     A run is the innermost reduced loops that the lanes' address merges and no border looks at.
     """
     axes = [axis for axis, size in enumerate(reduced) if size != 1]
     sizes = [_known(reduced[axis]) for axis in axes]
-    factors = [_known(lane.address.factor(first + axis)) for axis in axes]
+    factors = [_known(lane.address.factor(first + axis), unit) for axis in axes]
     merged = len(axes)
     while merged and not _watched(borders, first + axes[merged - 1]) and (
             merged == len(axes) or factors[merged - 1] == factors[merged] * sizes[merged]):
@@ -379,7 +438,7 @@ def _runs(reduced: list[Size], lane: Load, borders: list[Border], first: int, it
             tap_place = sum(tap * _known(border.position.factor(first + axis))
                             for axis, tap in zip(axes[:merged], taps, strict=True))
             part = border.part(tap_place)
-            place += part[0] * _known(border.stride)
+            place += part[0] * _known(border.stride, unit)
             parts += part
         start, stop = number * length, (number + 1) * length
         while start < stop:

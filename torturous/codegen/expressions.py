@@ -105,7 +105,7 @@ class KernelWriter:
 
     def _variable(self, variable: Variable) -> str:
         name, number = variable
-        if name == "size":
+        if name != "slot":
             return self.argument(Argument("size", number), "i64")
         return self.argument(Argument("slot", number, dtypes.int64), "i64")
 

@@ -71,7 +71,7 @@ class Graph:
 
     def hint(self, size: Size) -> int:
         """A size's value in the record that the graph was made from; slots count as 0."""
-        return size.evaluate(lambda variable: self.hints[variable[1]] if variable[0] == "size" else 0)
+        return size.evaluate(lambda variable: 0 if variable[0] == "slot" else self.hints[variable[1]])
 
 
 def structure(expanded: Expanded) -> tuple:
@@ -95,9 +95,11 @@ class Sizes:
     template: tuple[int, ...]
     """Per position: the constant, or −1 − variable."""
     variables: int
+    many: frozenset[int] = frozenset()
+    """Variables that a plan takes to be MANY at least."""
 
     def match(self, observed: Sequence[int]) -> tuple[int, ...] | None:
-        """The variables' values if a record fits, else None."""
+        """The variables' values if a record fits, else None. Whether those of `many` are so, the caller knows."""
         values: list[int | None] = [None] * self.variables
         for want, have in zip(self.template, observed, strict=True):
             if want >= 0:
@@ -176,7 +178,7 @@ def build(expanded: Expanded, sizes: Sizes, hints: tuple[int, ...]) -> Graph:
         number, attributes, type_index, *operands = row
         op, (concrete, dtype) = OPS[number], TYPES[type_index]
         shape = tuple(
-            Size.of(want) if want >= 0 else Size.variable(("size", ~want))
+            Size.of(want) if want >= 0 else Size.variable(("many" if ~want in sizes.many else "size", ~want))
             for want in sizes.template[position:position + len(concrete)]
         )
         position += len(concrete)

@@ -52,7 +52,8 @@ def wants_batch_innermost(node: Node) -> bool:
     if node.op.kind is not Kind.CONTRACT or len(node.inputs) != 2 or slides_over_planes(node):
         return False
     samples = batch(node)
-    return samples is not None and samples.constant is not None and contraction.fills_vectors(samples.constant)
+    return samples is not None and (samples.is_many or (
+        samples.constant is not None and contraction.fills_vectors(samples.constant)))
 
 
 def batch(node: Node) -> Size | None:
@@ -67,9 +68,10 @@ def batch(node: Node) -> Size | None:
 def reads_in_place(node: Node, words: bool = False) -> bool:
     """Whether a convolution's operands, or those of a gradient of one, are read where they lie: see `codegen.direct`.
 
-    For that every size must be known. Where lanes are samples, borders are left out, and so is what lies between the
-    elements of the operand (a divisor); gradients of weights leave nothing out and want a padded copy. Sixteen-bit
-    operands are copied as float32, or as `words` where the machine takes these: for that channels must be even.
+    For that every size must be known, but for the number of samples where these are lanes. There, borders are left
+    out, and so is what lies between the elements of the operand (a divisor); gradients of weights leave nothing out and
+    want a padded copy. Sixteen-bit operands are copied as float32, or as `words` where the machine takes these: for
+    that channels must be even.
     """
     if node.op.kind is not Kind.CONTRACT or len(node.inputs) != 2:
         return False
@@ -77,8 +79,11 @@ def reads_in_place(node: Node, words: bool = False) -> bool:
         return False
     if slides_over_planes(node) or sums_over_planes(node):
         return False
-    if any(size.constant is None for shape in (node.shape, *(x.shape for x in node.inputs)) for size in shape):
-        return False
+    open_sizes = {size for shape in (node.shape, *(x.shape for x in node.inputs)) for size in shape
+                  if size.constant is None}
+    if open_sizes:
+        return open_sizes == {batch(node)} and not node.attributes[3:] and is_windowed(node) and (
+            wants_batch_innermost(node))
     if node.attributes[3:]:
         return _has_runs_of_products(node)
     return is_windowed(node) if wants_batch_innermost(node) else _runs_along_pixels(node)

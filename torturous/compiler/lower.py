@@ -313,7 +313,7 @@ class Puller:
         for size, stride in zip(sizes, strides, strict=True):
             mine = {}
             for axis, factor in list(rest.items()):
-                quotient = _exact(factor, stride)
+                quotient = factor.over(stride)
                 if quotient is not None:
                     mine[axis] = quotient
                     del rest[axis]
@@ -367,21 +367,6 @@ def broadcast_positions(shape: Shape, out: Shape, positions: Positions) -> Posit
 
 def _same_place(a: Positions, b: Positions, shape: Shape) -> bool:
     return all(mine == other or size == 1 for mine, other, size in zip(a, b, shape, strict=True))
-
-
-def _exact(factor: Size, stride: Size) -> Size | None:
-    """factor / stride where that is a polynomial (both single terms)."""
-    if len(factor.terms) != 1 or len(stride.terms) != 1:
-        return None
-    (mine, a), (theirs, b) = next(iter(factor.terms.items())), next(iter(stride.terms.items()))
-    if a % b:
-        return None
-    left = list(mine)
-    for variable in theirs:
-        if variable not in left:
-            return None
-        left.remove(variable)
-    return Size({tuple(left): a // b})
 
 
 def _within(reach: Size, size: Size) -> bool:

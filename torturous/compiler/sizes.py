@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 
 Variable = tuple[str, int]
-"""("size", n): the plan's size variable n; ("slot", code): an integer slot."""
+"""("size", n): the plan's size variable n; ("many", n): the same, known to be MANY at least; ("slot", code): an
+integer slot."""
+MANY = 16
+"""Samples that fill a vector."""
 Monomial = tuple[Variable, ...]
 
 
@@ -87,6 +90,28 @@ class Size:
                 key = tuple(sorted(mine + theirs))
                 result[key] = result.get(key, 0) + factor * other_factor
         return Size(result)
+
+    def over(self, divisor: Size) -> Size | None:
+        """The quotient where it is a polynomial (both single terms)."""
+        if not self.terms:
+            return ZERO
+        if len(self.terms) != 1 or len(divisor.terms) != 1:
+            return None
+        (mine, a), (theirs, b) = next(iter(self.terms.items())), next(iter(divisor.terms.items()))
+        if a % b:
+            return None
+        left = list(mine)
+        for variable in theirs:
+            if variable not in left:
+                return None
+            left.remove(variable)
+        return Size({tuple(left): a // b})
+
+    @property
+    def is_many(self) -> bool:
+        """Whether it is a variable known to be MANY at least."""
+        return len(self.terms) == 1 and all(
+            factor == 1 and len(monomial) == 1 and monomial[0][0] == "many" for monomial, factor in self.terms.items())
 
     def variables(self) -> set[Variable]:
         return {variable for monomial in self.terms for variable in monomial}

@@ -1,7 +1,7 @@
 """One thing that an exported library can be asked to compute: which plan serves the call, for which instruction set.
 
 `name_execute(frame, variant, batch, workers, workspace, run, pool)` lays out the run, walks it and gives a code.
-Several routines may serve one execution: plans for a single batch each, in front of the one for all.
+Several routines may serve one execution: plans for some batches each, in front of the one for all.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torturous.codegen.builder import Builder
 from torturous.codegen.target import Target
 from torturous.native.codes import Code
-from torturous.native.routine import Routine
+from torturous.native.routine import Batches, Routine
 from torturous.native.walker import CONTROL_BYTES, ERROR, SCRATCH, WORKERS
 from torturous.native.workspace import Workspace
 
@@ -26,29 +26,28 @@ class Execution:
         self.library = library
         self.routines = routines
         self.targets = targets
-        self.workspaces: list[tuple[int | None, Workspace]] = [(r.batch, r.workspace()) for r in routines]
+        self.workspaces: list[tuple[Batches, Workspace]] = [(r.batches, r.workspace()) for r in routines]
 
     # Memory -------------------------------------------------------------------------------------------------
     def nbytes(self, batch: int, workers: int) -> int:
         """Bytes of workspace for a call."""
-        for fixed, workspace in self.workspaces:
-            if fixed is None or fixed == batch:
+        for batches, workspace in self.workspaces:
+            if batches.hold(batch):
                 return workspace.nbytes(batch, workers)
         raise AssertionError("the last routine serves every batch")
 
     def c_expression(self, prefix: str) -> str:
         """The same as a C expression in `batch` and `workers`."""
         text = self.workspaces[-1][1].c_expression(prefix)
-        for fixed, workspace in reversed(self.workspaces[:-1]):
-            text = f"((batch) == {fixed} ? {workspace.c_expression(prefix)} : {text})"
+        for batches, workspace in reversed(self.workspaces[:-1]):
+            text = f"({batches.c_condition()} ? {workspace.c_expression(prefix)} : {text})"
         return text
 
     def needed(self, b: Builder) -> str:
         """Writes what works out the same at `%batch` and `%workers`, both known to be in range."""
         value = self.workspaces[-1][1].total(b, "%workers")
-        for fixed, workspace in reversed(self.workspaces[:-1]):
-            assert fixed is not None
-            value = b.choose(b.compare("eq", "%batch", fixed), workspace.total(b, "%workers"), value)
+        for batches, workspace in reversed(self.workspaces[:-1]):
+            value = b.choose(batches.condition(b), workspace.total(b, "%workers"), value)
         return str(value)
 
     # Functions ----------------------------------------------------------------------------------------------
@@ -86,9 +85,9 @@ class Execution:
         counts = []
         for routine in self.routines:
             following = None
-            if routine.batch is not None:
+            if routine is not self.routines[-1]:
                 here, following = b.label("here"), b.label("other")
-                b.emit(f"br i1 {b.compare('eq', '%batch', routine.batch)}, label %{here}, label %{following}")
+                b.emit(f"br i1 {routine.batches.condition(b)}, label %{here}, label %{following}")
                 b.start_block(here)
             cases = [b.label("variant") for _ in self.targets]
             table = " ".join(f"i64 {number}, label %{label}" for number, label in enumerate(cases[:-1]))
@@ -135,9 +134,9 @@ class Execution:
             after = b.label("committed")
             for routine in self.routines:
                 following = None
-                if routine.batch is not None:
+                if routine is not self.routines[-1]:
                     here, following = b.label("here"), b.label("other")
-                    b.emit(f"br i1 {b.compare('eq', '%batch', routine.batch)}, label %{here}, label %{following}")
+                    b.emit(f"br i1 {routine.batches.condition(b)}, label %{here}, label %{following}")
                     b.start_block(here)
                 routine.commit(b)
                 b.emit(f"br label %{after}")

@@ -21,11 +21,12 @@ import numpy as np
 
 from torturous.codegen import objectfile
 from torturous.codegen.target import Target, export_targets
+from torturous.compiler import layout
 from torturous.compiler.plan import Plan, make_plan
-from torturous.compiler.sizes import Size
+from torturous.compiler.sizes import MANY, Size
 from torturous.core import settings
 from torturous.core.errors import UnsupportedError
-from torturous.ir.op import Type
+from torturous.ir.op import Kind, Type
 from torturous.native.archive import archive
 from torturous.native.describe import ABI, Description, Value
 from torturous.native.entry import Library, inference
@@ -36,7 +37,7 @@ from torturous.native.linking import find_linker, link_shared, link_wasm, requir
 from torturous.native.packaging import build_files
 from torturous.native.python_wrapper import python_model
 from torturous.native.recording import Program, record_program
-from torturous.native.routine import Called, Place, Routine, kernels_of, place_constants
+from torturous.native.routine import EVERY, Batches, Called, Place, Routine, kernels_of, place_constants
 from torturous.native.rust_wrapper import rust_model
 from torturous.native.selftest import GOLDEN_BATCH, selftest
 from torturous.native.weights import Weight, identity, place, weights_file
@@ -110,7 +111,7 @@ def export(
     linker = require_linker(targets[-1]) if shared else None if shared is False else find_linker(targets[-1])
     tensors = named_tensors(module)
     program = record_program(module, tensors, inputs, max_batch)
-    routines = _routines(name, program, batch, fixed_batches(batches, max_batch), targets)
+    routines = _routines(name, program, batch, fixed_batches(batches, max_batch), max_batch or 0, targets)
     kept = {leaf for routine in routines
             for node, leaf in zip(routine.plan.leaves, routine.program.leaves, strict=True)
             if isinstance(leaf, str) and node in routine.read_by_runs()}
@@ -158,7 +159,7 @@ def export(
                             if n <= (max_batch or 1)},
         "prepared_bytes": block_bytes,
         "embedded": embed_weights,
-        "plans": [routine.batch or "any" for routine in routines],
+        "plans": [str(routine.batches) for routine in routines],
     }
     return write_bundle(
         library, Path(directory), files, about, compiled, linker, shared_name,
@@ -252,20 +253,38 @@ def array_of(tensor: TensorBase) -> np.ndarray:
 
 
 # Plans ------------------------------------------------------------------------------------------------------
-def _routines(name: str, program: Program, batch: int, fixed: Sequence[int], targets: Sequence[Target]
+def _routines(name: str, program: Program, batch: int, fixed: Sequence[int], most: int, targets: Sequence[Target]
               ) -> list[Routine]:
-    """Plans for single batches, then the one for all."""
+    """Plans for single batches, one for batches that fill vectors where that is another, then the one for all."""
+    versions = [(f"{name}_batch{n}", program.at(n), Batches(n)) for n in fixed]
+    every = plan_of(program, batch)
+    large = all(target.pointer_bits == 64 for target in targets)  # Others rather have it small.
+    if large and most >= MANY and _has_windows(every):
+        versions.append((f"{name}_many", program.from_batch(MANY), Batches(least=MANY)))
     routines = []
-    for n in [*fixed, None]:
-        wanted = program if n is None else program.at(n)
-        plan = plan_of(wanted, batch)
+    for symbol, version, batches in [*versions, (name, program, EVERY)]:
+        plan = every if version is program else plan_of(version, max(batch, batches.least))
+        if batches.least > 1 and not _lanes_are_samples(plan):
+            continue
         kernels = {target.name: kernels_of(name, plan, target) for target in targets}
         inputs = frozenset(
-            node for node, leaf in zip(plan.leaves, wanted.leaves, strict=True) if isinstance(leaf, int))
-        symbol = name if n is None else f"{name}_batch{n}"
-        routines.append(Routine(symbol, wanted, plan, kernels, inputs, n))
+            node for node, leaf in zip(plan.leaves, version.leaves, strict=True) if isinstance(leaf, int))
+        routines.append(Routine(symbol, version, plan, kernels, inputs, batches))
         routines[-1].library = name
     return routines
+
+
+def _has_windows(plan: Plan) -> bool:
+    """Whether there are convolutions, none of them of the kind that has to know the number of samples."""
+    contractions = [node for node in plan.graph.nodes if node.op.kind is Kind.CONTRACT]
+    return any(layout.batch(node) is not None for node in contractions) and not any(
+        layout.slides_over_planes(node) for node in contractions)
+
+
+def _lanes_are_samples(plan: Plan) -> bool:
+    """Whether kernels rest on there being MANY samples at least."""
+    return any(kernel.direct and any(size.is_many for size in kernel.axes)
+               for level in plan.memory.levels for kernel in level)
 
 
 def plan_of(program: Program, batch: int) -> Plan:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from torturous.compiler.expand import Expanded, expand
 from torturous.compiler.graph import Sizes, dimensions, unify
+from torturous.compiler.sizes import MANY
 from torturous.core import settings
 from torturous.core.errors import UnsupportedError
 from torturous.ir.op import OPS, TYPES, Kind, Type, type_number
@@ -85,6 +86,13 @@ class Program:
         template = tuple(want if want >= 0 else self.variables[~want].at(batch) for want in self.sizes.template)
         slots = tuple(slot.at(batch) if isinstance(slot, (InBatch, Ratio)) else slot for slot in self.slots)
         return replace(self, sizes=Sizes(template, 0), variables=(), slots=slots)
+
+
+    def from_batch(self, least: int) -> Program:
+        """The same for batches from `least` on."""
+        many = frozenset(number for number, size in enumerate(self.variables)
+                         if size.factor > 0 and size.at(least) >= MANY)
+        return replace(self, sizes=replace(self.sizes, many=many))
 
 
 @dataclass(frozen=True)

@@ -77,20 +77,46 @@ def kernels_of(name: str, plan: Plan, target: Target) -> list[Called]:
     return kernels
 
 
+@dataclass(frozen=True)
+class Batches:
+    """The batches that a plan serves: a single one, or all from `least` on."""
+
+    only: int | None = None
+    least: int = 1
+
+    def hold(self, batch: int) -> bool:
+        return batch >= self.least if self.only is None else batch == self.only
+
+    def c_condition(self) -> str:
+        return f"(batch) >= {self.least}" if self.only is None else f"(batch) == {self.only}"
+
+    def condition(self, b: Builder) -> str:
+        """Writes the same about `%batch`."""
+        if self.only is None:
+            return b.compare("sge", "%batch", self.least)
+        return b.compare("eq", "%batch", self.only)
+
+    def __str__(self) -> str:
+        return str(self.only) if self.only is not None else "any" if self.least == 1 else f"from {self.least}"
+
+
+EVERY = Batches()
+
+
 class Routine:
     """A plan, where its leaves and outputs lie, and its kernels for each target."""
 
     def __init__(
         self, symbol: str, program: Program, plan: Plan, kernels: Mapping[str, Sequence[Called]],
-        inputs: frozenset[Node] | None = None, batch: int | None = None,
+        inputs: frozenset[Node] | None = None, batches: Batches = EVERY,
     ) -> None:
         """`kernels` are given per target's name. `inputs` are leaves that are no weights; None where nothing is
-        prepared. `batch`: the only one that the plan serves, None for all."""
+        prepared."""
         self.symbol = symbol
         self.program = program
         self.plan = plan
         self.kernels = kernels
-        self.batch = batch
+        self.batches = batches
         self.prepared = [] if inputs is None else self._preparable(inputs)
         """Numbers of the kernels that read nothing but weights."""
         first = next(iter(kernels.values()))
@@ -174,7 +200,7 @@ class Routine:
 
         def value(variable: Variable) -> Size:
             kind, number = variable
-            if kind != "size":
+            if kind == "slot":
                 return Size.of(0)
             function = self.program.variables[number]
             return BATCH * function.factor + function.constant

@@ -50,7 +50,7 @@ from torturous.native.linking import find_linker, require_linker
 from torturous.native.packaging import build_files
 from torturous.native.python_wrapper import python_trainer
 from torturous.native.recording import Program, record_body
-from torturous.native.routine import Place, Routine, kernels_of
+from torturous.native.routine import Batches, Place, Routine, kernels_of
 from torturous.native.rust_wrapper import rust_trainer
 from torturous.native.selftest import GOLDEN_BATCH, Golden, training_selftest
 from torturous.native.training_entry import GENERATOR, STEP, Training, Way, training
@@ -302,7 +302,7 @@ def _routine(name: str, symbol: str, program: Program, batch: int, targets: Sequ
             "operations; register it as a buffer")
     plan = plan_of(program, batch)
     kernels = {target.name: kernels_of(name, plan, target) for target in targets}
-    routine = Routine(symbol, program, plan, kernels, None, n)
+    routine = Routine(symbol, program, plan, kernels, None, Batches(n))
     routine.library = name
     for node, leaf in zip(plan.leaves, program.leaves, strict=True):
         if isinstance(leaf, str):

@@ -175,7 +175,7 @@ class Bound:
         known = self._evaluated.get(size)
         if known is None:
             known = self._evaluated[size] = size.evaluate(
-                lambda variable: self.sizes[variable[1]] if variable[0] == "size" else 0)
+                lambda variable: 0 if variable[0] == "slot" else self.sizes[variable[1]])
         return known
 
     def give(self, place: tuple[int, int], shares: Shares) -> None:
