@@ -178,9 +178,10 @@ class Builder:
     def store(self, kind: str, value: Integer, pointer: str, align: int) -> None:
         self.emit(f"store {kind} {value}, ptr {pointer}, align {align}")
 
-    def prefetch(self, pointer: str) -> None:
-        """Has memory that is soon to be read brought near. No address is wrong."""
-        self.call("void", "llvm.prefetch.p0", ("ptr", pointer), ("i32", 0), ("i32", 3), ("i32", 1))
+    def prefetch(self, pointer: str, write: bool = False, level: int = 1) -> None:
+        """Has memory that is soon to be read or written brought into a cache: no address is wrong."""
+        near = ("i32", 4 - level)
+        self.call("void", "llvm.prefetch.p0", ("ptr", pointer), ("i32", int(write)), near, ("i32", 1))
 
     def stream(self, kind: str, value: str, pointer: str, align: int) -> None:
         """A store past the caches. Others see it only after `end_streams`."""

@@ -191,7 +191,7 @@ class Strips:
             base, _, _ = self.writer.affine(expression.address, point)
             ahead = b.add(base, b.mul(self.writer.size(step), AHEAD * LANES))
             place = b.offset(self.writer.pointer(expression.buffer), b.mul(ahead, expression.dtype.itemsize))
-            b.call("void", "llvm.prefetch.p0", ("ptr", place), ("i32", 0), ("i32", 2), ("i32", 1))
+            b.prefetch(place, level=2)
 
     def _flush(self, block: Integer, length: Integer) -> None:
         """A block's results enter lane (block mod LANES) of level two."""

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from torturous.codegen.builder import Integer
 from torturous.codegen.combining import Combiner, State
 from torturous.codegen.expressions import LANES, KernelWriter, Point
 from torturous.codegen.held import Held
 from torturous.codegen.tiles import Tiles, to_be_turned
+from torturous.compiler.kernel import Load, Store
+from torturous.compiler.schedule import loads
 from torturous.compiler.stages import Stage, Staging
+
+ANNOUNCED_ROW = 4096
+"""Elements of a row, if known, up to which a pass announces what the next one stores: the lines stay in the caches."""
 
 
 class Visits:
@@ -27,6 +33,8 @@ class Visits:
         self.held = Held(writer, self.stages, self.along)
         self.tiles = Tiles(writer, self.staging, turned, self.held.scratch)
         self.scratch = self.tiles.end
+        self.announced = self._announced()
+        """What the stage that follows a stage stores, where that helps."""
 
     @property
     def outer(self) -> Integer:
@@ -77,6 +85,32 @@ class Visits:
             else:
                 self.writer.emit(expression, row)
 
+    def _announced(self) -> dict[Stage, list[Store]]:
+        extent = self.kernel.reduced[-1].constant
+        if not self.along or self.kernel.outer_runs or extent is None or extent > ANNOUNCED_ROW:
+            return {}
+        announced: dict[Stage, list[Store]] = {}
+        varying = list(filter(self.staging.varies, loads(self.kernel)))
+        read: set[Load] = set()
+        for stage, following in pairwise(self.stages):
+            now = {load for load in varying if self.staging.is_read(load, stage)}
+            if now <= read:
+                announced[stage] = list(filter(self._lies_along, following.stores))
+            read |= now
+        return announced
+
+    def _lies_along(self, store: Store) -> bool:
+        return store.address.factor(self.inner_axis) == 1 and all(term >= 0 for term in store.address.terms) and (
+            store.buffer not in self.writer.streamed)
+
+    def _announce(self, stage: Stage, point: Point) -> None:
+        """Fetches the lines that the next pass stores to: memory has nothing else to do, this pass reads caches."""
+        b = self.builder
+        for store in self.announced.get(stage, ()):
+            base, _, _ = self.writer.affine(store.address, point)
+            place = b.offset(self.writer.pointer(store.buffer), b.mul(base, store.buffer.dtype.itemsize))
+            b.prefetch(place, write=True)
+
     def feed(self, stage: Stage, point: Point, combiners: Sequence[Combiner] = (), states: Sequence[State] = (),
              mask: str | None = None) -> list[State]:
         """What a stage does at a point; gives the new states of its accumulators, where the mask holds."""
@@ -86,6 +120,7 @@ class Visits:
         for combiner, state in zip(combiners, states, strict=True):
             new.append(combiner.masked(mask, state, combiner.feed(state, combiner.element(point))))
         self.finish(stage, point)
+        self._announce(stage, point)
         return new
 
     def finish(self, stage: Stage, point: Point) -> None:
