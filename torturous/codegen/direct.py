@@ -114,13 +114,13 @@ class DirectContraction:
         self.planes = prod(map(_known, planes))
         tiles = -(-self.rows // self.tile.rows)
         shared = max(1, WEIGHT_BYTES // (self.products * self.tile.rows * self.bytes + 1))
-        self.row_groups = -(-tiles // shared)
-        """Groups of rows whose weights stay in the second cache for all pixels."""
+        together = next(count for count in range(min(shared, tiles), 0, -1) if tiles % count == 0)
+        """Tiles of rows whose weights stay in the second cache; groups of as many, or some rows would be done twice."""
         batches = product(kernel.axes[axis] for axis in self.axes.batch)
         segments = self.segments if isinstance(self.segments, int) else 1
-        if _known(batches) * self.planes * self.most_bands * segments * self.row_groups < ENOUGH_ITEMS:
-            self.row_groups = tiles
-        self.rows_per_item = min(self.rows, -(-tiles // self.row_groups) * self.tile.rows)
+        if _known(batches) * self.planes * self.most_bands * segments * (tiles // together) < ENOUGH_ITEMS:
+            together = 1
+        self.rows_per_item = min(self.rows, together * self.tile.rows)
         self.row_groups = -(-self.rows // self.rows_per_item)
         self.batch = [writer.size(kernel.axes[axis]) for axis in self.axes.batch]
 
