@@ -101,7 +101,7 @@ def _bind(record: Record, outputs: tuple[int, ...]) -> Bound:
         statistics.plan_seconds += time.perf_counter() - started
     bound = Bound(loaded, values, expanded, numbers)
     if loaded.plan.sizes.variables and settings.specialise.value:
-        bound.successor = Specialisation(family.specialised, expanded, numbers)
+        bound.successor = Specialisation(family.specialised, record, outputs, numbers)
     return bound
 
 

@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 
 from torturous.codegen.companion import Companion, CompanionDied, folder_of
 from torturous.codegen.target import host_target
-from torturous.compiler.expand import Expanded
+from torturous.compiler.expand import Expanded, expand
 from torturous.core import dtypes, settings
+from torturous.ir.listing import Listing
+from torturous.ir.record import Record
 from torturous.runtime import build
 from torturous.runtime.bound import Bound, Loaded
 from torturous.runtime.passing import Wanted, read_made, write_wanted
@@ -46,11 +48,14 @@ class Specialised:
 class Specialisation:
     """Sizes on their way to a plan of their own. Called before each run: gives that plan, once it is there."""
 
-    def __init__(self, family: Specialised, expanded: Expanded, numbers: int) -> None:
+    def __init__(self, family: Specialised, record: Record, outputs: tuple[int, ...], numbers: int) -> None:
+        """`numbers`: how many of the record's numbers the plan takes."""
+        count = outputs[-1] + 1
         self.family = family
-        self.question = Wanted(
-            expanded, settings.fuse.value, settings.target.value, dtypes.default_float().name)
-        self.numbers = numbers
+        self.rows, self.places = record.rows[:count], record.places[:count]
+        self.outputs = outputs
+        self.numbers = record.slots[:numbers]
+        self.settings = settings.fuse.value, settings.target.value, dtypes.default_float().name
         self.runs = 0
         self.wanted = settings.specialise.value << min(family.dropped, 30)
         self.last_run = 0
@@ -67,6 +72,14 @@ class Specialisation:
         if self.runs == self.wanted:
             _background.ask(self)
         return None
+
+    def expanded(self) -> Expanded:
+        """What the plan computes: worked out again when it is needed, for it takes far more memory than the rows."""
+        record = Listing()
+        record.slots.extend(self.numbers)
+        for row, place in zip(self.rows, self.places, strict=True):
+            record.append(row, 0, place)
+        return expand(record, self.outputs, len(self.numbers))
 
     def serve(self, bound: Bound) -> None:
         """From now on runs are this plan's; the sizes that have not run for longest lose theirs, if there are many."""
@@ -95,6 +108,7 @@ class _Background:
         self.thread: threading.Thread | None = None
         self.companion: Companion | None = None
         self.failures: deque[str] = deque(maxlen=16)
+        """Why the latest plans that could not be made could not."""
 
     def ask(self, specialisation: Specialisation) -> None:
         with self.lock:
@@ -123,11 +137,12 @@ class _Background:
             try:
                 self._specialise(specialisation)
             except Exception as error:  # nobody is there to catch it, and nothing is lost
-                self._note(f"could not specialise a plan: {type(error).__name__}: {error}")
+                self.failures.append(f"{type(error).__name__}: {error}")
+                self._note(f"could not specialise a plan: {self.failures[-1]}")
 
     def _specialise(self, specialisation: Specialisation) -> None:
         started = time.perf_counter()
-        wanted = specialisation.question
+        wanted = Wanted(specialisation.expanded(), *specialisation.settings)
         question, codes = write_wanted(wanted)
         if self.companion is None:
             self.companion = Companion(["-c", _START, *map(folder_of, ("torturous", "numpy", "llvmlite"))])
@@ -147,7 +162,7 @@ class _Background:
         }
         loaded = Loaded(made.plan, made.generated, [
             [addresses[kernel.symbol] if kernel.symbol else 0 for kernel in group] for group in made.generated])
-        specialisation.serve(Bound(loaded, (), wanted.expanded, specialisation.numbers))
+        specialisation.serve(Bound(loaded, (), wanted.expanded, len(specialisation.numbers)))
         statistics.plans_specialised += 1
         event = PlanMade(loaded, started, time.perf_counter() - started, answer["compiled"], background=True)
         self._note(f"specialised {made.plan} ({event.compiled} kernels compiled, {event.seconds * 1e3:.0f} ms, in the "
