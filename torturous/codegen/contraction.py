@@ -159,7 +159,7 @@ class Contraction:
         return tiles * self.row_panels.elements
 
     def _lane_elements(self) -> int:
-        return self.most_lanes // self.tile.lanes * self.lane_panels.elements + LANES
+        return self.most_lanes // self.tile.lanes * self.lane_panels.elements + self.lane_panels.margin
 
     def _table_bytes(self) -> int:
         """Room for a table over all products, to a multiple of a cache line."""

@@ -38,7 +38,7 @@ ENOUGH_ITEMS = 20
 """Items to share out, where tiles are that many."""
 MOST_UNROLLED = 4
 """Steps of LANES products in the body of a loop."""
-MOST_ROWS = 64
+MOST_ROWS = 65
 """Of either side in an item: with a chunk of products they stay in the second cache."""
 WORD = 8
 Rows = Callable[[int, Integer], list[str]]
@@ -110,11 +110,13 @@ class Dots:
         if not kernel.direct:  # Every item packs: few of them, and the other side whole.
             self.group, self.other_group = -(-tiles[0] // 8) * self.tile[0], tiles[1] * self.tile[1]
         self.group, self.other_group = (
-            min(group, max(1, MOST_ROWS // rows) * rows)
+            evenly(group // rows, max(1, MOST_ROWS // rows)) * rows
             for group, rows in zip((self.group, self.other_group), self.tile, strict=True)
         )
+        self.chunk = 4 * BLOCK if self.pairs else BLOCK
+        """Products that are packed at a time."""
         self.panels = [
-            PairedRows(side, Tile(rows, 1), ACROSS) if self.pairs else RowPanels(side, Tile(rows, 1))
+            PairedRows(side, Tile(rows, 1), ACROSS, self.chunk) if self.pairs else RowPanels(side, Tile(rows, 1))
             for side, rows in zip(self.sides, self.tile, strict=True)
         ]
         self.line = self.panels[0].stride * self.bytes
@@ -250,13 +252,13 @@ class Dots:
         return offsets + offsets[-1:] * (self.group + self.other_group)
 
     def _packed(self, batch: list[Integer], ranges: Sequence[tuple[Integer, Integer]]) -> None:
-        """Both sides' rows copied, BLOCK products at a time."""
+        """Both sides' rows copied, a chunk of products at a time."""
         b = self.b
         places = [b.offset("%scratch", self._sums_bytes() * (2 if self.blocked else 1))]
         line = self.line
         places.append(b.offset(places[0], self.group * line))
-        with looping(b, 0, b.maximum(self.total, 1), BLOCK) as k0:
-            count = b.minimum(b.sub(self.total, k0), BLOCK)
+        with looping(b, 0, b.maximum(self.total, 1), self.chunk) as k0:
+            count = b.minimum(b.sub(self.total, k0), self.chunk)
             for which in (0, 1):
                 self._pack(which, batch, ranges[which], k0, count, places[which])
 
@@ -265,7 +267,7 @@ class Dots:
                 return [b.offset(first, row * line) for row in range(self.tile[which])]
 
             fresh = b.compare("eq", b.rem(k0, CHAIN), 0)
-            after = b.add(k0, BLOCK)
+            after = b.add(k0, self.chunk)
             closes = b.value(f"or i1 {b.compare('eq', b.rem(after, CHAIN), 0)}, {b.compare('sge', after, self.total)}")
             ends = b.choose(closes, b.choose(b.compare("sle", after, CHAIN), 1, 2), 0)
             line_bytes = LANES * self.bytes
@@ -372,3 +374,8 @@ class Dots:
         """A row as the number of its tile and its place there."""
         relative = self.b.sub(place, start)
         return self.b.div(relative, size), self.b.rem(relative, size)
+
+
+def evenly(count: int, most: int) -> int:
+    """At most so many of a count at a time, as evenly as that goes."""
+    return -(-count // -(-count // most)) if count else most

@@ -13,6 +13,7 @@ from torturous.codegen.microkernel import Tile
 from torturous.codegen.panels import LanePanels, Line, RowPanels, Side, for_runs, lies_in_lines
 from torturous.codegen.turning import turned
 from torturous.codegen.words import SINGLE, WORDS, word
+from torturous.ir.contraction import BLOCK
 
 WORD = 4
 """Bytes."""
@@ -35,20 +36,20 @@ def words(side: Side, address: str, mask: str | None, places: Sequence[int] = NE
     return b.value(f"bitcast {HALVES} {value} to {SINGLE}")
 
 
-def _lies_in_runs(side: Side) -> bool:
-    """Whether the products of a block lie in stretches of whole vectors, but for the last."""
+def _lies_in_runs(side: Side, multiple: int) -> bool:
+    """Whether the products of a block lie in stretches of a multiple of this many, but for the last."""
     loops = side.reduced
     inner = loops.sizes[-1].constant if loops.sizes else None
-    return len(loops.sizes) <= 1 or (inner is not None and inner > 0 and inner % (2 * LANES) == 0)
+    return len(loops.sizes) <= 1 or (inner is not None and inner > 0 and inner % multiple == 0)
 
 
 class PairedRows(RowPanels):
-    """Rows as words; `places` as in `words`."""
+    """Rows as words; `places` as in `words`, `products` how many at most."""
 
-    stride = row_stride = WORDS + LANES
-
-    def __init__(self, side: Side, tile: Tile, places: Sequence[int] = NEIGHBOURS) -> None:
+    def __init__(self, side: Side, tile: Tile, places: Sequence[int] = NEIGHBOURS, products: int = BLOCK) -> None:
         super().__init__(side, tile)
+        self.stride = self.row_stride = products // 2 + LANES
+        self.elements = tile.rows * self.stride
         self.places = places
 
     def pack(self, batch: list[Integer], rows: tuple[Integer, Integer], k0: Integer, count: Integer,
@@ -57,7 +58,9 @@ class PairedRows(RowPanels):
         side = self.side
         b, item = side.b, side.item
         origin = side.origin(batch)
-        plain = _lies_in_runs(side) and (not side.reduced.strides or side.reduced.strides[-1] == 1)
+        # Where a run ends within a vector, the next run's words, or the margin's, take the place of what is too much.
+        multiple = 2 if self.places is NEIGHBOURS else 2 * LANES
+        plain = _lies_in_runs(side, multiple) and (not side.reduced.strides or side.reduced.strides[-1] == 1)
         with looping(b, rows[0], rows[1]) as row:
             source = b.offset(origin, b.mul(side.place(side.own, row), item))
             line = b.offset(target, b.mul(b.sub(row, rows[0]), self.stride * WORD))
@@ -104,6 +107,7 @@ class PairedLanes(LanePanels):
     def __init__(self, side: Side, tile: Tile, width: int, tables_fit: bool) -> None:
         super().__init__(side, tile, width, tables_fit)
         self.elements = tile.lanes * WORDS
+        self.margin = tile.lanes * LANES
         self.panel_bytes = self.elements * WORD
 
     def _lines(self, k0: Integer, count: Integer, into: str, line: Line, lanes: int = LANES) -> None:
@@ -162,10 +166,13 @@ class PairedLanes(LanePanels):
             b.store(f"<{lanes} x float>", value, b.offset(address, position * lanes * WORD), WORD)
 
     def _transposed(self, origin: str, first: Integer, last: Integer, k0: Integer, count: Integer, into: str) -> None:
-        """Squares of words are read along products and turned."""
+        """Squares of words are read along products and turned.
+
+        Where a run ends within a square, the next run's lines, or the margin's, take the place of what is too much.
+        """
         side, tile, step = self.side, self.tile, 2 * LANES
         b, w = side.b, side.writer
-        if not _lies_in_runs(side):
+        if not _lies_in_runs(side, 2):
             self._gathered(origin, first, last, k0, count, into)
             return
         starts = self._lane_starts(origin, first, last)

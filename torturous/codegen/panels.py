@@ -258,6 +258,8 @@ class LanePanels:
         self.width = width
         self.product_step = tile.lanes
         self.elements = tile.lanes * BLOCK
+        self.margin = LANES
+        """Elements that may be written past the last panel."""
         self.panel_bytes = self.elements * side.dtype.itemsize
         inner = side.reduced.sizes[-1].constant if side.reduced.sizes else None
         self.tabled = tables_fit and len(side.reduced.sizes) > 1 and (inner is None or inner < 4 * LANES)
