@@ -10,12 +10,18 @@ from torturous.codegen.combining import Combiner, State
 from torturous.codegen.expressions import LANES, KernelWriter, Point
 from torturous.codegen.held import Held
 from torturous.codegen.tiles import Tiles, to_be_turned
+from torturous.compiler.graph import Node
 from torturous.compiler.kernel import Load, Store
 from torturous.compiler.schedule import loads
+from torturous.compiler.sizes import ZERO, Affine, Size
 from torturous.compiler.stages import Stage, Staging
 
 ANNOUNCED_ROW = 4096
 """Elements of a row, if known, up to which a pass announces what the next one stores: the lines stay in the caches."""
+FORESEEN_ROW = 1 << 11
+"""Elements of a row from which on the next row is asked for: hardware foresees shorter ones."""
+FORESEEN_BYTES = 1 << 18
+"""Of the next row at most: it lies in the second-level cache, beside the present one."""
 
 
 class Visits:
@@ -33,8 +39,12 @@ class Visits:
         self.held = Held(writer, self.stages, self.along)
         self.tiles = Tiles(writer, self.staging, turned, self.held.scratch)
         self.scratch = self.tiles.end
-        self.announced = self._announced()
-        """What the stage that follows a stage stores, where that helps."""
+        self.announced: dict[Stage, list[Store]] = {}
+        """What the stage that follows a stage stores, if memory is idle meanwhile."""
+        self.foreseen: dict[Stage, list[Load]] = {}
+        """What the first stage will read of the next row, likewise."""
+        if self.along and not self.kernel.outer_runs:
+            self._use_idle_memory()
 
     @property
     def outer(self) -> Integer:
@@ -85,31 +95,47 @@ class Visits:
             else:
                 self.writer.emit(expression, row)
 
-    def _announced(self) -> dict[Stage, list[Store]]:
+    # Idle memory ---------------------------------------------------------------------------------------------------
+    def _use_idle_memory(self) -> None:
+        """Finds stages that read only what an earlier one has brought near."""
         extent = self.kernel.reduced[-1].constant
-        if not self.along or self.kernel.outer_runs or extent is None or extent > ANNOUNCED_ROW:
-            return {}
-        announced: dict[Stage, list[Store]] = {}
+        if extent is None:
+            return
         varying = list(filter(self.staging.varies, loads(self.kernel)))
+        foreseen = [load for load in varying if self._lies_along(load.address) and not load.guards]
+        foreseen = [load for load in foreseen if load.address.factor(len(self.kernel.axes) - 1) != 0
+                    and self.staging.is_read(load, self.stages[0])]
+        foreseen = list({load.buffer: load for load in foreseen}.values())
+        if extent < FORESEEN_ROW or sum(extent * load.dtype.itemsize for load in foreseen) > FORESEEN_BYTES:
+            foreseen = []
         read: set[Load] = set()
         for stage, following in pairwise(self.stages):
             now = {load for load in varying if self.staging.is_read(load, stage)}
             if now <= read:
-                announced[stage] = list(filter(self._lies_along, following.stores))
+                if extent <= ANNOUNCED_ROW:
+                    self.announced[stage] = [
+                        store for store in following.stores
+                        if self._lies_along(store.address) and store.buffer not in self.writer.streamed]
+                self.foreseen[stage], foreseen = foreseen, []
             read |= now
-        return announced
 
-    def _lies_along(self, store: Store) -> bool:
-        return store.address.factor(self.inner_axis) == 1 and all(term >= 0 for term in store.address.terms) and (
-            store.buffer not in self.writer.streamed)
+    def _lies_along(self, address: Affine) -> bool:
+        return address.factor(self.inner_axis) == 1 and all(term >= 0 for term in address.terms)
 
-    def _announce(self, stage: Stage, point: Point) -> None:
-        """Fetches the lines that the next pass stores to: memory has nothing else to do, this pass reads caches."""
+    def _fetch(self, stage: Stage, point: Point) -> None:
+        """Has lines brought near that the next pass stores to, and such of the next row."""
         b = self.builder
+
+        def place(buffer: Node, address: Affine, further: Size) -> str:
+            base, _, _ = self.writer.affine(address, point)
+            start = b.add(base, self.writer.size(further))
+            return b.offset(self.writer.pointer(buffer), b.mul(start, buffer.dtype.itemsize))
+
         for store in self.announced.get(stage, ()):
-            base, _, _ = self.writer.affine(store.address, point)
-            place = b.offset(self.writer.pointer(store.buffer), b.mul(base, store.buffer.dtype.itemsize))
-            b.prefetch(place, write=True)
+            b.prefetch(place(store.buffer, store.address, ZERO), write=True)
+        for load in self.foreseen.get(stage, ()):
+            row = load.address.factor(len(self.kernel.axes) - 1)
+            b.prefetch(place(load.buffer, load.address, row), level=2)
 
     def feed(self, stage: Stage, point: Point, combiners: Sequence[Combiner] = (), states: Sequence[State] = (),
              mask: str | None = None) -> list[State]:
@@ -120,7 +146,7 @@ class Visits:
         for combiner, state in zip(combiners, states, strict=True):
             new.append(combiner.masked(mask, state, combiner.feed(state, combiner.element(point))))
         self.finish(stage, point)
-        self._announce(stage, point)
+        self._fetch(stage, point)
         return new
 
     def finish(self, stage: Stage, point: Point) -> None:
