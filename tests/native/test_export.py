@@ -551,6 +551,13 @@ def test_symbols_and_size(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+def test_a_workspace_is_no_larger_than_the_layers_need(tmp_path: Path) -> None:
+    """Where sizes are known, kernels' scratch memory is for these and not for the largest items that there may be."""
+    model, kinds = mnist()
+    bundle = export(model, kinds, tmp_path, batch=1, max_batch=None, target="avx2")
+    assert workspace_bytes(bundle, 1) < 150_000
+
+
 def test_nothing_can_change_but_what_is_passed(tmp_path: Path) -> None:
     """No object has a section that can be written at run time, or thread-local storage."""
     export(*mnist(), tmp_path, target="avx2")

@@ -99,8 +99,8 @@ class Contraction:
         self.products = product(kernel.reduced).constant or 0
         """How many products a sum has, 0 where that is not known when generating."""
         assert not self.row.load.guards and not self.lane.load.guards, "a guarded operand to pack"
-        self.most_rows = max(1, ITEM_ROWS // self.tile.rows) * self.tile.rows
-        self.most_lanes = max(1, ITEM_LANES // self.tile.lanes) * self.tile.lanes
+        self.most_rows = _whole_tiles(self.rows, self.tile.rows, ITEM_ROWS)
+        self.most_lanes = _whole_tiles(self.lanes, self.tile.lanes, ITEM_LANES)
         tables_fit = 0 < self.products <= TABLED_PRODUCTS
         self.lane_panels = (PairedLanes if self.pairs else LanePanels)(
             self.lane, self.tile, self.tile.lanes, tables_fit)
@@ -242,6 +242,12 @@ class Contraction:
             self.lane_panels.pack(block.batch, (first, lanes[1]), block.start, block.count, memory, left)
             panels.append(Panels(b, tile.lanes, first, left, memory, self.lane_panels.panel_bytes, packed_step))
         return panels
+
+
+def _whole_tiles(extent: Size, unit: int, most: int) -> int:
+    """How much of an extent an item takes at most: whole tiles, no more than there are, at least one."""
+    within = most if extent.constant is None else min(most, extent.constant + unit - 1)
+    return max(1, within // unit) * unit
 
 
 def choose_tile(writer: KernelWriter, rows: Size, lanes: Size, lane_side: Side) -> Tile:
