@@ -11,6 +11,9 @@ from torturous.compiler.kernel import Convert, Expression, Kernel, Load, Quotien
 from torturous.compiler.sizes import Affine, product
 from torturous.core import dtypes
 
+SCATTERING = 32
+"""Storing a vector of results that lie apart costs as much as so many of its products."""
+
 
 def loaded(expression: Expression) -> Load:
     """The load below a side's casts."""
@@ -80,7 +83,8 @@ def _lane_cost(kernel: Kernel, which: int, lanes: list[int], rows: list[int]) ->
         packing = 0.5 if aligned else 8.0
     elif innermost is not None and address.factor(len(kernel.axes) + len(kernel.reduced) - 1) == 1:
         packing = 2.0
-    stored = 0.0 if lanes and lanes[-1] == len(kernel.axes) - 1 else 0.2
+    products = product(kernel.reduced).constant or 1
+    stored = 0.0 if lanes and lanes[-1] == len(kernel.axes) - 1 else min(0.2, SCATTERING / max(products, 1))
     return waste + packing / max(other, 1) * 4 + stored
 
 
