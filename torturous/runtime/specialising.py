@@ -31,6 +31,8 @@ MOST = 8
 """Plans of constant sizes that a structure has in this way at a time."""
 PATIENCE = 3.0
 """Seconds without work after which the process is let go: it takes memory, and a third of a second to start."""
+_PACKAGES = ("numpy", "ml_dtypes", "llvmlite")
+"""What the other process needs besides our own."""
 _START = "import sys; sys.path[:0] = sys.argv[1:]; from torturous.runtime import maker; maker.main()"
 
 
@@ -145,7 +147,7 @@ class _Background:
         wanted = Wanted(specialisation.expanded(), *specialisation.settings)
         question, codes = write_wanted(wanted)
         if self.companion is None:
-            self.companion = Companion(["-c", _START, *map(folder_of, ("torturous", "numpy", "llvmlite"))])
+            self.companion = Companion(["-c", _START, *map(folder_of, ("torturous", *_PACKAGES))])
         try:
             answer, data = self.companion.ask({}, question)
         except CompanionDied:
