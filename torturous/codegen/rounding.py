@@ -117,19 +117,20 @@ def narrow(builder: Builder, value: str, target: DType, lanes: int) -> str:
     """float32 as the bits (i16) of sixteen-bit floats: to nearest, ties to even; NaN stays a quiet NaN."""
     w = _Words(builder, lanes)
     if target is dtypes.bfloat16:
-        return w.truncate(_narrow_bfloat(w, w.of(value)))
+        return w.truncate(_narrow_bfloat(w, value))
     if builder.target.has_f16c:
         half = builder.value(f"fptrunc {w.single} {value} to <{lanes} x half>")
         return builder.value(f"bitcast <{lanes} x half> {half} to {w.half}")
     return w.truncate(_narrow_half(w, w.of(value)))
 
 
-def _narrow_bfloat(w: _Words, pattern: str) -> str:
+def _narrow_bfloat(w: _Words, value: str) -> str:
     """A bfloat16 is a float's upper half: add just under half of its last bit, or half if that is odd."""
+    pattern = w.of(value)
     odd = w.op("and", w.op("lshr", pattern, 16), 1)
-    rounded = w.op("lshr", w.op("add", w.op("add", pattern, 0x7FFF), odd), 16)
-    nan = w.op("icmp ugt", w.op("and", pattern, 0x7FFFFFFF), 0x7F800000)
-    return w.select(nan, w.op("or", w.op("lshr", pattern, 16), 0x40), rounded)
+    rounded = w.op("add", w.op("add", pattern, 0x7FFF), odd)
+    nan = w.builder.value(f"fcmp uno {w.single} {value}, {value}")
+    return w.op("lshr", w.select(nan, w.op("or", pattern, 0x400000), rounded), 16)
 
 
 def _narrow_half(w: _Words, pattern: str) -> str:
