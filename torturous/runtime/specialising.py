@@ -31,8 +31,8 @@ MOST = 8
 """Plans of constant sizes that a structure has in this way at a time."""
 PATIENCE = 3.0
 """Seconds without work after which the process is let go: it takes memory, and a third of a second to start."""
-_PACKAGES = ("numpy", "ml_dtypes", "llvmlite")
-"""What the other process needs besides our own."""
+_PACKAGES = ("numpy", "ml_dtypes", "safetensors", "llvmlite")
+"""What the other process needs besides our own: importing it imports all of the package."""
 _START = "import sys; sys.path[:0] = sys.argv[1:]; from torturous.runtime import maker; maker.main()"
 
 
