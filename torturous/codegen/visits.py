@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import zip_longest
 
 from torturous.codegen.builder import Integer
 from torturous.codegen.combining import Combiner, State
@@ -14,7 +14,7 @@ from torturous.compiler.graph import Node
 from torturous.compiler.kernel import Load, Store
 from torturous.compiler.schedule import loads
 from torturous.compiler.sizes import ZERO, Affine, Size
-from torturous.compiler.stages import Stage, Staging
+from torturous.compiler.stages import HELD_COST, Stage, Staging
 
 ANNOUNCED_ROW = 4096
 """Elements of a row, if known, up to which a pass announces what the next one stores: the lines stay in the caches."""
@@ -97,7 +97,7 @@ class Visits:
 
     # Idle memory ---------------------------------------------------------------------------------------------------
     def _use_idle_memory(self) -> None:
-        """Finds stages that read only what an earlier one has brought near."""
+        """Finds stages that read only what an earlier one has brought near, and store nothing."""
         extent = self.kernel.reduced[-1].constant
         if extent is None:
             return
@@ -109,15 +109,20 @@ class Visits:
         if extent < FORESEEN_ROW or sum(extent * load.dtype.itemsize for load in foreseen) > FORESEEN_BYTES:
             foreseen = []
         read: set[Load] = set()
-        for stage, following in pairwise(self.stages):
+        for stage, following in zip_longest(self.stages, self.stages[1:]):
             now = {load for load in varying if self.staging.is_read(load, stage)}
-            if now <= read:
-                if extent <= ANNOUNCED_ROW:
+            if now <= read and not stage.stores:
+                if following is not None and extent <= ANNOUNCED_ROW:
                     self.announced[stage] = [
                         store for store in following.stores
                         if self._lies_along(store.address) and store.buffer not in self.writer.streamed]
-                self.foreseen[stage], foreseen = foreseen, []
+                if self.announced.get(stage) or self._takes_its_time(stage):
+                    self.foreseen[stage], foreseen = foreseen, []
             read |= now
+
+    def _takes_its_time(self, stage: Stage) -> bool:
+        """Whether memory would wait for a stage: sums alone keep pace with it."""
+        return any(self.staging.costs(expression) >= HELD_COST for expression in self.staging.roots(stage))
 
     def _lies_along(self, address: Affine) -> bool:
         return address.factor(self.inner_axis) == 1 and all(term >= 0 for term in address.terms)

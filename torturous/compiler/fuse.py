@@ -167,7 +167,8 @@ class _Fusion:
             own = node.op.cost if node.op.kind is Kind.ELEMENTWISE else 0
             if node.op.kind is Kind.GATHER or self._is_read_across(node):
                 own = GATHERED_COST
-            cost[node] = own + sum(cost[operand] for operand in node.inputs)
+            # What is repeated has few elements, or is stored for itself.
+            cost[node] = own + sum(cost[operand] for operand in node.inputs if not self._repeats(operand, node))
         sinks: dict[Node, set[Group]] = {}
         repeated: dict[Node, bool] = {}
         for node in reversed(self.graph.nodes):

@@ -151,7 +151,7 @@ class Staging:
                 if key in visited or not self.varies(expression):
                     continue
                 visited.add(key)
-                if first.get(key, number) < number and self._costs(expression) >= HELD_COST:
+                if first.get(key, number) < number and self.costs(expression) >= HELD_COST:
                     source = self.stages[first[key]]
                     if not any(expression is held for held in source.held):
                         source.held.append(expression)
@@ -160,7 +160,7 @@ class Staging:
                 first.setdefault(key, number)
                 pending += self.parts(expression)
 
-    def _costs(self, expression: Expression) -> int:
+    def costs(self, expression: Expression) -> int:
         """Machine operations to compute an expression at one point, roughly."""
         known = self._cost.get(id(expression))
         if known is None:
@@ -170,7 +170,7 @@ class Staging:
                 own = 1
                 if isinstance(expression, Compute) and expression.op.kind is Kind.ELEMENTWISE:
                     own = expression.op.cost
-                known = own + sum(map(self._costs, self.parts(expression)))
+                known = own + sum(map(self.costs, self.parts(expression)))
             self._cost[id(expression)] = known
         return known
 
