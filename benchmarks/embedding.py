@@ -1,4 +1,5 @@
-"""The exported MNIST net: sizes, time of the export, and its speed from C beside ONNX Runtime's from Python.
+"""The exported MNIST net: sizes, time of the export (and of a ResNet-18's), and its speed from C beside ONNX Runtime's
+from Python.
 
     python -m benchmarks.embedding
 
@@ -32,7 +33,12 @@ torch.manual_seed(0)
 folder, kind = sys.argv[1:]
 image, target = torch.rand(64, 1, 28, 28), torch.zeros(64, dtype=torch.int64)
 started = time.perf_counter()
-if kind == "train":
+if kind == "resnet18":
+    from benchmarks.models.resnet import make_resnet18
+    model = make_resnet18(torch, (64, 128, 256, 512)).eval()
+    started = time.perf_counter()
+    bundle = native.export(model, (torch.rand(4, 3, 32, 32),), folder, shared=False)
+elif kind == "train":
     model = Net()
     sgd = torch.optim.SGD(model.parameters(), lr=0.01)
     bundle = native.export_training(model, F.nll_loss, sgd, (image, target), folder, target="native", shared=False)
@@ -110,7 +116,8 @@ def main() -> None:
         folder = Path(name)
         for kind, what in (("small", "inference, one target"), ("one", "… with a plan for one image"),
                            ("both", "… and one for 64"), ("levels", "inference, all levels of this machine"),
-                           ("wasm", "inference, wasm32"), ("train", "training step with SGD, one target")):
+                           ("wasm", "inference, wasm32"), ("train", "training step with SGD, one target"),
+                           ("resnet18", "ResNet-18, inference, all levels")):
             size, seconds = export(folder / kind, kind)
             print(f"{what:42} {size:9,} bytes of code, exported in {seconds:.2f} s (empty cache)")
         print(f"{'wasm module with weights':42} {(folder / 'wasm' / 'net.wasm').stat().st_size:9,} bytes")

@@ -47,7 +47,7 @@ def test_recurrent_layers(kind: str, options: dict[str, Any], tmp_path: Path) ->
         expected = [np.ascontiguousarray(value.detach().numpy()) for value in model(from_array(x))]
         if program is None:
             example = from_array(np.zeros((7, STEPS, 5), np.float32))
-            bundle = native.export(model, (example,), tmp_path, max_batch=64)
+            bundle = native.export(model, (example,), tmp_path, max_batch=BATCHES[-1])
             program = build(bundle, 1 + len(expected))
         for mine, theirs in zip(run(program, bundle, batch, [x], expected), expected, strict=True):
             assert mine.tobytes() == theirs.tobytes()

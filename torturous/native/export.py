@@ -107,6 +107,7 @@ def export(
     if embed_weights and len(targets) > 1:
         raise ValueError("embed_weights packs weights for one instruction set: give target, for example 'avx2'")
     check_system(targets)
+    build.start()  # Compiling processes get ready while the model is recorded.
     inputs, batch = input_types(examples, max_batch is not None)
     linker = require_linker(targets[-1]) if shared else None if shared is False else find_linker(targets[-1])
     tensors = named_tensors(module)

@@ -58,6 +58,7 @@ from torturous.native.training_header import training_header
 from torturous.native.updating import Update, Updating
 from torturous.native.weights import identity, place, weights_file
 from torturous.optim.optimizer import GroupOptimizer
+from torturous.runtime import build
 from torturous.tensor import Tensor, empty_like, enable_grad, no_grad
 from torturous.tensor.base import TensorBase
 from torturous.tensor.generator import default_generator, fork_rng, manual_seed
@@ -90,6 +91,7 @@ def export_training(
     check_batch(max_batch)
     targets = export_targets(target)
     check_system(targets)
+    build.start()  # Compiling processes get ready while the model is recorded.
     types, batch = input_types(examples, max_batch is not None)
     if len(types) < 2:
         raise TypeError("examples must be the inputs of the model and, last, the target of the loss")
