@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -40,11 +39,11 @@ class Target:
     features: str
     lanes: int
     registers: int
-    has_fma: bool
+    has_fma: bool = False
     #: Conversion between vectors of half and float.
-    has_f16c: bool
+    has_f16c: bool = False
     #: floor, ceil, trunc and round-half-to-even of vectors.
-    has_rounding: bool
+    has_rounding: bool = False
     #: Width of an address.
     pointer_bits: int = 64
     #: Quotients of 64-bit integers; without them, sizes and positions are divided as 32-bit numbers, which they are
@@ -122,84 +121,28 @@ def x86_target(level: str, triple: str, host_features: frozenset[str] = frozense
     )
 
 
-def neon_target(triple: str) -> Target:
+def neon_target(triple: str, name: str = "neon") -> Target:
     """64-bit ARM with its mandatory vector unit."""
-    return Target(
-        name="neon",
-        triple=triple,
-        cpu="generic",
-        features="+neon",
-        lanes=4,
-        registers=32,
-        has_fma=True,
-        has_f16c=True,
-        has_rounding=True,
-    )
-
-
-def riscv_target() -> Target:
-    """64-bit RISC-V with Linux and no vector unit (RV64GC). Without the ABI's name its floats would be soft."""
-    return Target(
-        name="riscv64-linux",
-        triple="riscv64-unknown-linux-gnu",
-        cpu="generic-rv64",
-        features="+m,+a,+f,+d,+c",
-        lanes=1,
-        registers=32,
-        has_fma=True,
-        has_f16c=False,
-        has_rounding=False,
-        abi="lp64d",
-    )
-
-
-def wasm_target() -> Target:
-    """WebAssembly with fixed-width vectors and bulk memory, which every browser and Node have since 2021."""
-    return Target(
-        name="wasm32",
-        triple="wasm32-unknown-unknown",
-        cpu="generic",
-        features="+simd128,+bulk-memory,+bulk-memory-opt,+sign-ext,+nontrapping-fptoint,+mutable-globals",
-        lanes=4,
-        registers=16,
-        has_fma=False,
-        has_f16c=False,
-        has_rounding=True,
-        pointer_bits=32,
-        relocation="static",
-    )
-
-
-def cortex_m_target() -> Target:
-    """Cortex-M4 and M7 with a single-precision unit and the hard-float convention.
-
-    `unknown` in the triple matters: `thumbv7em-none-eabihf` is read as soft float.
-    """
-    return Target(
-        name="thumbv7em",
-        triple="thumbv7em-unknown-none-eabihf",
-        cpu="cortex-m4",
-        features="+vfp4d16sp,+fp16",
-        lanes=1,
-        registers=32,
-        has_fma=True,
-        has_f16c=False,
-        has_rounding=False,
-        pointer_bits=32,
-        has_wide_division=False,
-        has_doubles=False,
-        strict_alignment=True,
-        relocation="static",
-    )
+    return Target(name, triple, "generic", "+neon", lanes=4, registers=32, has_fma=True, has_f16c=True,
+                  has_rounding=True)
 
 
 #: Targets that are never this machine's own choice, by the names that `export_targets` takes.
-_CROSS: dict[str, Callable[[], Target]] = {
-    "aarch64-linux": lambda: replace(neon_target("aarch64-unknown-linux-gnu"), name="aarch64-linux"),
-    "riscv64-linux": riscv_target,
-    "wasm32": wasm_target,
-    "thumbv7em": cortex_m_target,
-}
+_CROSS = {target.name: target for target in (
+    neon_target("aarch64-unknown-linux-gnu", "aarch64-linux"),
+    # RISC-V with Linux and no vector unit (RV64GC). Without the ABI's name its floats would be soft.
+    Target("riscv64-linux", "riscv64-unknown-linux-gnu", "generic-rv64", "+m,+a,+f,+d,+c", lanes=1, registers=32,
+           has_fma=True, abi="lp64d"),
+    # WebAssembly with fixed-width vectors and bulk memory, which every browser and Node have since 2021.
+    Target("wasm32", "wasm32-unknown-unknown", "generic",
+           "+simd128,+bulk-memory,+bulk-memory-opt,+sign-ext,+nontrapping-fptoint,+mutable-globals", lanes=4,
+           registers=16, has_rounding=True, pointer_bits=32, relocation="static"),
+    # Cortex-M4 and M7 with a single-precision unit and the hard-float convention. `unknown` in the triple matters:
+    # `thumbv7em-none-eabihf` is read as soft float.
+    Target("thumbv7em", "thumbv7em-unknown-none-eabihf", "cortex-m4", "+vfp4d16sp,+fp16", lanes=1, registers=32,
+           has_fma=True, pointer_bits=32, has_wide_division=False, has_doubles=False, strict_alignment=True,
+           relocation="static"),
+)}
 
 
 @cache
@@ -245,7 +188,7 @@ def export_targets(name: str | None) -> tuple[Target, ...]:
     if name == "neon" and not triple.startswith("x86_64"):
         return (neon_target(triple),)
     if name in _CROSS:
-        return (_CROSS[name](),)
+        return (_CROSS[name],)
     choices = ", ".join(["native", *X86_LEVELS, *_CROSS])
     raise ValueError(f"there is no target {name!r} to export for; choose one of {choices}, or None for this machine")
 
