@@ -360,6 +360,7 @@ class KernelWriter:
         if vector is None and step == 0 and guards is None:
             return self._repeated(pointer, base, dtype, lanes)
         mask = self.both(point.mask, guards, lanes)
+        base = self._mapped(load.guards, base, point)
         start = b.offset(pointer, b.mul(base, dtype.itemsize))
         if vector is None and step == 1:
             return self._contiguous(start, dtype, lanes, mask)
@@ -369,6 +370,16 @@ class KernelWriter:
             return self._strided(start, dtype, lanes, step, point.tail if mask is not None else None)
         place = self._spread(0, step, vector, point)
         return self._gathered(start, place, dtype, lanes, mask)
+
+    def _mapped(self, guards: tuple[Guard, ...], base: Integer, point: Point) -> Integer:
+        """A load's place, or its buffer's beginning where a guard fails for all lanes: a load that reaches where no
+        memory is takes a hundred times as long, although its lanes are masked."""
+        b = self.builder
+        for guard in guards:
+            position, step, vector = self.affine(guard.position, point)
+            if step == 0 and vector is None and not isinstance(position, int):
+                base = b.choose(b.compare("ult", position, self.size(guard.extent)), base, 0)
+        return base
 
     def memory_kind(self, dtype: DType) -> str:
         return "i8" if dtype is dtypes.bool_ else scalar_kind(dtype)
