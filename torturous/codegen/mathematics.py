@@ -13,7 +13,7 @@ from torturous.codegen.exponential import erf, exp, expm1, log, log1p, log2, log
 from torturous.codegen.fused import fused_multiply_add
 from torturous.codegen.inverse import acos, acosh, asin, asinh, atan, atan2, atanh
 from torturous.codegen.lanes import cast, companion
-from torturous.codegen.normals import normal
+from torturous.codegen.normals import normal24
 from torturous.codegen.power import pow
 from torturous.codegen.rounding import ceil, float_to_integer, floor, narrow, round, trunc, widen
 from torturous.codegen.trigonometry import cos, sin
@@ -22,7 +22,7 @@ from torturous.core import dtypes
 __all__ = [
     "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "ceil", "cos", "erf", "exp", "expm1",
     "float_to_integer", "floor", "floor_divide", "fused_multiply_add", "integer_quotient", "log", "log10", "log1p",
-    "log2", "narrow", "normal", "pow", "remainder", "round", "sigmoid", "sin", "sqrt", "tanh", "trunc",
+    "log2", "narrow", "normal24", "pow", "remainder", "round", "sigmoid", "sin", "sqrt", "tanh", "trunc",
     "truncated_remainder", "uniform24", "uniform53", "widen",
 ]
 

@@ -23,7 +23,7 @@ from torturous.core.box_muller import (
 )
 
 
-def normal(e: Emitter, first: str, second: str, sine: str) -> str:
+def normal24(e: Emitter, first: str, second: str, sine: str) -> str:
     """A standard normal out of two uniforms in [0, 1): by the angle's sine where `sine` is not zero, else cosine."""
     logarithm = _log(e, e.sub(e.constant(1.0), first))
     radius = e.intrinsic("sqrt", e.mul(e.constant(-2.0), logarithm))

@@ -430,7 +430,7 @@ UNIFORM24 = _define(
 )
 NORMAL24 = _define(
     "normal24", lambda at, operands: Type(common_shape(operands), dtypes.float32), normal32,
-    lambda e, first, second, sine: e.normal(first, second, sine), None, None, None, cost=50,
+    lambda e, first, second, sine: e.normal24(first, second, sine), None, None, None, cost=50,
     document="a standard normal from two uniforms, as PyTorch's CPU generator makes it: by the angle's sine where the "
              "third operand is not zero, else by its cosine",
 )
