@@ -535,3 +535,58 @@ def test_gradients_through_writes_to_one_of_repeated_places(write: Callable[[Any
         return z * z
 
     agree(program, counted(4), counted(4), strides=False)
+
+
+def _written(change):
+    def program(zeros, x):
+        change(zeros, x)
+        return zeros
+    return program
+
+
+WRITES = {
+    "part": _written(lambda v, x: v.__setitem__(slice(1, 3), x[:2])),
+    "number": _written(lambda v, x: v.add_(x).__setitem__(0, 5.0)),
+    "product": _written(lambda v, x: v[1:].mul_(x[0])),
+    "sum": _written(lambda v, x: v[1:].add_(x[0])),
+    "whole": _written(lambda v, x: v.add_(x)),
+    "whole copy": _written(lambda v, x: v.copy_(x)),
+    "another shape": _written(lambda v, x: v.view(2, 2).copy_(x.view(2, 2))),
+    "turned": _written(lambda v, x: v.view(2, 2).t().copy_(x.view(2, 2))),
+    "behind its back": _written(lambda v, x: v.add_(x)[1:].detach().copy_(x[1:])),
+}
+
+
+@pytest.mark.parametrize("retain", [False, True])
+@pytest.mark.parametrize("program", WRITES.values(), ids=WRITES)
+def test_gradients_pass_a_write_through_a_view_once(program, retain):
+    def outcome(lib):
+        x = lib.tensor([1.0, 2.0, 3.0, 4.0]).requires_grad_()
+        written = program(lib.zeros(4), x)
+        try:
+            written.sum().backward(retain_graph=retain)
+            written.sum().backward()
+        except RuntimeError as error:
+            return str(error)[:60]
+        return x.grad.tolist()
+
+    assert outcome(torturous) == outcome(torch)
+
+
+@pytest.mark.parametrize("way", ["detach", "data", "no_grad"])
+@pytest.mark.parametrize("write", [
+    lambda lib, t: t.mul_(2.0), lambda lib, t: t[1:].copy_(lib.ones(3)), lambda lib, t: t.view(2, 2)[0].fill_(7.0),
+], ids=["whole", "part", "view"])
+def test_writes_that_autograd_does_not_see_leave_the_history(write, way):
+    def outcome(lib):
+        x = lib.tensor([1.0, 2.0, 3.0, 4.0]).requires_grad_()
+        y = x * 3
+        if way == "no_grad":
+            with lib.no_grad():
+                write(lib, y)
+        else:
+            write(lib, y.detach() if way == "detach" else y.data)
+        (y * y).sum().backward()
+        return x.grad.tolist(), y.tolist()
+
+    assert outcome(torturous) == outcome(torch)

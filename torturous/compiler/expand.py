@@ -50,7 +50,7 @@ def _read(row: Row, index: int) -> Sequence[int]:
     return row[3:] if value is None else row[3 + value:4 + value]
 
 
-STANDS_FOR = {movement.ALIAS: 0, movement.FUNCTION: 0, movement.REPLACE: 1}
+STANDS_FOR = {movement.ALIAS: 0, movement.WRITE: 0, movement.FUNCTION: 0, movement.REPLACE: 1}
 """Ops whose value is that of one operand, by its position."""
 
 

@@ -166,6 +166,10 @@ REPLACE = define(Op(
     "replace", Kind.MOVEMENT, lambda at, operands: operands[1], lambda out, at, history, x: x,
     (lambda g, out, at, history, x: g, None),
     document="the second operand's value with the first operand's history: data written behind autograd's back"))
+WRITE = define(Op(
+    "write", Kind.MOVEMENT, lambda at, operands: operands[0], lambda out, at, x: x,
+    (lambda g, out, at, x: g,), once=True,
+    document="a base written through one of its views: PyTorch lets go of how once gradients have passed"))
 FUNCTION = define(Op(
     "function", Kind.MOVEMENT, lambda at, operands: operands[0], lambda out, at, x, *inputs: x, (None,),
     document="the first operand's value; its gradient goes through the user's code to the further operands"))

@@ -109,6 +109,8 @@ class Op:
     """The gradients of all operands at once, for an op with several values, whose ITEM rows come right behind it:
     `whole_rule(gradients by the value's number, attributes, type, which operands need one, operand, value)` gives
     a list of `Value`s and Nones; `operand(position)` and `value(number)` read what the forward pass had."""
+    once: bool = False
+    """Whether its gradient passes once only, unless the graph is retained, although the rules read nothing."""
     number: int = field(default=-1)
 
     def __repr__(self) -> str:

@@ -338,6 +338,10 @@ class Record:
                     elif position < len(operands) and operands[position] >= 0:
                         yield operands[position]
 
+    def fails_again(self, index: int) -> bool:
+        """Whether gradients cannot pass a row that has given up what its rules read."""
+        return OPS[self.rows[index][0]].once or any(True for _ in self.reads_of(index))
+
     def read_rows(self, indices: Iterable[int]) -> set[int]:
         """Rows whose values the gradient rules of some tracked rows would read."""
         return {read for index in indices for read in self.reads_of(index)}

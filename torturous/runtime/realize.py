@@ -100,7 +100,7 @@ def _spent(tape: Record, index: int) -> bool:
         visited.add(index)
         if index >= len(tape.freed) or not tape.freed[index]:
             return False
-        fails = fails or any(True for _ in tape.reads_of(index))
+        fails = fails or tape.fails_again(index)
         pending += [operand for operand in tape.rows[index][3:] if operand >= 0 and tape.tracked[operand]]
     return fails
 

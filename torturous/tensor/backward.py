@@ -202,6 +202,8 @@ class Backward:
             self._step_whole(tape, record, index, adjoints)
             self._passed(index)
             return
+        if op.once and index < len(tape.freed) and tape.freed[index]:
+            raise RuntimeError(AGAIN)
         rules = op.gradients
         for position, operand in enumerate(operands):
             if operand < 0 or not tracked[operand] or (useful is not None and not useful[operand]):

@@ -292,13 +292,18 @@ class TensorBase:
         """
         record, storage = context.record, self.storage
         owner = self.base if self.base is not None else self
+        hidden = not record.tracking or self._detached
         if self.steps:
             base = owner._enter(writing=True)
             value = _write_through(record, base, value, self.steps, storage.type_index, place)
+            if not hidden and record.last(value).tracked:
+                value = record.append((movement.WRITE.number, (), storage.type_index, value), 1, place)
         previous = storage.index if storage.pending and storage.record is record else None
         seen = storage.version - storage.unseen
-        if not record.tracking and not owner._requires_grad and not self._detached and owner._tracked():
-            history = owner._enter(writing=True)
+        if hidden and storage.tracked and not owner._requires_grad:
+            # The storage keeps its history, whoever writes it behind autograd's back.
+            tracked = TensorBase._make(storage, storage.type_index) if owner._detached else owner
+            history = tracked._enter(writing=True)
             value = record.append((movement.REPLACE.number, (), storage.type_index, history, value), 1, place)
         elif value in record.owners or record.last(value).row[0] == LEAF.number:
             # The row is somebody else's value (or a leaf): this storage needs one of its own.

@@ -100,8 +100,7 @@ class Stretch:
         targets."""
         pending = context.record
         freed = tape.freed
-        if freed and any(index < len(freed) and freed[index] and any(True for _ in tape.reads_of(index))
-                         for index in self.visited):
+        if freed and any(index < len(freed) and freed[index] and tape.fails_again(index) for index in self.visited):
             raise RuntimeError(AGAIN)
         if tape.versions:
             for index, name in self.reads:

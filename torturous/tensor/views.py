@@ -43,6 +43,7 @@ def look(t: TensorBase, steps: Sequence[Step], strides: Sequence[int], offset: i
     result._offset = t._offset + offset
     # A leaf that requires gradients may have been made of a detached tensor (a Parameter always is).
     result._detached = (t._detached and not t._requires_grad) or (not tracking and result.base._requires_grad)
+    result._unseen = t._unseen
     result._record, result._index, result._seen = record, index, t._seen
     return result
 
