@@ -22,7 +22,8 @@ from torturous.codegen.loops import Divided, Work
 from torturous.codegen.microkernel import MicroKernel, Tile
 from torturous.codegen.operands import sides, split, takes_pairs
 from torturous.codegen.pairs import PairedLanes, paired_row_panels
-from torturous.codegen.panels import LanePanels, RowPanels, Side, lane_and_row, row_panels
+from torturous.codegen.panels import LanePanels, RowPanels, row_panels
+from torturous.codegen.side import Side, lane_and_row
 from torturous.codegen.words import factors
 from torturous.compiler.sizes import ZERO, Size, product
 from torturous.ir.contraction import BLOCK

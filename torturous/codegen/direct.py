@@ -24,7 +24,7 @@ from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Divided, Work
 from torturous.codegen.microkernel import MicroKernel, Tile
 from torturous.codegen.operands import sides, split
-from torturous.codegen.panels import lane_and_row
+from torturous.codegen.side import lane_and_row
 from torturous.codegen.target import Target
 from torturous.codegen.words import WORDS, factors
 from torturous.compiler.kernel import Kernel, Load, Quotient

@@ -23,7 +23,8 @@ from torturous.codegen.loops import Divided, Work
 from torturous.codegen.microkernel import Tile
 from torturous.codegen.operands import loaded, split, takes_pairs
 from torturous.codegen.pairs import ACROSS, PairedRows
-from torturous.codegen.panels import RowPanels, Side
+from torturous.codegen.panels import RowPanels
+from torturous.codegen.side import Side
 from torturous.codegen.words import factors
 from torturous.compiler.sizes import Size, product
 from torturous.core import dtypes

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from torturous.codegen.builder import Integer, looping
 from torturous.codegen.expressions import LANES
 from torturous.codegen.microkernel import Tile
-from torturous.codegen.panels import LanePanels, Line, RowPanels, Side, for_runs, lies_in_lines
+from torturous.codegen.panels import LanePanels, Line, RowPanels, for_runs, lies_in_lines
+from torturous.codegen.side import Side
 from torturous.codegen.turning import turned
 from torturous.codegen.words import SINGLE, WORDS, word
 from torturous.ir.contraction import BLOCK

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torturous.codegen.arithmetic import Arithmetic
 from torturous.codegen.builder import Integer, looping
 from torturous.codegen.expressions import LANES, KernelWriter
-from torturous.codegen.panels import Side
+from torturous.codegen.side import Side
 from torturous.compiler.kernel import Window
 from torturous.compiler.sizes import ONE, ZERO, Affine, Size
 

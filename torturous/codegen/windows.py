@@ -18,8 +18,8 @@ from torturous.codegen.builder import Integer, looping
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Divided, Work
 from torturous.codegen.operands import loaded, split
-from torturous.codegen.panels import Side
 from torturous.codegen.planes import Planes, Reach, axis_of, picked, stretches
+from torturous.codegen.side import Side
 from torturous.compiler.sizes import ZERO, Size, product
 
 BAND_BYTES = 24 << 10

@@ -17,8 +17,8 @@ from torturous.codegen.combining import folded
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Work
 from torturous.codegen.operands import loaded, split
-from torturous.codegen.panels import Side
 from torturous.codegen.planes import Planes, Reach, axis_of
+from torturous.codegen.side import Side
 from torturous.compiler.sizes import ZERO, Size, product
 from torturous.ir.contraction import BLOCK
 from torturous.ir.reduction import SUM
