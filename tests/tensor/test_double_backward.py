@@ -119,6 +119,7 @@ def cases() -> Iterator[Case]:
     yield typed("window", (2, 3, 3), windows, smooth(2, 5, 3), numbers=(0.0,))
     yield typed("unwindow", (2, 5, 3), windows, smooth(2, 3, 3), numbers=(0.0,))
     yield inferred("alias", (), smooth(2, 3))
+    yield inferred("write", (), smooth(2, 3))
 
     index = np.array([[1, 0], [2, 1]])
     yield inferred("take", (1,), smooth(2, 3), index)
