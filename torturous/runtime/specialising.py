@@ -110,6 +110,7 @@ class _Background:
         self.thread: threading.Thread | None = None
         self.companion: Companion | None = None
         self.failures: deque[str] = deque(maxlen=16)
+        self.ending = False
         """Why the latest plans that could not be made could not."""
 
     def ask(self, specialisation: Specialisation) -> None:
@@ -140,7 +141,8 @@ class _Background:
                 self._specialise(specialisation)
             except Exception as error:  # nobody is there to catch it, and nothing is lost
                 self.failures.append(f"{type(error).__name__}: {error}")
-                self._note(f"could not specialise a plan: {self.failures[-1]}")
+                if not self.ending:
+                    self._note(f"could not specialise a plan: {self.failures[-1]}")
 
     def _specialise(self, specialisation: Specialisation) -> None:
         started = time.perf_counter()
@@ -181,6 +183,11 @@ class _Background:
             companion.kill()
             companion.hang_up()
 
+    def end(self) -> None:
+        """At exit: what is under way is given up, which is no failure."""
+        self.ending = True
+        self.close()
+
     def forget(self) -> None:
         """In a forked child, which has neither the thread nor a process of its own."""
         if self.companion is not None:
@@ -190,6 +197,6 @@ class _Background:
 
 _background = _Background()
 wait = _background.wait
-atexit.register(_background.close)
+atexit.register(_background.end)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_background.forget)
