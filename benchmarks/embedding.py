@@ -1,5 +1,5 @@
-"""The exported MNIST net: sizes, time of the export (and of a ResNet-18's), and its speed from C beside ONNX Runtime's
-from Python.
+"""The exported MNIST net: sizes, time of the export (and of a ResNet-18's), its speed from C beside ONNX Runtime's from
+Python, and a training step's beside that of torturous in Python.
 
     python -m benchmarks.embedding
 
@@ -9,6 +9,7 @@ needs a C compiler, and onnxruntime and onnx for the comparison. Both are timed 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -48,6 +49,50 @@ else:
     bundle = native.export(Net().eval(), (image[:1],), folder, **{{"target": "native", "shared": False, **options}})
 print(bundle.code_bytes, time.perf_counter() - started)
 """
+
+
+TRAINING = """
+import importlib.util, sys, time
+sys.path.insert(0, {examples!r})
+from make import Net
+import torturous as torch, torturous.nn.functional as F
+from torturous import native
+folder = sys.argv[1]
+torch.manual_seed(0)
+torch.set_num_threads(1)
+image, target = torch.rand(64, 1, 28, 28), torch.zeros(64, dtype=torch.int64)
+model = Net()
+sgd = torch.optim.SGD(model.parameters(), lr=0.01)
+native.export_training(model, F.nll_loss, sgd, (image, target), folder, target="native", shared=True)
+specification = importlib.util.spec_from_file_location("net", folder + "/net.py")
+module = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(module)
+trainer, arrays = module.Trainer(seed=0), (image.numpy().copy(), target.numpy().copy())
+
+def of_library():
+    trainer.step(*arrays, rate=0.01)
+
+def of_python():
+    sgd.zero_grad()
+    F.nll_loss(model(image), target).backward()
+    sgd.step()
+
+least = [float("inf")] * 2
+for _ in range(300):
+    for which, step in enumerate((of_library, of_python)):
+        started = time.perf_counter()
+        step()
+        least[which] = min(least[which], time.perf_counter() - started)
+print(*[seconds * 1e3 for seconds in least])
+"""
+
+
+def training(folder: Path) -> tuple[float, float]:
+    """Milliseconds of a training step of 64 images on one thread: of the exported library, and of Python."""
+    ran = subprocess.run([sys.executable, "-c", TRAINING.format(examples=str(EXAMPLES)), folder], check=True, text=True,
+                         stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    library, python = map(float, ran.stdout.split())
+    return library, python
 
 
 def export(folder: Path, kind: str) -> tuple[int, float]:
@@ -121,9 +166,16 @@ def main() -> None:
             size, seconds = export(folder / kind, kind)
             print(f"{what:42} {size:9,} bytes of code, exported in {seconds:.2f} s (empty cache)")
         print(f"{'wasm module with weights':42} {(folder / 'wasm' / 'net.wasm').stat().st_size:9,} bytes")
+        for kind in ("small", "one"):
+            described = json.loads((folder / kind / "net.json").read_text())
+            what = "for any batch" if kind == "small" else "… and a plan for one image"
+            print(f"{what:42} {described['prepared_bytes']:9,} bytes of prepared weights, "
+                  f"{described['workspace_bytes']['1']:,} of workspace for one image")
         digits = folder / "digits.bin"
         images = np.random.default_rng(0).random((64, 784), np.float32)
         digits.write_bytes((64).to_bytes(4, "little") + images.tobytes() + bytes(64))
+        library, python = training(folder / "trainer")
+        print(f"training step of 64 images, one thread: the library {library:.2f} ms, Python {python:.2f} ms")
         compare = all(importlib.util.find_spec(module) for module in ("onnx", "onnxruntime"))
         runtimes = []
         if compare:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torturous.codegen.builder import Integer, looping
 from torturous.codegen.emitter import kind
 from torturous.codegen.expressions import LANES, KernelWriter, Point
+from torturous.codegen.loops import advance
 from torturous.codegen.microkernel import MicroKernel
 from torturous.codegen.operands import Sides, split
 from torturous.compiler.kernel import Accumulated, Compute, Convert, Literal, Load, SlotNumber
@@ -149,20 +150,4 @@ class Finishing:
         length = b.minimum(left, LANES)
         here = b.offset(line, b.mul(b.sub(flat, first), self.bytes))
         self._lane_run(fixed, lanes, here, w.tail_mask(length, LANES))
-        b.end_runs(loop, [b.add(flat, length), *advance(w, lanes, extents, length)])
-
-
-def advance(writer: KernelWriter, place: Sequence[Integer], extents: list[Integer], length: Integer) -> list[Integer]:
-    """A place moved on by `length`, which stays within the innermost row or ends it."""
-    b = writer.builder
-    result: list[Integer] = []
-    carry = length
-    for position in range(len(place) - 1, -1, -1):
-        counted = b.add(place[position], carry)
-        if position == 0:
-            result.insert(0, counted)
-            continue
-        wrapped = b.compare("eq", counted, extents[position])
-        result.insert(0, b.choose(wrapped, 0, counted))
-        carry = b.value(f"zext i1 {wrapped} to i64")
-    return result
+        b.end_runs(loop, [b.add(flat, length), *advance(b, lanes, extents, length)])

@@ -6,10 +6,10 @@ items. Pieces do not depend on the number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torturous.codegen.builder import Integer
+from torturous.codegen.builder import Builder, Integer
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.rows import Rows
 from torturous.codegen.squares import Squares, crossing_axis
@@ -132,21 +132,10 @@ def _write_items(writer: KernelWriter, lane_axis: int | None, body: Callable[[Po
         stop = b.minimum(b.add(start, chunk), stop)
     body(Point(axes, None, 1), start, stop)
     # Count up: the chunk first, then the outer axes from the innermost.
-    following: list[Integer] = []
-    carry: Integer = 1
-    limits = [*extents, chunks]
-    for position in range(len(limits) - 1, -1, -1):
-        if position == len(limits) - 1 and chunks == 1:
-            following.insert(0, 0)
-            continue
-        counted = b.add(loop.carried[position], carry)
-        if position == 0:
-            following.insert(0, counted)
-            continue
-        wrapped = b.compare("eq", counted, limits[position])
-        following.insert(0, b.choose(wrapped, 0, counted))
-        carry = b.value(f"zext i1 {wrapped} to i64")
-    b.end_loop(loop, following)
+    if chunks == 1:
+        b.end_loop(loop, [*advance(b, loop.carried[:-1], extents, 1), 0])
+    else:
+        b.end_loop(loop, advance(b, loop.carried, [*extents, chunks], 1))
     reduced = product(kernel.reduced)
     divided: tuple[Divided, ...] = (Divided(inner, unit or most, most),) if inner is not None else ()
     if crossing is not None:
@@ -198,3 +187,18 @@ def _write_lanes(writer: KernelWriter, row: Point, start: Integer, stop: Integer
         body(at(main, writer.tail_mask(left, LANES), None))
 
     b.when(b.compare("sgt", left, 0), rest)
+
+
+def advance(b: Builder, place: Sequence[Integer], extents: Sequence[Integer], length: Integer) -> list[Integer]:
+    """A place moved on by `length`, which stays within the innermost row or ends it."""
+    result: list[Integer] = []
+    carry = length
+    for position in range(len(place) - 1, -1, -1):
+        counted = b.add(place[position], carry)
+        if position == 0:
+            result.insert(0, counted)
+            continue
+        wrapped = b.compare("eq", counted, extents[position])
+        result.insert(0, b.choose(wrapped, 0, counted))
+        carry = b.value(f"zext i1 {wrapped} to i64")
+    return result

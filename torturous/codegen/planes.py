@@ -15,7 +15,7 @@ from torturous.codegen.arithmetic import Arithmetic
 from torturous.codegen.builder import Integer, looping
 from torturous.codegen.expressions import LANES, KernelWriter
 from torturous.codegen.side import Side
-from torturous.compiler.kernel import Window
+from torturous.compiler.kernel import Kernel, Window
 from torturous.compiler.sizes import ONE, ZERO, Affine, Size
 
 MOST_WRITTEN_OUT = 6
@@ -104,6 +104,18 @@ def _known(size: Size) -> int:
 def axis_of(affine: Affine, first: int, past: int) -> int:
     """The loop among these that a position moves with; −1 if none."""
     return next((axis for axis in affine.terms if first <= axis < past), -1)
+
+
+def three_axes(kernel: Kernel, slides: tuple[int, int], taps: tuple[int, int]
+               ) -> tuple[list[int], list[int], list[Reach]]:
+    """Of a windowed operand's last three axes: the loops that slide along them and those of their taps, found between
+    two loops each, and what the windows reach. An axis that is not there has −1 and reaches nothing."""
+    extents = kernel.axes + kernel.reduced
+    found = [(axis_of(window.position, *slides), axis_of(window.position, *taps)) for window in kernel.windows]
+    reaches = [Reach.of(window, *axes, extents) for window, axes in zip(kernel.windows, found, strict=True)]
+    missing = 3 - len(found)
+    return ([-1] * missing + [slide for slide, _ in found], [-1] * missing + [tap for _, tap in found],
+            [Reach.none()] * missing + reaches)
 
 
 class Planes:

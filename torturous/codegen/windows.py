@@ -18,7 +18,7 @@ from torturous.codegen.builder import Integer, looping
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Divided, Work
 from torturous.codegen.operands import loaded, split
-from torturous.codegen.planes import Planes, Reach, axis_of, picked, stretches
+from torturous.codegen.planes import Planes, picked, stretches, three_axes
 from torturous.codegen.side import Side
 from torturous.compiler.sizes import ZERO, Size, product
 
@@ -62,13 +62,8 @@ class Windows:
         self.dtype = kernel.accumulators[0].dtype
         self.bytes = self.dtype.itemsize
         self.e = Arithmetic(self.b, self.dtype, LANES)
-        found = [(axis_of(window.position, 0, first), axis_of(window.position, first, len(extents)))
-                 for window in kernel.windows]
-        reaches = [Reach.of(window, *axes, extents) for window, axes in zip(kernel.windows, found, strict=True)]
-        missing = 3 - len(found)
-        self.slides = [-1] * missing + [slides for slides, _ in found]
-        self.taps = [-1] * missing + [tap for _, tap in found]
-        self.depth, self.lines, self.along = [Reach.none()] * missing + reaches
+        self.slides, self.taps, reaches = three_axes(kernel, (0, first), (first, len(extents)))
+        self.depth, self.lines, self.along = reaches
         self.unit = self.along.stride.constant or 1
         """Samples that lie together."""
         self.sample = first - 1 if self.unit > 1 else -1

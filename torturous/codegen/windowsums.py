@@ -17,7 +17,7 @@ from torturous.codegen.combining import folded
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Work
 from torturous.codegen.operands import loaded, split
-from torturous.codegen.planes import Planes, Reach, axis_of
+from torturous.codegen.planes import Planes, Reach, three_axes
 from torturous.codegen.side import Side
 from torturous.compiler.sizes import ZERO, Size, product
 from torturous.ir.contraction import BLOCK
@@ -42,13 +42,8 @@ class WindowSums:
         self.dtype = kernel.accumulators[0].dtype
         self.bytes = self.dtype.itemsize
         self.e = Arithmetic(self.b, self.dtype, LANES)
-        found = [(axis_of(window.position, self.first, len(extents)), axis_of(window.position, 0, self.first))
-                 for window in kernel.windows]
-        reaches = [Reach.of(window, *axes, extents) for window, axes in zip(kernel.windows, found, strict=True)]
-        missing = 3 - len(found)
-        self.slides = [-1] * missing + [slides for slides, _ in found]
-        self.taps = [-1] * missing + [tap for _, tap in found]
-        self.depth, self.lines, self.along = [Reach.none()] * missing + reaches
+        self.slides, self.taps, reaches = three_axes(kernel, (self.first, len(extents)), (0, self.first))
+        self.depth, self.lines, self.along = reaches
         self.samples = [axis for axis in range(self.first, len(extents)) if axis not in self.slides]
         self.pairs = [axis for axis in range(self.first) if axis not in self.taps]
         self.length = self.along.places

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 from torturous.compiler import attention, layout
 from torturous.compiler.graph import Graph, Node
 from torturous.compiler.groups import Group
-from torturous.compiler.kernel import Accumulator, Kernel, Store
+from torturous.compiler.kernel import Accumulator, Fused, Kernel, Store
 from torturous.compiler.layout import SPECIAL
 from torturous.compiler.lower import CannotGroup, CannotPull, Positions, Puller, flat_address
 from torturous.compiler.operands import AS_IT_IS, Form, Operands, is_plain_load
@@ -25,16 +24,6 @@ WRITTEN = frozenset({Kind.LEAF, Kind.ITEM})
 """Stored values without a kernel of their own: leaves, and what a repeat node's kernels write."""
 MOST_PARTS = 8
 """Equal parts that are joined by one kernel with a store for each."""
-
-
-@dataclass(eq=False)
-class Fused:
-    """Kernels in an order that respects what they read, and where each output lies."""
-
-    kernels: list[Kernel]
-    outputs: list[Node]
-    """Per output of the graph, the node whose buffer holds it."""
-    leaves: list[Node] = field(default_factory=list)
 
 
 def fuse(graph: Graph, enabled: bool = True, given: Mapping[Node, layout.Order] | None = None, words: bool = False

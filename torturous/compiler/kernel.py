@@ -323,3 +323,13 @@ def describe(expression: Expression) -> str:
         case Accumulated(_, index):
             return f"a{index}"
     return "?"
+
+
+@dataclass(eq=False)
+class Fused:
+    """Kernels in an order that respects what they read, and where each output lies."""
+
+    kernels: list[Kernel]
+    outputs: list[Node]
+    """Per output of the graph, the node whose buffer holds it."""
+    leaves: list[Node] = field(default_factory=list)

@@ -9,18 +9,14 @@ Fixed operands that contractions like to read in another order than they lie in 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from torturous.compiler import layout
 from torturous.compiler.graph import Node
-from torturous.compiler.kernel import Kernel, Load, Moving, Repetition, Store, Turning
+from torturous.compiler.kernel import Fused, Kernel, Load, Moving, Repetition, Store, Turning
 from torturous.compiler.lower import flat_address
 from torturous.compiler.sizes import ONE, ZERO, Affine, Size, product
 from torturous.ir.movement import ALIAS
 from torturous.ir.op import Kind
-
-if TYPE_CHECKING:
-    from torturous.compiler.fuse import Fused
 
 
 def repeat(

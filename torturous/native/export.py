@@ -37,9 +37,10 @@ from torturous.native.linking import find_linker, link_shared, link_wasm, requir
 from torturous.native.packaging import build_files
 from torturous.native.python_wrapper import python_model
 from torturous.native.recording import Program, record_program
-from torturous.native.routine import EVERY, Batches, Called, Place, Routine, kernels_of, place_constants
+from torturous.native.routine import EVERY, Batches, Place, Routine, kernels_of, place_constants
 from torturous.native.rust_wrapper import rust_model
 from torturous.native.selftest import GOLDEN_BATCH, selftest
+from torturous.native.stretches import Called
 from torturous.native.weights import Weight, identity, place, weights_file
 from torturous.native.workspace import BATCH
 from torturous.runtime import build

@@ -32,7 +32,7 @@ from torturous.ir.record import describe_place, slot_ordinal
 from torturous.native.formulas import Formulas
 from torturous.native.recording import InBatch, Program, Ratio
 from torturous.native.sharing import shared_out
-from torturous.native.stretches import Stretch, behind_steps, pointers_at, stretches, written_in_loops
+from torturous.native.stretches import Called, Stretch, behind_steps, pointers_at, stretches, written_in_loops
 from torturous.native.walker import ERROR, SCRATCH, STRIDE
 from torturous.native.workspace import BATCH, Places, Workspace, candidates, polynomial
 from torturous.runtime.slots import converter, pack_format
@@ -48,20 +48,6 @@ class Place:
 
     pointer: int
     offset: int = 0
-
-
-@dataclass(frozen=True)
-class Called:
-    """A kernel for one target, with the symbol that the library knows it by."""
-
-    generated: Generated
-    symbol: str
-    description: str
-    level: int
-    reads: frozenset[Node]
-    writes: frozenset[Node]
-    repetition: Repetition | None
-    """The loop that it belongs to."""
 
 
 def kernels_of(name: str, plan: Plan, target: Target) -> list[Called]:

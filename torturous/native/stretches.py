@@ -9,16 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from torturous.codegen.builder import Builder, Integer
+from torturous.codegen.kernels import Generated
 from torturous.compiler.graph import Node
 from torturous.compiler.kernel import Moving, Repetition
 from torturous.compiler.sizes import Size
 from torturous.core.errors import UnsupportedError
 
-if TYPE_CHECKING:
-    from torturous.native.routine import Called
+
+@dataclass(frozen=True)
+class Called:
+    """A kernel for one target, with the symbol that the library knows it by."""
+
+    generated: Generated
+    symbol: str
+    description: str
+    level: int
+    reads: frozenset[Node]
+    writes: frozenset[Node]
+    repetition: Repetition | None
+    """The loop that it belongs to."""
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,7 @@ def _load(expanded: Expanded, sizes: Sizes, values: tuple[int, ...], started: fl
     addresses = [[built[kernel.symbol] if kernel.symbol else 0 for kernel in group] for group in generated]
     loaded = Loaded(plan, generated, addresses)
     made = PlanMade(loaded, started, time.perf_counter() - started, build.statistics.kernels_compiled - compiled)
+    statistics.made_seconds += made.seconds
     _debug(made)
     tell(made)
     return loaded
@@ -144,7 +145,8 @@ def _debug(made: PlanMade) -> None:
     if level < 1:
         return
     print(f"[torturous] made {plan} ({made.compiled} kernels compiled, {made.seconds * 1e3:.0f} ms; "
-          f"{statistics.plans_made} plans and {build.statistics.kernels_compiled} kernels so far)", file=sys.stderr)
+          f"{statistics.plans_made} plans and {build.statistics.kernels_compiled} kernels in "
+          f"{statistics.made_seconds:.2f} s so far)", file=sys.stderr)
     if level < 2:
         return
     for depth, (kernels, texts) in enumerate(zip(plan.memory.levels, generated, strict=True)):

@@ -29,6 +29,8 @@ class Statistics:
     runs: int = 0
     plan_seconds: float = 0.0
     """Making plans and generating text, without LLVM (see `build.statistics`)."""
+    made_seconds: float = 0.0
+    """What a program has waited for plans to be made, LLVM included."""
 
 
 statistics = Statistics()

@@ -163,6 +163,12 @@ class _LazyNorm(_Lazy, _NormBase):
     running_mean: Any
     running_var: Any
 
+    def __init__(self, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+                 track_running_stats: bool = True, device: Any = None, dtype: Any = None, *, bias: bool = True
+                 ) -> None:
+        super().__init__(0, eps, momentum, False, False, device, dtype)  # type: ignore[call-arg]
+        self._begin(affine, track_running_stats, bias, dtype)
+
     def _begin(self, affine: bool, track: bool, bias: bool, dtype: Any) -> None:
         self.affine = affine
         self.track_running_stats = track
@@ -193,53 +199,37 @@ class _LazyNorm(_Lazy, _NormBase):
         _NormBase.reset_parameters(self)
 
 
-class _LazyBatchNorm(_LazyNorm):
-    def __init__(self, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
-                 track_running_stats: bool = True, device: Any = None, dtype: Any = None, *, bias: bool = True
-                 ) -> None:
-        super().__init__(0, eps, momentum, False, False, device, dtype)  # type: ignore[call-arg]
-        self._begin(affine, track_running_stats, bias, dtype)
-
-
-class _LazyInstanceNorm(_LazyNorm):
-    def __init__(self, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True,
-                 track_running_stats: bool = True, device: Any = None, dtype: Any = None, *, bias: bool = True
-                 ) -> None:
-        super().__init__(0, eps, momentum, False, False, device, dtype)  # type: ignore[call-arg]
-        self._begin(affine, track_running_stats, bias, dtype)
-
-
-class LazyBatchNorm1d(_LazyBatchNorm, BatchNorm1d):
+class LazyBatchNorm1d(_LazyNorm, BatchNorm1d):
     """`BatchNorm1d` that takes `num_features` from its first input."""
 
     becomes = BatchNorm1d
 
 
-class LazyBatchNorm2d(_LazyBatchNorm, BatchNorm2d):
+class LazyBatchNorm2d(_LazyNorm, BatchNorm2d):
     """`BatchNorm2d` that takes `num_features` from its first input."""
 
     becomes = BatchNorm2d
 
 
-class LazyBatchNorm3d(_LazyBatchNorm, BatchNorm3d):
+class LazyBatchNorm3d(_LazyNorm, BatchNorm3d):
     """`BatchNorm3d` that takes `num_features` from its first input."""
 
     becomes = BatchNorm3d
 
 
-class LazyInstanceNorm1d(_LazyInstanceNorm, InstanceNorm1d):
+class LazyInstanceNorm1d(_LazyNorm, InstanceNorm1d):
     """`InstanceNorm1d` that takes `num_features` from its first input."""
 
     becomes = InstanceNorm1d
 
 
-class LazyInstanceNorm2d(_LazyInstanceNorm, InstanceNorm2d):
+class LazyInstanceNorm2d(_LazyNorm, InstanceNorm2d):
     """`InstanceNorm2d` that takes `num_features` from its first input."""
 
     becomes = InstanceNorm2d
 
 
-class LazyInstanceNorm3d(_LazyInstanceNorm, InstanceNorm3d):
+class LazyInstanceNorm3d(_LazyNorm, InstanceNorm3d):
     """`InstanceNorm3d` that takes `num_features` from its first input."""
 
     becomes = InstanceNorm3d
