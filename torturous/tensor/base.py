@@ -298,8 +298,6 @@ class TensorBase:
             value = _write_through(record, base, value, self.steps, storage.type_index, place)
             if not hidden and record.last(value).tracked:
                 value = record.append((movement.WRITE.number, (), storage.type_index, value), 1, place)
-        previous = storage.index if storage.pending and storage.record is record else None
-        seen = storage.version - storage.unseen
         if hidden and storage.tracked and not owner._requires_grad:
             # The storage keeps its history, whoever writes it behind autograd's back.
             tracked = TensorBase._make(storage, storage.type_index) if owner._detached else owner
@@ -309,19 +307,7 @@ class TensorBase:
             # The row is somebody else's value (or a leaf): this storage needs one of its own.
             value = record.append(
                 (movement.ALIAS.number, (), storage.type_index, value), record.last(value).tracked, place)
-        if self._unseen:
-            storage.unseen += 1
-        if previous is not None:
-            record.owners.pop(previous, None)
-            record.versions.setdefault(previous, (storage.watch(), seen))
-        record.owners[value] = storage
-        storage.record, storage.index = record, value
-        storage.pending = True
-        storage.version += 1
-        storage.written = place
-        storage.tracked = record.last(value).tracked
-        record.versions[value] = (storage.watch(), storage.version - storage.unseen)
-        self._record, self._index, self._seen = None, -1, -1
+        self._take(record, storage, value, record.last(value).tracked, place)
         if settle and (record.urgent or storage.shared()):
             realize()
 
@@ -329,16 +315,22 @@ class TensorBase:
         """`_write` for one of several values that an untracked row has just been recorded with: nobody else has it,
         and the caller settles. An optimizer writes hundreds, nearly all of them whole tensors without a history."""
         storage = self._storage
-        if storage is None or self.base is not None or self._unseen or (storage.tracked and not self._requires_grad):
+        if storage is None or self.base is not None or (storage.tracked and not self._requires_grad):
             self._write(value, place, settle=False)
             return
+        self._take(record, storage, value, 0, place)
+
+    def _take(self, record: Record, storage: Storage, value: int, tracked: int, place: Place) -> None:
+        """Makes a row that nobody else has the next version of the storage."""
         version, watch = storage.version, weakref.ref(storage)
         if storage.pending and storage.record is record:
             record.owners.pop(storage.index, None)
             record.versions.setdefault(storage.index, (watch, version - storage.unseen))
+        if self._unseen:
+            storage.unseen += 1
         record.owners[value] = storage
         record.versions[value] = (watch, version + 1 - storage.unseen)
-        storage.record, storage.index, storage.pending, storage.tracked = record, value, True, 0
+        storage.record, storage.index, storage.pending, storage.tracked = record, value, True, tracked
         storage.version, storage.written = version + 1, place
         self._record, self._index, self._seen = None, -1, -1
 
