@@ -15,10 +15,10 @@ running.
 claimed in chunks of ⌈left / 2·workers⌉: by the leader from the front, by followers from the back, which
 gives everyone about the same pieces, still in its caches, run after run. Chunks become smaller as the level
 empties, so nobody waits longer than for one piece at its end (thirteen equal pieces, two workers: 7 to 6, where
-chunks of a quarter make it 8 to 5). The leader needs nobody: it claims
-until nothing is left, then waits only for chunks that others have claimed, and goes to the next level. It
-does a level of a single piece without telling anyone. A follower that the scheduler has put aside is not
-missed, and when it is back, it looks for pieces of whatever level is current.
+chunks of a quarter make it 8 to 5). Pieces count alike, whatever they cost: `runtime.shares` makes those of a level
+alike. The leader needs nobody: it claims until nothing is left, then waits only for chunks that others have claimed,
+and goes to the next level. It does a level of a single piece without telling anyone. A follower that the scheduler has
+put aside is not missed, and when it is back, it looks for pieces of whatever level is current.
 
 **The control block** is CONTROL_BYTES bytes, zero at first, in which Python sets WORKERS, SCRATCH,
 SCRATCH_STRIDE and the function pointers of `waiting`; it outlives every run. Worker w gets the scratch memory

@@ -9,7 +9,7 @@ from torturous.codegen.builder import Builder, Integer
 from torturous.codegen.kernels import Generated
 from torturous.codegen.target import Target
 from torturous.compiler.sizes import Size
-from torturous.runtime.shares import ENOUGH_ITEMS, GRAIN, ITEM_COST, MOST_PIECES, MOST_PREPARING, share_out
+from torturous.runtime.shares import ENOUGH_ITEMS, GRAIN, ITEM_COST, most_pieces, share_out
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,7 @@ def shared_out(b: Builder, kernel: Generated, size: Callable[[Size], Integer], n
         parts = b.mul(parts, b.ceil_div(have, each))
     items = b.mul(outer, parts)
     per_item = b.maximum(1, b.div(cost, b.maximum(parts, 1)))
-    most = MOST_PREPARING if kernel.scratch.constant != 0 else MOST_PIECES
-    granule = b.maximum(b.maximum(1, b.div(GRAIN, per_item)), b.ceil_div(items, most))
+    granule = b.maximum(b.maximum(1, b.div(GRAIN, per_item)), b.ceil_div(items, most_pieces(kernel)))
     groups = tuple(b.mul(each, part.unit) for each, part in zip(taken, work.divided, strict=True))
     return SharedOut(granule, b.ceil_div(items, granule), groups)
 

@@ -24,7 +24,7 @@ from torturous.core.errors import UnsupportedError
 from torturous.ir.record import describe_place, slot_ordinal
 from torturous.runtime.buffers import Buffer, allocate
 from torturous.runtime.hosting import HostCall
-from torturous.runtime.shares import GRANULE, Shares, share_out
+from torturous.runtime.shares import GRANULE, Shares, arranged, evened, share_out
 from torturous.runtime.slots import Packing
 from torturous.runtime.stretches import Stretches
 from torturous.runtime.tuning import Tuner, chosen
@@ -107,8 +107,12 @@ class Bound:
         for level, (group, addresses) in enumerate(zip(loaded.generated, loaded.addresses, strict=True)):
             loop = repeated.get(level)
             times = stretches.enter(loop.repetition if loop is not None else None)
-            for order, (kernel, address) in enumerate(zip(group, addresses, strict=True)):
-                shares = chosen(kernel, evaluate, workers().count) if kernel.symbol else share_out(kernel, evaluate)
+            threads = workers().count
+            each_share = evened([
+                chosen(kernel, evaluate, threads) if kernel.symbol else share_out(kernel, evaluate) for kernel in group
+            ])
+            for order in arranged(each_share):
+                kernel, address, shares = group[order], addresses[order], each_share[order]
                 pieces = shares.pieces
                 given[level, order] = shares
                 self.cost += shares.cost * times

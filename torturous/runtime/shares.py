@@ -7,7 +7,7 @@ measures alternatives.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from operator import mul
@@ -28,7 +28,7 @@ MOST_MORE = 7
 """Extents are divided into at most so many parts more than they must be."""
 MOST_PIECES = 64
 MOST_PREPARING = 16
-"""Pieces per kernel at most; fewer where every piece first prepares its scratch memory."""
+"""Pieces per kernel at most; fewer where every piece, and not every item, first prepares its scratch memory."""
 
 GRANULE = -1
 """Stands for the granule among a kernel's shares, where groups have numbers from 0."""
@@ -105,10 +105,34 @@ def shared(kernel: Generated, evaluate: Evaluate, taken: Sequence[int], granule:
     items = evaluate(kernel.work.outer) * parts
     per_item = max(1, evaluate(kernel.work.cost) // max(parts, 1))
     if granule is None:
-        most = MOST_PREPARING if evaluate(kernel.scratch) else MOST_PIECES
-        granule = max(1, GRAIN // per_item, -(-items // most))
+        granule = max(1, GRAIN // per_item, -(-items // most_pieces(kernel)))
     groups = tuple(count * part.unit for count, part in zip(taken, kernel.work.divided, strict=True))
     return Shares(granule, -(-items // granule), groups, items * per_item)
+
+
+def most_pieces(kernel: Generated) -> int:
+    """Pieces of a kernel at most."""
+    return MOST_PIECES if kernel.scratch.constant == 0 or kernel.work.preparing.constant != 0 else MOST_PREPARING
+
+
+def evened(level: Sequence[Shares]) -> list[Shares]:
+    """Shares of kernels that run side by side: no piece is much smaller than the largest one, where there are others to
+    join it with. Threads claim pieces by number (see `codegen.driver`), so these should be about the same."""
+    least = max((shares.cost // max(shares.pieces, 1) for shares in level), default=0) // 2
+    found = []
+    for shares in level:
+        joined = min(shares.pieces, least * shares.pieces // max(shares.cost, 1))
+        if joined > 1:
+            shares = replace(shares, granule=shares.granule * joined, pieces=-(-shares.pieces // joined))
+        found.append(shares)
+    return found
+
+
+def arranged(level: Sequence[Shares]) -> list[int]:
+    """The order of a level's kernels: those with large pieces first and last, where threads begin, and those with small
+    ones in the middle, where they meet."""
+    falling = sorted(range(len(level)), key=lambda order: -level[order].cost / max(level[order].pieces, 1))
+    return [*falling[::2], *reversed(falling[1::2])]
 
 
 def other_groups(kernel: Generated, evaluate: Evaluate) -> Iterator[Shares]:
