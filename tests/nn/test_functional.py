@@ -570,6 +570,19 @@ def test_products() -> None:
     check(lambda F, x, w, b: F.linear(x, w, b), x, rng.normal(size=(5, 6)), rng.normal(size=5))
 
 
+@pytest.mark.parametrize("samples", [16, 17])
+@pytest.mark.parametrize("between", ["groups", "other channels"])
+def test_values_between_convolutions_of_many_samples_take_other_shapes(between: str, samples: int) -> None:
+    """There values lie samples innermost, and a channel's axis that is divided is no affine place."""
+    rng = np.random.default_rng(22)
+    x, first = rng.normal(size=(samples, 3, 6, 6)), rng.normal(size=(12, 3, 3, 3))
+    if between == "groups":
+        check(lambda F, x, v, w: F.conv2d(F.conv2d(x, v).relu(), w, groups=2), x, first, rng.normal(size=(8, 6, 3, 3)))
+    else:
+        check(lambda F, x, v, w: F.conv2d(F.conv2d(x, v, padding=1).relu().reshape(samples, 8, 6, 9), w), x, first,
+              rng.normal(size=(4, 8, 3, 3)))
+
+
 def test_embedding() -> None:
     rng = np.random.default_rng(18)
     index = rng.integers(0, 9, (4, 5))

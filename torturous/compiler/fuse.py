@@ -50,9 +50,12 @@ class _Fusion(Storing):
             fused = self._run(refused)
             if not refused:
                 return fused
-            for node in refused:
-                for stored in self.store(node):
-                    self.groups.enter(stored)
+            fresh = [stored for node in refused for stored in self.store(node)]
+            for node in fresh:
+                self.groups.enter(node)
+            if not fresh:  # What is stored already is no index map in the order it has.
+                assert not self.flat.issuperset(refused), f"{list(refused)} cannot be stored"
+                self.flat.update(refused)
 
     def _run(self, refused: dict[Node, None]) -> Fused:
         """All kernels, but for those that cannot be built before what is put among `refused` is stored: these are
@@ -151,7 +154,10 @@ class _Fusion(Storing):
             kernel.stores.append(Store(node, flat_address(moved, node.shape, order), value))
 
     def _reshape(self, kernel: Kernel, node: Node) -> None:
-        """Loops over the operand's shape, in which what is read has its own axes; the place stored at follows."""
+        """Loops over the operand's shape, in which what is read has its own axes; the place stored at follows.
+
+        Where one axis becomes several, and these lie apart from each other, it is the place read that follows.
+        """
         (x,) = node.inputs
         order, rank = self.order(node), len(x.shape)
         samples = order and order[-1] == 0 and rank > 1
@@ -161,7 +167,12 @@ class _Fusion(Storing):
         puller = self._puller(kernel)
         address = flat_address(positions, x.shape)
         if not self.is_row_major(node):
-            address = flat_address(puller.reshaped(node, x.shape, positions), node.shape, order)
+            try:
+                address = flat_address(puller.reshaped(node, x.shape, positions), node.shape, order)
+            except CannotPull:
+                kernel.axes = [node.shape[axis] for axis in order]
+                self._finish(kernel, node, tuple(Affine.axis(order.index(axis)) for axis in range(len(order))))
+                return
         kernel.stores.append(Store(node, address, puller.pull(x, positions)))
 
     def _finish(self, kernel: Kernel, node: Node, positions: Positions, puller: Puller | None = None) -> None:

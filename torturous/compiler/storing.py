@@ -56,6 +56,8 @@ class Storing:
         """Elementwise nodes that a reduction's or contraction's kernel computes on its results."""
         self.orders: dict[Node, layout.Order] = {}
         """Of what was relaid for one contraction."""
+        self.flat: set[Node] = set()
+        """What has to lie row-major, whatever would read it faster."""
         fixed = {node for node in self.graph.outputs if not layout.computes_samples(node)}
         self.chosen = layout.choose(self.graph, self.stored, fixed)
         if enabled:
@@ -82,6 +84,8 @@ class Storing:
 
     def order(self, node: Node) -> layout.Order:
         """How a stored value's axes lie in memory."""
+        if node in self.flat:
+            return layout.row_major(len(node.shape))
         return self.orders.get(node) or self.given.get(node) or self.chosen(node)
 
     def is_row_major(self, node: Node) -> bool:
