@@ -15,6 +15,7 @@ from torturous import (
     mps,
     nn,
     optim,
+    serialization,
     testing,
     utils,
     version,
@@ -30,6 +31,6 @@ from torturous.version import __version__
 __all__ = [
     *_tensor_names,
     "__version__", "accelerator", "amp", "autograd", "backends", "compile", "cuda", "distributions", "func",
-    "get_num_threads", "jit", "linalg", "load", "mps", "nn", "optim", "save", "set_num_threads", "testing", "utils",
-    "version", "xpu",
+    "get_num_threads", "jit", "linalg", "load", "mps", "nn", "optim", "save", "serialization", "set_num_threads",
+    "testing", "utils", "version", "xpu",
 ]

@@ -1,4 +1,4 @@
-"""Saving and loading state dicts."""
+"""Saving and loading state dicts as safetensors; `test_checkpoint.py` has PyTorch's own files."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_what_is_saved_is_loaded(state, tmp_path):
 
 
 def test_pytorch_reads_it_and_we_read_pytorchs(state, tmp_path):
-    torch.save(state, tmp_path / "ours")
-    theirs = safetensors.torch.load_file(tmp_path / "ours")
+    torch.save(state, tmp_path / "ours.safetensors")
+    theirs = safetensors.torch.load_file(tmp_path / "ours.safetensors")
     for name, value in state.items():
         assert theirs[name].to(reference.float64).tolist() == value.to(torch.float64).tolist()
     safetensors.torch.save_file({name: value.clone() for name, value in theirs.items()}, tmp_path / "theirs")
@@ -65,4 +65,4 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
 def test_only_flat_mappings_of_tensors(tmp_path):
     for value in (torch.nn.Linear(2, 2), {"a": {"b": torch.ones(1)}}):
         with pytest.raises(NotImplementedError):
-            torch.save(value, tmp_path / "x")
+            torch.save(value, tmp_path / "x.safetensors")

@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source", metavar="module:function",
         help="what gives the model when called without arguments (a class will do): a module, or (module, examples)")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where to write the bundle")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="a safetensors file to load into the model first")
+    parser.add_argument("--weights", type=Path, metavar="FILE",
+                        help="its state dict (safetensors or a checkpoint), to be loaded first")
     parser.add_argument(
         "--example", action="append", default=[], metavar="SHAPE[:DTYPE]",
         help="shape of an argument of forward, the batch first, as in 1,1,28,28 or 8,20:int64; needed, once for each "

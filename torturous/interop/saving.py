@@ -1,50 +1,48 @@
-"""State dicts in files: the safetensors format, which holds named tensors and can run no code when read."""
+"""`save` and `load`: any objects as PyTorch's checkpoints, state dicts as safetensors too."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import safetensors
-from safetensors.numpy import save_file
 
-from torturous.core import dtypes
+from torturous.core.deferred import deferred
+from torturous.core.devices import check_device, device
 from torturous.core.errors import UnsupportedError
-from torturous.tensor import Tensor
-from torturous.tensor.values import computed_values, of_array
+from torturous.interop.safetensor import read_safetensors, write_safetensors
 
-_NAMES = {
-    "BOOL": dtypes.bool_, "U8": dtypes.uint8, "I32": dtypes.int32, "I64": dtypes.int64, "F16": dtypes.float16,
-    "BF16": dtypes.bfloat16, "F32": dtypes.float32, "F64": dtypes.float64,
-}
+if TYPE_CHECKING:
+    from torturous.interop import checkpoint
+    from torturous.interop.checkpoint import Placed
+else:
+    checkpoint = deferred("torturous.interop.checkpoint")
+
+FileName = str | os.PathLike[str]
+SAFETENSORS = ".safetensors"
+_ARCHIVE, _PICKLE = b"PK\x03\x04", b"\x80\x02"
 
 
-def save(state: Mapping[str, Tensor], file: str | os.PathLike[str]) -> None:
-    """Writes a state dict, a mapping from names to tensors, to a safetensors file.
+def save(obj: object, f: FileName | BinaryIO) -> None:
+    """Writes an object to a file, or to something with `write`: a state dict, or any object that can be pickled.
 
-    The file appears whole or not at all. Tensors that share memory are written separately. TypeError names what is
-    not a tensor; UnsupportedError says so for anything but a flat mapping (an optimizer's state, a whole module).
+    The file is PyTorch's, which reads it as we read PyTorch's. A name that ends in ".safetensors" asks for that format
+    instead, which holds a flat mapping from names to tensors. A file appears whole or not at all.
     """
-    if not isinstance(state, Mapping):
-        raise UnsupportedError(
-            f"save() writes a state dict, a mapping from names to tensors, not {type(state).__name__}: "
-            "for a module pass module.state_dict()")
-    content: dict[str, np.ndarray] = {}
-    for name, value in state.items():
-        if isinstance(value, Mapping):
-            raise UnsupportedError(f"save() writes a flat mapping; entry {name!r} is itself a mapping")
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise TypeError(f"save(): entry {name!r} must map a str to a Tensor, but maps {type(name).__name__} to "
-                            f"{type(value).__name__}")
-        content[name] = np.ascontiguousarray(computed_values(value)).reshape(tuple(value.shape))
-    target = Path(file)
+    if not isinstance(f, str | os.PathLike):
+        checkpoint.write_checkpoint(obj, f, "archive")
+        return
+    target = Path(f)
     handle, temporary = tempfile.mkstemp(prefix=target.name + ".", dir=target.parent or ".")
-    os.close(handle)
     try:
-        save_file(content, temporary, {"format": "pt"})
+        with os.fdopen(handle, "wb") as file:
+            if target.suffix == SAFETENSORS:
+                file.write(write_safetensors(obj))
+            else:
+                checkpoint.write_checkpoint(obj, file, target.stem or "archive")
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
     except BaseException:
@@ -52,29 +50,61 @@ def save(state: Mapping[str, Tensor], file: str | os.PathLike[str]) -> None:
         raise
 
 
-def load(file: str | os.PathLike[str], map_location: object = None, *, weights_only: bool = True) -> dict[str, Tensor]:
-    """Reads a safetensors file into a dict from names to tensors, in the file's order of names.
+def load(f: FileName | BinaryIO, map_location: Any = None, pickle_module: None = None, *,
+         weights_only: bool | None = None, mmap: bool | None = None) -> Any:
+    """Reads what `save`, PyTorch (since 1.6) or safetensors wrote.
 
-    RuntimeError, naming the file, where it is not a safetensors file or is damaged; UnsupportedError for an element
-    type this version has not, and for `weights_only=False`, since files here hold nothing but tensors.
+    Tensors come to the CPU: what was saved on a GPU needs `map_location="cpu"` (or a dict or function that says so),
+    else RuntimeError. `weights_only=False` lets the file name any class and run any code; otherwise tensors, Python's
+    own types and `torch.serialization.add_safe_globals` are read, and pickle.UnpicklingError says what else there is.
+    `mmap=True` leaves a checkpoint's storages on disk until they are read. RuntimeError names a damaged file.
     """
-    if map_location not in (None, "cpu") and str(map_location) != "cpu":
-        raise RuntimeError(f"load(): tensors can only be loaded to the cpu, not {map_location!r}")
-    if not weights_only:
-        raise UnsupportedError("load(weights_only=False): a file holds named tensors only, never pickled objects")
-    path = Path(file)
-    try:
-        entries = safetensors.deserialize(path.read_bytes())
-    except safetensors.SafetensorError as error:
-        raise RuntimeError(f"{path} is not a readable safetensors file: {error}") from error
-    result = {}
-    for name, entry in entries:
-        dtype = _NAMES.get(entry["dtype"])
-        if dtype is None:
-            raise UnsupportedError(f"{path}: tensor {name!r} has element type {entry['dtype']}; supported are "
-                                   f"{', '.join(_NAMES)}")
-        result[name] = of_array(np.frombuffer(entry["data"], dtype.numpy).reshape(entry["shape"]), dtype)
-    return result
+    if pickle_module is not None:
+        raise UnsupportedError("load(pickle_module=…): files are read by Python's pickle")
+    place = _placing(map_location)
+    if not isinstance(f, str | os.PathLike):
+        if mmap:
+            raise RuntimeError("load(mmap=True): f must be a file's name")
+        content, name = np.frombuffer(f.read(), np.uint8), "the file"
+    else:
+        name = os.fspath(f)
+        # Written to by nobody but the tensors that look at it, of which the file hears nothing.
+        content = np.memmap(f, np.uint8, "c") if mmap and os.path.getsize(f) else np.fromfile(f, np.uint8)
+    start = content[:4].tobytes()
+    if start == _ARCHIVE:
+        try:
+            return checkpoint.read_checkpoint(content, place, weights_only is False, bool(mmap))
+        except checkpoint.Damaged as error:
+            raise RuntimeError(f"{name} is no whole checkpoint: {error}") from error
+    if start[:2] == _PICKLE:
+        raise UnsupportedError(f"{name}: load() reads files of PyTorch since 1.6; read this one with PyTorch and save "
+                               "it again")
+    if mmap:
+        raise RuntimeError("load(mmap=True): only checkpoints can be mapped into memory")
+    return read_safetensors(content.tobytes(), name)
+
+
+def _placing(map_location: Any) -> Placed:
+    """Checks where things are to be loaded, now or, where that depends on where they were, as they are met."""
+    if map_location is None or isinstance(map_location, Mapping):
+        names = map_location or {}
+
+        def place(location: str) -> None:
+            wanted = device(names.get(location, location))
+            if wanted.type != "cpu":
+                raise RuntimeError(f"load(): the file's tensors were saved on {wanted}, which does not exist here; "
+                                   "give map_location='cpu'")
+
+        return place
+    if callable(map_location) and not isinstance(map_location, device):
+        asked: Callable[[Any, str], Any] = map_location
+
+        def ask(location: str) -> None:
+            asked(None, location)
+
+        return ask
+    check_device(map_location)
+    return lambda location: None
 
 
 def _umask() -> int:

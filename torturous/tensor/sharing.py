@@ -7,9 +7,9 @@ in-place write.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -37,35 +37,67 @@ def shared_view(array: np.ndarray, dtype: DType) -> Tensor:
             "bytes; copy it"
         )
     strides = [stride // item for stride in array.strides]
-    # Axes that step through memory, the largest steps first; the others are repetitions or single.
-    stepping = [axis for axis in range(array.ndim) if array.shape[axis] > 1 and strides[axis] > 0]
-    order = sorted(stepping, key=lambda axis: -strides[axis])
     before, behind = _room(array)
-    for extents, steps in _grids([array.shape[axis] for axis in order], [strides[axis] for axis in order]):
-        back = max(0, prod(extents) - behind)
-        starts = _digits(back, extents)
-        if back <= before and all(
-                start + (array.shape[axis] - 1) * step < extent
-                for start, axis, step, extent in zip(starts, order, steps, extents, strict=True)):
-            break
-    else:
+    box = _Box.find(array.shape, strides, before, behind)
+    if box is None:
         raise UnsupportedError(
             f"from_numpy: an array of shape {array.shape} with strides of {tuple(strides)} elements is no "
             "box of row-major memory; use array.copy()"
         )
-    memory = np.asarray(_Around(array, back, prod(extents))).reshape(extents)
-    storage = Storage.of(tuple(extents), dtype, Buffer.wrap(memory))
+    memory = np.asarray(_Around(array, box.back, prod(box.extents))).reshape(box.extents)
+    storage = Storage.of(tuple(box.extents), dtype, Buffer.wrap(memory))
     storage.foreign = storage.buffer
-    t: Any = TensorBase._make(storage, storage.type_index)
-    for axis, (source, start) in enumerate(zip(order, starts, strict=True)):
-        stop = start + (array.shape[source] - 1) * steps[axis] + 1
-        t = t.sliced(axis, start, stop, steps[axis])
-    # Back to the array's order of axes, with the axes of one place or repeated ones put in.
-    t = t.permute(sorted(range(len(order)), key=order.__getitem__)) if order else t
-    for axis in range(array.ndim):
-        if axis not in stepping:
-            t = t.unsqueeze(axis)
-    return t.expand(array.shape)
+    return box.elements(TensorBase._make(storage, storage.type_index))
+
+
+def strided_view(memory: Tensor, shape: Sequence[int], strides: Sequence[int], offset: int) -> Tensor:
+    """A view of one-dimensional memory by strides in elements. UnsupportedError where that is no box in it."""
+    box = _Box.find(shape, strides, offset, memory.numel() - offset)
+    if box is None:
+        raise UnsupportedError(f"a tensor of shape {tuple(shape)} with strides {tuple(strides)} is no box of row-major "
+                               "memory")
+    begin = offset - box.back
+    return box.elements(memory.sliced(0, begin, begin + prod(box.extents), 1).view(box.extents))
+
+
+class _Box(NamedTuple):
+    """Elements as a box in row-major memory."""
+
+    shape: Sequence[int]
+    order: list[int]
+    """The axes that step through memory, the largest steps first; the others are repetitions or single."""
+    extents: list[int]
+    """Of the memory, which begins `back` elements before the first one."""
+    steps: list[int]
+    starts: list[int]
+    back: int
+
+    @staticmethod
+    def find(shape: Sequence[int], strides: Sequence[int], before: int, behind: int) -> _Box | None:
+        """One within so many elements before the first element, and from there on."""
+        stepping = [axis for axis in range(len(shape)) if shape[axis] > 1 and strides[axis] > 0]
+        order = sorted(stepping, key=lambda axis: -strides[axis])
+        for extents, steps in _grids([shape[axis] for axis in order], [strides[axis] for axis in order]):
+            back = max(0, prod(extents) - behind)
+            starts = _digits(back, extents)
+            if back <= before and all(
+                    start + (shape[axis] - 1) * step < extent
+                    for start, axis, step, extent in zip(starts, order, steps, extents, strict=True)):
+                return _Box(shape, order, extents, steps, starts, back)
+        return None
+
+    def elements(self, memory: Any) -> Tensor:
+        """The elements, given the memory."""
+        t = memory
+        for axis, (source, start) in enumerate(zip(self.order, self.starts, strict=True)):
+            stop = start + (self.shape[source] - 1) * self.steps[axis] + 1
+            t = t.sliced(axis, start, stop, self.steps[axis])
+        # Back to the elements' own order of axes, with the axes of one place or repeated ones put in.
+        t = t.permute(sorted(range(len(self.order)), key=self.order.__getitem__)) if self.order else t
+        for axis in range(len(self.shape)):
+            if axis not in self.order:
+                t = t.unsqueeze(axis)
+        return t.expand(self.shape)
 
 
 def _grids(sizes: list[int], strides: list[int], block: int = 1) -> Iterator[tuple[list[int], list[int]]]:
@@ -123,4 +155,4 @@ class _Around:
             "data": (address, False), "shape": (count,), "typestr": array.dtype.str, "version": 3}
 
 
-__all__ = ["shared_view"]
+__all__ = ["shared_view", "strided_view"]
