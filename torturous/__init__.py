@@ -7,6 +7,7 @@ from torturous import (
     amp,
     autograd,
     backends,
+    cpu,
     cuda,
     distributions,
     func,
@@ -30,7 +31,7 @@ from torturous.version import __version__
 
 __all__ = [
     *_tensor_names,
-    "__version__", "accelerator", "amp", "autograd", "backends", "compile", "cuda", "distributions", "func",
+    "__version__", "accelerator", "amp", "autograd", "backends", "compile", "cpu", "cuda", "distributions", "func",
     "get_num_threads", "jit", "linalg", "load", "mps", "nn", "optim", "save", "serialization", "set_num_threads",
     "testing", "utils", "version", "xpu",
 ]

@@ -29,9 +29,9 @@ class Side:
     def __init__(self, name: str) -> None:
         self.name = name
         self.torch: Any = importlib.import_module("torturous" if name == OURS else "torch")
-        self._realize: Callable[[], None] = lambda: None
+        self._finish: Callable[[], None] = lambda: None
         if name == OURS:
-            self._realize = importlib.import_module("torturous.runtime.realize").realize
+            self._finish = importlib.import_module("torturous.cpu").synchronize
 
     def compile(self, function: Any) -> Any:
         """The function, compiled where that is what this side stands for."""
@@ -48,7 +48,7 @@ class Side:
 
     def finish(self) -> None:
         """Returns when all that was asked for has been computed."""
-        self._realize()
+        self._finish()
 
     def tensor(self, array: Any, dtype: str = "float32", requires_grad: bool = False) -> Any:
         """An array's values as a tensor; NumPy has no bfloat16 of its own."""

@@ -15,6 +15,8 @@ from benchmarks.suite.machine import await_helpers, peak_memory
 from benchmarks.suite.sides import COMPILED, EAGER, ONNX, Side, sampled, set_threads
 from benchmarks.suite.workload import Program, workload
 
+STEPS = 10
+"""Training steps that are timed together."""
 CHECKED = 3
 """First calls of a case, of which results are compared."""
 
@@ -28,6 +30,7 @@ class Contestant:
         self.cases = workload(name, tiny).cases
         self.side: Side | None = None
         self.program: Program | None = None
+        self.training = False
 
     def prepare(self) -> dict[str, Any]:
         """Imports the framework: what any program pays for, and no case."""
@@ -57,17 +60,24 @@ class Contestant:
         return {"setup": times[0], "calls": times[1:], "results": results}
 
     def measure(self, calls: int) -> dict[str, Any]:
-        """Times calls after one that is not counted: it pays for cold caches and sleeping threads."""
+        """Times calls after one that is not counted: it pays for cold caches and sleeping threads.
+
+        Training steps are timed ten at a time, to the end of all their work: no training loop waits for each.
+        """
         assert self.program is not None
         call, finish = self.program.call, self._finish
+        together = min(calls, STEPS) if self.training else 1
+        result = call()
+        finish()
         times = []
-        for _ in range(calls + 1):
+        for _ in range(calls // together):
             started = time.perf_counter()
-            result = call()  # Held until it is finished: what nobody holds would not be computed.
+            for _ in range(together):
+                result = call()  # Held until it is finished: what nobody holds would not be computed.
             finish()
-            times.append(time.perf_counter() - started)
+            times.append((time.perf_counter() - started) / together)
             del result
-        return {"times": times[1:]}
+        return {"times": times}
 
     def operations(self) -> dict[str, Any]:
         """Floating-point operations of a call, as PyTorch counts them (matrix products and convolutions)."""
@@ -101,6 +111,7 @@ class Contestant:
         return self.side
 
     def _build(self, number: int) -> Program:
+        self.training = self.cases[number].training
         self._side.torch.manual_seed(0)
         program = self.cases[number].build(self._side)
         self._side.finish()

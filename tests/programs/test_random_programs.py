@@ -159,6 +159,17 @@ def test_random_programs(program: list[Step]) -> None:
     check(program)
 
 
+@seed(SEED)
+@many(max(EXAMPLES // 4, 5))
+@given(programs)
+def test_random_programs_in_the_air(late_plans: None, program: list[Step]) -> None:
+    """Nobody waits for a plan until memory is looked at: same bits."""
+    program = list(program)
+    late = run_here(program, ours, pieces=True, threads=2)
+    compare("in the air", late, run_there(program), near)
+    compare("after every step", run_here(program, at_once, pieces=True, threads=2), late, same_bits)
+
+
 @pytest.fixture
 def specialised_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torturous_settings.specialise, "value", 1)

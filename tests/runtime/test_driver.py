@@ -251,7 +251,13 @@ def test_tables_may_go_when_a_run_is_over(count, patience):
             here = words.ctypes.data
             words[:rows.size] = rows.ravel()
             words[layout.ARGUMENTS:rows.size:layout.ENTRY_BYTES // 8] += here
-            workers.run(here, len(rows))
+            if turn % 3:
+                workers.run(here, len(rows))
+            else:
+                workers.offer(here, len(rows))
+                for _ in range(pauses[turn % 1000] if turn % 9 == 0 else 0):
+                    pass
+                workers.join()
             words[layout.ARGUMENTS:rows.size:layout.ENTRY_BYTES // 8] -= here
             assert (words[:done.size] == done).all(), turn
             del words
@@ -262,6 +268,60 @@ def test_tables_may_go_when_a_run_is_over(count, patience):
         print("done")
     """)
     assert printed == "done\n"
+
+
+# Offers -------------------------------------------------------------------------------------------------------
+def test_an_offer_returns_at_once_and_a_join_helps():
+    workers = make_workers(2)
+    released, both, events = threading.Event(), threading.Barrier(2), []
+
+    def wait(arguments, first, last, scratch):
+        assert released.wait(30)
+        events.append(f"waited {me()}")
+
+    waiting, meeting = KERNEL(wait), KERNEL(lambda *_: both.wait(30))
+    rows = table((address(waiting), 0, 1, True), (address(meeting), 0, 2, True))
+    for _ in range(20):
+        released.clear()
+        events.clear()
+        workers.offer(rows.ctypes.data, len(rows))
+        assert events == []
+        released.set()
+        workers.join()  # The second level ends only if both workers are at it.
+        assert events in (["waited 0"], ["waited 1"])
+        assert not both.broken
+    workers.close()
+
+
+def test_what_nobody_takes_the_join_does(kernels, monkeypatch):
+    monkeypatch.setattr(module._Crew, "start", lambda crew: None)
+    workers = make_workers(3)
+    counters = np.zeros(20, np.int64)
+    rows = table(*[(kernels["count"], counters.ctypes.data, 20, True) for _ in range(3)])
+    for turn in range(1, 101):
+        workers.offer(rows.ctypes.data, len(rows))
+        assert (counters == 3 * (turn - 1)).all()
+        workers.join()
+        workers.join()  # Nothing is left to join.
+        assert (counters == 3 * turn).all()
+    workers.close()
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_offers_and_runs_in_turns(count, kernels):
+    workers = make_workers(count)
+    counters = np.zeros(8, np.int64)
+    rows = table(*[(kernels["count"], counters.ctypes.data, 8, turn != 1) for turn in range(4)])
+    for turn in range(1, 3001 if count == 2 else 301):
+        if turn % 5 == 0:
+            run(workers, rows)
+        else:
+            workers.offer(rows.ctypes.data, len(rows))
+            if turn % 50 == 0:
+                time.sleep(0.003 * (turn % 3))
+            workers.join()
+        assert counters.tolist() == [4 * turn] * 8
+    workers.close()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

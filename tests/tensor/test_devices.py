@@ -16,6 +16,8 @@ ANSWERS = [
     "cuda.empty_cache()", "cuda.manual_seed(3)", "cuda.manual_seed_all(3)", "cuda.get_rng_state_all()",
     "cuda.set_rng_state_all([])", "cuda.get_arch_list()", "cuda.seed_all()", "dict(cuda.memory_stats())",
     "isinstance(zeros(1), cuda.FloatTensor)", "repr(cuda.LongTensor)",
+    "cpu.is_available()", "cpu.is_initialized()", "cpu.device_count()", "cpu.current_device()", "cpu.set_device('cpu')",
+    "cpu.synchronize()", "cpu.synchronize('cpu')",
     "accelerator.is_available()", "accelerator.current_accelerator()", "accelerator.device_count()",
     "backends.mps.is_available()", "backends.mps.is_built()", "backends.cudnn.is_available()",
     "backends.cudnn.version()", "backends.cudnn.enabled", "backends.cudnn.benchmark", "backends.cudnn.deterministic",

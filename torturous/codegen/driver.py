@@ -2,23 +2,33 @@
 
 One function, `void torturous_drive(ptr control, i64 worker, ptr table, i64 entries)`:
 
-- Worker 0, the calling thread and the *leader*, returns when the whole table is done.
-- Any other worker, a *follower*, never comes back until it is dismissed: it waits for pieces, does what it
-  can get, waits again, and leaves when the leader comes with a null table. Its own `table` and `entries` are
-  not looked at.
+- Worker 0, the calling thread, *leads* a run and returns when the whole table is done.
+- Any other worker never comes back until it is dismissed: it waits for pieces, does what it can get, and waits
+  again. It looks at no `table` and no `entries` of its own.
 - With one worker, the calling thread does everything without touching an atomic.
+- In place of a worker, the calling thread gives OFFER to hand a table to whichever worker comes first, which leads
+  it, and to return at once; JOIN to return when that run is over, which it leads itself if nobody has begun, and
+  else helps with; DISMISS to send everyone home.
+
+A *follower* of a run is whoever does pieces of it without leading it. Nothing is run and no one dismissed between an
+offer and the join that belongs to it.
 
 **The plan table** is that of `codegen.table`. A level has fewer than 2³² pieces; who does a piece is found out while
 running.
 
 **Who does what.** The pieces of a level, those of all its entries in a row, are numbered together, and
-claimed in chunks of ⌈left / 2·workers⌉: by the leader from the front, by followers from the back, which
+claimed in chunks of ⌈left / 2·workers⌉: by worker 0 from the front, by others from the back, which
 gives everyone about the same pieces, still in its caches, run after run. Chunks become smaller as the level
 empties, so nobody waits longer than for one piece at its end (thirteen equal pieces, two workers: 7 to 6, where
 chunks of a quarter make it 8 to 5). Pieces count alike, whatever they cost: `runtime.shares` makes those of a level
 alike. The leader needs nobody: it claims until nothing is left, then waits only for chunks that others have claimed,
 and goes to the next level. It does a level of a single piece without telling anyone. A follower that the scheduler has
 put aside is not missed, and when it is back, it looks for pieces of whatever level is current.
+
+**Offers.** The caller writes ENTRIES, raises AIRBORNE, writes the table to OFFERED and opens TURN. Who swaps OFFERED
+for null leads. When all is done it lowers AIRBORNE and opens TURN once more, for a caller that has joined: it has
+claimed pieces like any follower, and leaves once AIRBORNE is down. A swap that comes late finds null, or a later offer,
+which it may lead as well as anyone: ENTRIES is read after the swap.
 
 **The control block** is CONTROL_BYTES bytes, zero at first, in which Python sets WORKERS, SCRATCH,
 SCRATCH_STRIDE and the function pointers of `waiting`; it outlives every run. Worker w gets the scratch memory
@@ -58,7 +68,7 @@ changed it before (3), which would have been refused. In both cases the sleeper 
 (b), the opening is already known.
 
 A follower reads TURN before it tries to claim and waits for TURN to differ from that; so it misses neither a
-level nor its dismissal, both of which are written before TURN changes.
+level nor an offer, the end of one or its dismissal, all of which are written before TURN changes.
 """
 
 from __future__ import annotations
@@ -75,14 +85,20 @@ CLAIMS = 0
 FIRST_ENTRY = 8
 DISMISSED = 24
 TURN = 32
+OFFERED = 40
+ENTRIES = 48
+AIRBORNE = 56
 DONE = 128
 LEADER = 256
 WORKERS = 384
 SCRATCH = 392
 SCRATCH_STRIDE = 400
 FUNCTIONS = 408
-"""Byte offsets of the control block's fields. CLAIMS to TURN share a cache line: a follower that waits at
+"""Byte offsets of the control block's fields. CLAIMS to AIRBORNE share a cache line: a follower that waits at
 TURN needs the others next, and nobody writes them while it waits."""
+
+OFFER, JOIN, DISMISS = -1, -2, -3
+"""What the calling thread asks for in place of a worker's number."""
 
 SPINS = 1000
 YIELDS = 2000
@@ -179,7 +195,7 @@ begin:
   %workers = load i64, ptr %workers_field, align 8
   %parts = shl i64 %workers, 1
   %slack = sub i64 %parts, 1
-  %leads = icmp eq i64 %worker, 0
+  %forward = icmp eq i64 %worker, 0
   %seen = load atomic i64, ptr %claims acquire, align 8
   br label %look
 
@@ -199,15 +215,15 @@ take:
   %size_in_back = shl i64 %size, 32
   %without_front = add i64 %word, %size
   %without_back = sub i64 %word, %size_in_back
-  %next_word = select i1 %leads, i64 %without_front, i64 %without_back
+  %next_word = select i1 %forward, i64 %without_front, i64 %without_back
   %outcome = cmpxchg ptr %claims, i64 %word, i64 %next_word acq_rel acquire, align 8
   %found = extractvalue { i64, i1 } %outcome, 0
   %mine = extractvalue { i64, i1 } %outcome, 1
   br i1 %mine, label %claimed, label %look
 
 claimed:
-  %first = select i1 %leads, i64 %front, i64 %next_back
-  %last = select i1 %leads, i64 %next_front, i64 %back
+  %first = select i1 %forward, i64 %front, i64 %next_back
+  %last = select i1 %forward, i64 %next_front, i64 %back
   %last_in_back = shl i64 %last, 32
   %range = or i64 %last_in_back, %first
   ret i64 %range
@@ -231,13 +247,16 @@ begin:
 }
 
 ; Runs a table, level by level, with whoever else is there.
-define internal void @driver_lead(ptr %control, i64 %workers, ptr %table, i64 %entries) nounwind {
+define internal void @driver_lead(ptr %control, i64 %worker, ptr %table, i64 %entries) nounwind {
 begin:
   %claims = getelementptr i8, ptr %control, i64 $CLAIMS
   %first_entry_field = getelementptr i8, ptr %control, i64 $FIRST_ENTRY
   %turn = getelementptr i8, ptr %control, i64 $TURN
   %done = getelementptr i8, ptr %control, i64 $DONE
   %done_before = load atomic i32, ptr %done monotonic, align 4
+  %forward = icmp eq i64 %worker, 0
+  %workers_field = getelementptr i8, ptr %control, i64 $WORKERS
+  %workers = load i64, ptr %workers_field, align 8
   %parts = shl i64 %workers, 1
   %slack = sub i64 %parts, 1
   br label %begin_level
@@ -259,30 +278,35 @@ measure:
                                        i64 1, label %do_single ]
 
 do_single:
-  call void @driver_execute(ptr %control, i64 0, ptr %level, i64 0, i64 1)
+  call void @driver_execute(ptr %control, i64 %worker, ptr %level, i64 0, i64 1)
   br label %begin_level
 
 publish:
   %raised = add i64 %pieces, %slack
   %chunk = udiv i64 %raised, %parts
-  %back = shl i64 %pieces, 32
-  %word = or i64 %back, %chunk
+  %others_pieces = sub i64 %pieces, %chunk
+  %first_mine = select i1 %forward, i64 0, i64 %others_pieces
+  %last_mine = select i1 %forward, i64 %chunk, i64 %pieces
+  %front = select i1 %forward, i64 %chunk, i64 0
+  %back = select i1 %forward, i64 %pieces, i64 %others_pieces
+  %back_half = shl i64 %back, 32
+  %word = or i64 %back_half, %front
   store ptr %level, ptr %first_entry_field, align 8
   store atomic i64 %word, ptr %claims release, align 8
   call void @driver_open(ptr %control, ptr %turn, i32 1)
   br label %do_chunk
 
 do_chunk:
-  %first = phi i64 [ 0, %publish ], [ %next_first, %claim ]
-  %last = phi i64 [ %chunk, %publish ], [ %next_last, %claim ]
+  %first = phi i64 [ %first_mine, %publish ], [ %next_first, %claim ]
+  %last = phi i64 [ %last_mine, %publish ], [ %next_last, %claim ]
   %own_before = phi i64 [ 0, %publish ], [ %own, %claim ]
-  call void @driver_execute(ptr %control, i64 0, ptr %level, i64 %first, i64 %last)
+  call void @driver_execute(ptr %control, i64 %worker, ptr %level, i64 %first, i64 %last)
   %size = sub i64 %last, %first
   %own = add i64 %own_before, %size
   br label %claim
 
 claim:
-  %range = call i64 @driver_claim(ptr %control, i64 0)
+  %range = call i64 @driver_claim(ptr %control, i64 %worker)
   %next_first = and i64 %range, $HALF
   %next_last = lshr i64 %range, 32
   %some = icmp ne i64 %next_first, %next_last
@@ -300,18 +324,44 @@ settle:
   br i1 %finished, label %begin_level, label %wait
 
 wait:
-  call void @driver_await(ptr %control, i64 0, ptr %done, i32 %value)
+  call void @driver_await(ptr %control, i64 %worker, ptr %done, i32 %value)
   br label %settle
 
 leave:
   ret void
 }
 
-; Does pieces of whatever the leader runs, until dismissed.
-define internal void @driver_follow(ptr %control, i64 %worker) nounwind {
+; Leads the run that is on offer, if nobody else has begun. Returns whether it did.
+define internal i1 @driver_take_offer(ptr %control, i64 %worker) nounwind {
+begin:
+  %offered_field = getelementptr i8, ptr %control, i64 $OFFERED
+  %table = load atomic ptr, ptr %offered_field acquire, align 8
+  %nothing = icmp eq ptr %table, null
+  br i1 %nothing, label %none, label %take
+
+take:
+  %outcome = cmpxchg ptr %offered_field, ptr %table, ptr null acq_rel acquire, align 8
+  %mine = extractvalue { ptr, i1 } %outcome, 1
+  br i1 %mine, label %lead, label %none
+
+lead:
+  %entries_field = getelementptr i8, ptr %control, i64 $ENTRIES
+  %entries = load i64, ptr %entries_field, align 8
+  call void @driver_lead(ptr %control, i64 %worker, ptr %table, i64 %entries)
+  %airborne_field = getelementptr i8, ptr %control, i64 $AIRBORNE
+  %turn = getelementptr i8, ptr %control, i64 $TURN
+  store atomic i64 0, ptr %airborne_field release, align 8
+  call void @driver_open(ptr %control, ptr %turn, i32 1)
+  ret i1 true
+
+none:
+  ret i1 false
+}
+
+; Does pieces of whatever is run and leads what is offered, until the field `over` has the value `end`.
+define internal void @driver_follow(ptr %control, i64 %worker, ptr %over, i64 %end) nounwind {
 begin:
   %first_entry_field = getelementptr i8, ptr %control, i64 $FIRST_ENTRY
-  %dismissed_field = getelementptr i8, ptr %control, i64 $DISMISSED
   %turn = getelementptr i8, ptr %control, i64 $TURN
   %done = getelementptr i8, ptr %control, i64 $DONE
   br label %look
@@ -336,9 +386,13 @@ do_chunk:
   br label %claim
 
 rest:
-  %dismissed = load atomic i64, ptr %dismissed_field monotonic, align 8
-  %stays = icmp eq i64 %dismissed, 0
-  br i1 %stays, label %wait, label %leave
+  %led = call i1 @driver_take_offer(ptr %control, i64 %worker)
+  br i1 %led, label %look, label %ask
+
+ask:
+  %state = load atomic i64, ptr %over acquire, align 8
+  %ended = icmp eq i64 %state, %end
+  br i1 %ended, label %leave, label %wait
 
 wait:
   call void @driver_await(ptr %control, i64 %worker, ptr %turn, i32 %seen)
@@ -350,10 +404,21 @@ leave:
 
 define void @$SYMBOL(ptr %control, i64 %worker, ptr %table, i64 %entries) nounwind {
 begin:
+  %dismissed_field = getelementptr i8, ptr %control, i64 $DISMISSED
+  %offered_field = getelementptr i8, ptr %control, i64 $OFFERED
+  %entries_field = getelementptr i8, ptr %control, i64 $ENTRIES
+  %airborne_field = getelementptr i8, ptr %control, i64 $AIRBORNE
+  %turn = getelementptr i8, ptr %control, i64 $TURN
+  switch i64 %worker, label %follow [ i64 0, label %run
+                                      i64 $OFFER, label %offer
+                                      i64 $JOIN, label %join
+                                      i64 $DISMISS, label %dismiss ]
+
+run:
   %workers_field = getelementptr i8, ptr %control, i64 $WORKERS
   %workers = load i64, ptr %workers_field, align 8
   %single = icmp eq i64 %workers, 1
-  br i1 %single, label %walk_alone, label %together
+  br i1 %single, label %walk_alone, label %lead
 
 walk_alone:
   %scratch_field = getelementptr i8, ptr %control, i64 $SCRATCH
@@ -361,28 +426,32 @@ walk_alone:
   call void @driver_walk(ptr %table, i64 %entries, ptr %scratch)
   ret void
 
-together:
-  %leads = icmp eq i64 %worker, 0
-  br i1 %leads, label %look, label %follow
-
-look:
-  %dismisses = icmp eq ptr %table, null
-  br i1 %dismisses, label %dismiss, label %lead
-
 lead:
   call void @driver_note_leader(ptr %control)
-  call void @driver_lead(ptr %control, i64 %workers, ptr %table, i64 %entries)
+  call void @driver_lead(ptr %control, i64 0, ptr %table, i64 %entries)
+  ret void
+
+offer:
+  ; Who leads in the caller's place must leave the caller its processor.
+  call void @driver_note_leader(ptr %control)
+  store i64 %entries, ptr %entries_field, align 8
+  store atomic i64 1, ptr %airborne_field monotonic, align 8
+  store atomic ptr %table, ptr %offered_field release, align 8
+  call void @driver_open(ptr %control, ptr %turn, i32 1)
+  ret void
+
+join:
+  call void @driver_note_leader(ptr %control)
+  call void @driver_follow(ptr %control, i64 0, ptr %airborne_field, i64 0)
   ret void
 
 dismiss:
-  %dismissed_field = getelementptr i8, ptr %control, i64 $DISMISSED
-  %turn = getelementptr i8, ptr %control, i64 $TURN
-  store atomic i64 1, ptr %dismissed_field monotonic, align 8
+  store atomic i64 1, ptr %dismissed_field release, align 8
   call void @driver_open(ptr %control, ptr %turn, i32 1)
   ret void
 
 follow:
-  call void @driver_follow(ptr %control, i64 %worker)
+  call void @driver_follow(ptr %control, i64 %worker, ptr %dismissed_field, i64 1)
   ret void
 }
 """)
@@ -397,7 +466,8 @@ def driver(architecture: str, system: str) -> Waiting:
     system_part = waiting(architecture, system, FUNCTIONS, LEADER)
     text = _TEXT.substitute(
         SYMBOL=SYMBOL, ENTRY_BYTES=ENTRY_BYTES, CLAIMS=CLAIMS, FIRST_ENTRY=FIRST_ENTRY, DISMISSED=DISMISSED,
-        TURN=TURN, DONE=DONE, WORKERS=WORKERS, SCRATCH=SCRATCH, SCRATCH_STRIDE=SCRATCH_STRIDE, HALF=0xFFFFFFFF,
+        TURN=TURN, OFFERED=OFFERED, ENTRIES=ENTRIES, AIRBORNE=AIRBORNE, OFFER=OFFER, JOIN=JOIN, DISMISS=DISMISS,
+        DONE=DONE, WORKERS=WORKERS, SCRATCH=SCRATCH, SCRATCH_STRIDE=SCRATCH_STRIDE, HALF=0xFFFFFFFF,
         SPINS=SPINS, TURNS=SPINS + YIELDS,
     )
     return Waiting(system_part.functions, system_part.text + walking("driver", "nounwind") + text)

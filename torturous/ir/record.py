@@ -106,8 +106,8 @@ class Record:
     """
 
     __slots__ = ("end", "thread", "tracking", "room", "owners", "moved", "slots", "leaves", "values", "versions",
-                 "sources", "hooks", "freed", "tape", "cut", "patience", "urgent", "looks", "_path", "_rows",
-                 "_tracked", "_places", "__weakref__")
+                 "sources", "hooks", "freed", "tape", "cut", "patience", "urgent", "doubtful", "looks", "_path",
+                 "_rows", "_tracked", "_places", "__weakref__")
 
     def __init__(self, end: Prefix | None = None) -> None:
         """A record that goes on from `end`; without it, one whose rows have nothing to do with any other's."""
@@ -145,6 +145,8 @@ class Record:
         self.urgent = False
         """Whether a leaf entered was memory that others can write: realize as soon as its reader is
         recorded."""
+        self.doubtful = 0
+        """Above zero if a kernel may find a position or class out of range: see `doubt`."""
         self.looks: list[tuple[Any, Any]] | None = None
         """While a call is captured (`tensor/traces.py`): tensors whose values were looked at, and how to look again."""
         self._path: list[Prefix] = []
@@ -213,6 +215,13 @@ class Record:
         return self.end.index + 1
 
     # Recording ----------------------------------------------------------------------------------------------
+    def doubt(self) -> None:
+        """Says that positions or classes that the next row reads have no values yet that could be checked.
+
+        Entering its operands may realize this record first: then the row belongs to the next one.
+        """
+        self.doubtful = 2
+
     def slot(self, number: bool | int | float) -> int:
         """Appends a Python number; gives the operand that stands for it."""
         slots = self.slots
@@ -411,7 +420,9 @@ class Context(threading.local):
         """Gives this thread a new pending record; the one before is no longer anybody's."""
         before = self.record
         before.thread = NOBODY
-        return self._begin(before.tracking)
+        record = self._begin(before.tracking)
+        record.doubtful = max(0, before.doubtful - 1)
+        return record
 
     @property
     def tracking(self) -> bool:

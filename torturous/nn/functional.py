@@ -13,6 +13,7 @@ from torturous.ir import elementwise as ops
 from torturous.ir import reduction
 from torturous.ir.creation import IOTA
 from torturous.ir.indexing import TAKE
+from torturous.ir.record import context
 from torturous.tensor import linear as products
 from torturous.tensor.activations import (
     celu,
@@ -252,7 +253,9 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
 @repeated_check
 def _check_rows(input: Tensor, count: int) -> None:
     values = known_values(input)
-    if values is not None and values.size and not (0 <= int(values.min()) and int(values.max()) < count):
+    if values is None:
+        context.record.doubt()
+    elif values.size and not (0 <= int(values.min()) and int(values.max()) < count):
         raise IndexError(f"index out of range in self (embedding: the table has {count} rows, the indices "
                          f"reach from "
                          f"{int(values.min())} to {int(values.max())})")

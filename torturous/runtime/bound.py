@@ -6,6 +6,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from torturous.core.dtypes import DType
 from torturous.core.errors import UnsupportedError
 from torturous.ir.record import describe_place, slot_ordinal
 from torturous.runtime.buffers import Buffer, allocate
+from torturous.runtime.flight import Flight, land, launch
 from torturous.runtime.hosting import HostCall
 from torturous.runtime.shares import GRANULE, Shares, arranged, evened, share_out
 from torturous.runtime.slots import Packing
@@ -193,12 +195,17 @@ class Bound:
         levels = self.loaded.plan.memory.levels
         return [levels[level][order] for level, order in self.kernel_of]
 
-    def run(self, leaves: Sequence[Buffer], numbers: Sequence[bool | int | float]) -> list[Buffer]:
-        """Runs the plan; gives the outputs' buffers. Nothing that anyone can see has changed if it raises."""
+    def run(self, leaves: Sequence[Buffer], numbers: Sequence[bool | int | float], wait: bool = True) -> list[Buffer]:
+        """Runs the plan; gives the outputs' buffers. Nothing that anyone can see has changed if it raises.
+
+        Unless the caller must `wait`, as he must if a check can fail, it may still be running on return (see `flight`);
+        but not if it reads memory that others may write as soon as they are back.
+        """
         if self.successor is not None:
             better = self.successor()
             if better is not None:
-                return better.run(leaves, numbers)
+                return better.run(leaves, numbers, wait)
+        land()
         outputs = [allocate(nbytes) for nbytes in self.output_bytes]
         arena = allocate(self.arena_bytes) if self.arena_bytes else None
         values = self.values
@@ -215,18 +222,28 @@ class Bound:
             crew = workers()
             if self.scratch:
                 crew.reserve(self.scratch)
-            run = crew.run_serial if self.serial or crew.count == 1 else crew.run
+            alone = self.serial or crew.count == 1
+            run = crew.run_serial if alone else crew.run
             if watchers or settings.debug.value >= 2:
                 self._run_watched(run)
             elif settings.tune.value and not self.tuned:
                 self._run_tuning(run)
             elif self.calls:
                 self._run_around_calls(run)
-            else:
+            elif wait or alone or any(map(Buffer.written_by_others, leaves)):
                 run(self.entry_address, len(self.entries))
+            else:
+                crew.offer(self.entry_address, len(self.entries))
+                launch(Flight(partial(self._join, crew), outputs, (leaves, arena)))
+                return outputs
             if self.checks and any(self.error_words):
                 self._report()
         return outputs
+
+    def _join(self, crew: Workers) -> None:
+        crew.join()
+        if self.checks and any(self.error_words):
+            self._report()
 
     def fill_table(self) -> None:
         """Hands the present values to the kernels."""

@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from torturous.runtime.flight import await_writer, land
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -323,9 +325,19 @@ class Buffer:
         """A writable, C-contiguous NumPy array of the given dtype (also of ml_dtypes) and shape on the
         buffer's start.
 
-        The array, and any view of it, keeps the buffer alive and exported. ValueError if the buffer is too
-        small.
+        The array, and any view of it, keeps the buffer alive and exported; no plan in the air reads or writes it.
+        ValueError if the buffer is too small.
         """
+        land()
+        return self._array(dtype, shape)
+
+    def brief(self, dtype: npt.DTypeLike, shape: Sequence[int]) -> np.ndarray:
+        """`array`, to be read, or written for the first time, at once and then dropped: a plan in the air that does
+        not write the memory stays there."""
+        await_writer(self)
+        return self._array(dtype, shape)
+
+    def _array(self, dtype: npt.DTypeLike, shape: Sequence[int]) -> np.ndarray:
         dtype = np.dtype(dtype)
         shape = tuple(shape)
         wanted = dtype.itemsize
@@ -344,6 +356,10 @@ class Buffer:
         if self._export is not None and self._export() is not None:
             return True
         return self.owner is not None and _seen_by_others(self, _ALONE)
+
+    def written_by_others(self) -> bool:
+        """`exported`, asked of many that nearly all never were."""
+        return (self._export is not None or self.owner is not None) and self.exported
 
 
 def _seen_by_others(buffer: Buffer, alone: int) -> bool:

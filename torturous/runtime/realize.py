@@ -113,8 +113,11 @@ def _spent_tape(row: Row) -> Record:
     return tape
 
 
-def realize() -> None:
-    """Computes whatever of this thread's pending record somebody still wants."""
+def realize(wait: bool = True) -> None:
+    """Computes whatever of this thread's pending record somebody still wants.
+
+    Unless the caller must `wait`, the computation may go on after the return: who looks at memory waits for it.
+    """
     record = context.record
     if not len(record):
         return
@@ -142,7 +145,8 @@ def realize() -> None:
             if outputs:
                 if bound is None:
                     bound = planning.bind(record, outputs)
-                buffers = bound.run([values[row] for row in bound.leaves], record.slots)
+                wait = wait or record.doubtful > 0
+                buffers = bound.run([values[row] for row in bound.leaves], record.slots, wait)
                 statistics.runs += 1
                 computed = dict(zip(outputs, buffers, strict=True))
         except BaseException as failure:

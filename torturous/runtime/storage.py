@@ -91,7 +91,7 @@ class Storage:
         """A private copy of the realized memory."""
         assert self.buffer is not None
         copy = allocate(self.buffer.nbytes)
-        copy.array(np.uint8, (copy.nbytes,))[...] = self.buffer.array(np.uint8, (copy.nbytes,))
+        copy.brief(np.uint8, (copy.nbytes,))[...] = self.buffer.brief(np.uint8, (copy.nbytes,))
         return copy
 
     def commit(self, buffer: Buffer) -> None:

@@ -22,6 +22,7 @@ from torturous.codegen.target import Target
 from torturous.runtime import threads
 from torturous.runtime.buffers import Buffer, allocate
 from torturous.runtime.build import KernelSource, build
+from torturous.runtime.flight import land
 from torturous.runtime.threads import checked, get_num_threads
 
 _SIGNATURE = (None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)
@@ -83,7 +84,7 @@ class _Crew:
     def dismiss(self, timeout: float | None = None) -> None:
         """Sends all threads home and waits for them. Right also for a crew that was started only in part."""
         if self.threads:
-            self.drive(self.address, 0, 0, 0)
+            self.drive(self.address, driver.DISMISS, 0, 0)
         for thread in self.threads:
             if thread.is_alive():  # else it has not begun, and will find itself dismissed if it ever does
                 thread.join(timeout)
@@ -97,10 +98,10 @@ def _park(drive: Drive, control: Buffer, worker: int) -> None:
 class Workers:
     """The threads that run plans.
 
-    `run`, `run_serial` and `reserve` may be called from any thread, but by one at a time: the caller holds a
-    lock. `resize` may be called at any time. Threads are started by the first run that needs them, and again
-    in a forked child. An interrupt (KeyboardInterrupt) is raised only between runs and leaves everything
-    usable.
+    `run`, `run_serial`, `offer`, `join` and `reserve` may be called from any thread, but by one at a time: the
+    caller holds a lock. Between an `offer` and its `join` nothing else is run or reserved. `resize` may be called
+    at any time. Threads are started by the first run that needs them, and again in a forked child. An interrupt
+    (KeyboardInterrupt) is raised only between runs and leaves everything usable.
     """
 
     def __init__(
@@ -118,7 +119,9 @@ class Workers:
         self._crew: _Crew | None = None
         # Keeps the interpreter's lock: releasing it would cost more than a tiny plan, and milliseconds where
         # another thread of Python takes it.
-        self._alone = _Crew(ctypes.PYFUNCTYPE(*_SIGNATURE)(address), 1, self._functions)
+        self._drive_briefly: Drive = ctypes.PYFUNCTYPE(*_SIGNATURE)(address)
+        self._alone = _Crew(self._drive_briefly, 1, self._functions)
+        self._offered_to: _Crew | None = None
         _everyone.add(self)
 
     @property
@@ -146,6 +149,20 @@ class Workers:
         if crew is None or crew.count != self._count:
             crew = self._muster()
         self._drive(crew.address, 0, table_address, entries)
+
+    def offer(self, table_address: int, entries: int) -> None:
+        """Hands a plan table to the other workers, of which there must be one, and returns at once."""
+        crew = self._crew
+        if crew is None or crew.count != self._count:
+            crew = self._muster()
+        self._offered_to = crew
+        self._drive_briefly(crew.address, driver.OFFER, table_address, entries)
+
+    def join(self) -> None:
+        """Returns when what was offered is done, and helps until then."""
+        if self._offered_to is not None:
+            self._drive(self._offered_to.address, driver.JOIN, 0, 0)
+            self._offered_to = None
 
     def run_serial(self, table_address: int, entries: int) -> None:
         """Runs a plan table on the calling thread, which keeps the GIL: for plans of microseconds."""
@@ -211,6 +228,7 @@ threads.followers.append(_resize_everyone)
 @atexit.register
 def _close_everyone() -> None:
     """Ends the threads before the interpreter frees the machine code that they are waiting in."""
+    land()
     for workers in list(_everyone):
         workers.close()
 

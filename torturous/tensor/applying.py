@@ -114,7 +114,7 @@ def _limit(record: Record, index: int) -> None:
         return
     place = record.place_of(index)
     if record.cut == place:
-        realize()
+        realize(wait=False)
         context.record.cut = place
     elif record.cut is None or len(record) > record.patience:
         record.cut = place  # Here, if the program comes round to it.
@@ -131,7 +131,7 @@ def cut_here(caller: object = None) -> None:
     """Called where a program comes round (a module's call, a loader's next batch): realizes past the soft limit."""
     record = context.record
     if len(record) > settings.row_limit.value:
-        realize()
+        realize(wait=False)
 
 
 def operand(value: TensorBase | Number, record: Record) -> int:

@@ -67,7 +67,7 @@ def run_backward(tensors: Sequence[TensorBase], gradients: Sequence[TensorBase |
     finally:
         context.tracking = tracking
     if run.accumulated and not create_graph:
-        realize()
+        realize(wait=False)
 
 
 def run_grad(tensors: Sequence[TensorBase], gradients: Sequence[TensorBase | None], retain_graph: bool,

@@ -15,6 +15,7 @@ from torturous.core.dtypes import DType
 from torturous.core.shapes import normalize_axis
 from torturous.ir import elementwise as ops
 from torturous.ir.op import TYPES
+from torturous.runtime.flight import land
 from torturous.runtime.realize import expose
 from torturous.tensor.base import TensorBase
 from torturous.tensor.creation import TENSOR_TYPES, TensorType, from_array, legacy
@@ -280,6 +281,7 @@ class Conversion(TensorBase):
         """The address of the first element, as long as the tensor is not written to."""
         compute_values(self)
         look(self)
+        land()
         assert self.storage.buffer is not None
         return self.storage.buffer.address + self._offset * self.dtype.itemsize
 

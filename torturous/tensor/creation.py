@@ -164,7 +164,7 @@ def _filled(shape: Shape, dtype: DType, number: Number, options: dict[str, Any])
 def _uninitialised(shape: Shape, dtype: DType, options: dict[str, Any]) -> Tensor:
     buffer = allocate(prod(shape) * dtype.itemsize)
     if dtype is dtypes.bool_:
-        buffer.array(np.uint8, (buffer.nbytes,))[...] = 0  # Other bytes than 0 and 1 are not values of bool.
+        buffer.brief(np.uint8, (buffer.nbytes,))[...] = 0  # Other bytes than 0 and 1 are not values of bool.
     return finished(from_buffer(buffer, shape, dtype), **options)
 
 

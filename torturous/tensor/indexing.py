@@ -20,6 +20,7 @@ from torturous.core.dtypes import Category
 from torturous.core.shapes import broadcast
 from torturous.ir import creation, elementwise, indexing, movement
 from torturous.ir.op import type_number
+from torturous.ir.record import context
 from torturous.runtime.storage import Storage
 from torturous.tensor.applying import apply, apply_typed
 from torturous.tensor.base import Number, Step, TensorBase
@@ -62,7 +63,7 @@ def _known_bounds(t: TensorBase) -> tuple[int, int] | None:
     shared = storage.shared()
     if not shared and (known := _bounds.get(storage)) is not None and known[0] == storage.version:
         return known[1:]
-    values = storage.buffer.array(storage.dtype.numpy, storage.shape)
+    values = storage.buffer.brief(storage.dtype.numpy, storage.shape)
     bounds = int(values.min()), int(values.max())
     if not shared:
         _bounds[storage] = (storage.version, *bounds)
@@ -100,6 +101,7 @@ def _known_in_range(index: TensorBase, size: int, op_name: str, negatives: bool,
             raise error(
                 f"{op_name}(): index {culprit} is out of bounds for dimension {axis} with size {size}")
         return bounds[0] >= 0
+    context.record.doubt()
     return False
 
 

@@ -11,6 +11,7 @@ from torturous.core.shapes import broadcast, describe
 from torturous.ir import elementwise as ops
 from torturous.ir import reduction as reductions
 from torturous.ir.losses import NLL, class_axis
+from torturous.ir.record import context
 from torturous.runtime.storage import Storage
 from torturous.tensor.activations import log_softmax, logsigmoid
 from torturous.tensor.applying import apply, apply_typed
@@ -73,6 +74,7 @@ def check_classes(target: TensorBase, classes: int, ignored: int) -> None:
         return
     values = known_values(target)
     if values is None:
+        context.record.doubt()
         return
     if values.size and (int(values.min()) < 0 or int(values.max()) >= classes):
         bad = values[((values < 0) | (values >= classes)) & (values != ignored)]

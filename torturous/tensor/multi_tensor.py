@@ -196,8 +196,11 @@ def clamp(tensors: Tensors, low: float, high: float) -> None:
 
 
 def realize_step(params: Tensors, states: Tensors, grads: Tensors) -> None:
-    """The end of a training step: computes everything that is alive, parameters, states and gradients among it."""
-    realize()
+    """The end of a training step: computes everything that is alive, parameters, states and gradients among it.
+
+    Nobody waits for the values, so the next step can be recorded meanwhile.
+    """
+    realize(wait=False)
 
 
 __all__ = ["adadelta", "adagrad", "adam", "adamax", "asgd", "clamp", "nadam", "radam", "realize_step", "rmsprop",

@@ -12,6 +12,7 @@ from torturous.core.shapes import describe
 from torturous.ir import elementwise as ops
 from torturous.ir import reduction
 from torturous.ir.indexing import TAKE
+from torturous.ir.record import context
 from torturous.tensor.applying import apply
 from torturous.tensor.base import TensorBase
 from torturous.tensor.indexing import index_tensor
@@ -69,7 +70,9 @@ def embedding_bag(
                            f"Int; but got {input.dtype.name} instead (while checking arguments for embedding_bag)")
     count = weight.shape[0]
     values = known_values(input)
-    if values is not None and values.size and not (0 <= int(values.min()) and int(values.max()) < count):
+    if values is None:
+        context.record.doubt()
+    elif values.size and not (0 <= int(values.min()) and int(values.max()) < count):
         raise RuntimeError(f"embedding_bag: Expected idx >= 0 && idx < num_embeddings but found idx to be "
                            f"{int(values.max())} (the table has {count} rows)")
     if padding_idx is not None and not -count <= padding_idx < count:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def of_array(array: NDArray[Any], dtype: DType) -> Tensor:
     """A new tensor with a copy of an array's elements, in row-major order."""
     buffer = allocate(array.size * dtype.itemsize)
-    buffer.array(dtype.numpy, array.shape)[...] = array
+    buffer.brief(dtype.numpy, array.shape)[...] = array
     storage = Storage.of(array.shape, dtype, buffer)
     return TensorBase._make(storage, storage.type_index)
 
@@ -68,9 +68,9 @@ def known_values(t: TensorBase) -> NDArray[Any] | None:
     look(t)
     shape, dtype = TYPES[t._type]
     if t.base is None:
-        return storage.buffer.array(dtype.numpy, shape)
+        return storage.buffer.brief(dtype.numpy, shape)
     count = storage.buffer.nbytes // dtype.itemsize
-    flat = storage.buffer.array(dtype.numpy, (count,))[t._offset:]
+    flat = storage.buffer.brief(dtype.numpy, (count,))[t._offset:]
     return np.lib.stride_tricks.as_strided(flat, shape, [stride * dtype.itemsize for stride in t.strides])
 
 

@@ -1,0 +1,277 @@
+"""Plans in the air: a step's plan may run while the program goes on, and nobody can tell but by the time it takes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import torturous as torch
+import torturous.nn as nn
+import torturous.nn.functional as F
+from benchmarks.models.net import make_net
+from torturous.runtime import bound, flight
+
+
+@pytest.fixture(autouse=True)
+def two_workers(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Even small plans are handed to another worker, of which there is one."""
+    monkeypatch.setattr(bound, "SERIAL_COST", -1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    flight.land()
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[flight.Flight]:
+    """The plans launched so far."""
+    flights: list[flight.Flight] = []
+
+    def launch(each: flight.Flight) -> None:
+        flights.append(each)
+        flight.launch(each)
+
+    monkeypatch.setattr(bound, "launch", launch)
+    return flights
+
+
+def in_the_air() -> bool:
+    return flight._flight is not None
+
+
+def perceptron(optimizer: str = "Adam", **options: Any) -> tuple[nn.Sequential, Any]:
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Dropout(0.3), nn.Linear(5, 3))
+    return model, getattr(torch.optim, optimizer)(model.parameters(), lr=0.05, **options)
+
+
+def step(model: Any, optimizer: Any, x: Any, y: Any) -> Any:
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+def batches(count: int, size: int = 7) -> list[tuple[np.ndarray, np.ndarray]]:
+    random = np.random.default_rng(0)
+    return [(random.standard_normal((size, 6)).astype(np.float32), random.integers(0, 3, size)) for _ in range(count)]
+
+
+def trained(optimizer: str, **options: Any) -> list[bytes]:
+    model, rule = perceptron(optimizer, **options)
+    for x, y in batches(6):
+        step(model, rule, torch.tensor(x), torch.tensor(y))
+    return [p.detach().numpy().tobytes() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("optimizer, options", [("SGD", {"momentum": 0.9}), ("Adam", {}), ("RMSprop", {})])
+def test_steps_in_the_air_give_the_same_bits(optimizer, options, launched, request):
+    model, rule = perceptron(optimizer, **options)
+    for x, y in batches(6):
+        loss = step(model, rule, torch.tensor(x), torch.tensor(y))
+        assert in_the_air()
+        loss.item()
+        assert not in_the_air()
+    waiting = [p.detach().numpy().tobytes() for p in model.parameters()]
+    assert len(launched) == 6
+    assert trained(optimizer, **options) == waiting
+    request.getfixturevalue("late_plans")
+    assert trained(optimizer, **options) == waiting
+
+
+def test_a_convolutional_net_in_the_air(late_plans):
+    def run() -> list[bytes]:
+        net = make_net(torch)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.5)
+        torch.manual_seed(0)
+        for size in (4, 4, 3, 4):
+            optimizer.zero_grad()
+            F.nll_loss(net(torch.randn(size, 1, 28, 28)), torch.randint(0, 10, (size,))).backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 0.5)
+            optimizer.step()
+        return [p.detach().numpy().tobytes() for p in net.parameters()]
+
+    late = run()
+    torch.set_num_threads(1)  # Nobody is there to hand a plan to.
+    assert run() == late
+
+
+READERS: dict[str, Callable[[Any], Any]] = {
+    "numpy": lambda p: p.detach().numpy().copy(),
+    "item": lambda p: p.detach().reshape(-1)[0].item(),
+    "tolist": lambda p: p.detach().tolist(),
+    "printing": lambda p: str(p.detach()),
+    "an operation": lambda p: (p.detach() * 2).sum().item(),
+    "a copy": lambda p: p.detach().clone().numpy(),
+    "the array protocol": lambda p: np.array(np.asarray(p.detach())),
+    "its address": lambda p: np.ctypeslib.as_array(
+        (np.ctypeslib.ctypes.c_float * p.numel()).from_address(p.data_ptr())).copy(),
+    "in place": lambda p: p.data.mul_(2).numpy().copy(),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_whoever_looks_waits(name, late_plans):
+    def look() -> Any:
+        model, optimizer = perceptron()
+        for x, y in batches(3):
+            step(model, optimizer, torch.tensor(x), torch.tensor(y))
+        return READERS[name](model[0].weight)
+
+    late = look()
+    torch.set_num_threads(1)
+    assert np.array_equal(late, look())
+
+
+def test_reading_what_a_plan_only_reads_does_not_wait():
+    model, optimizer = perceptron()
+    (x, y), *_ = batches(1)
+    inputs, labels = torch.tensor(x), torch.tensor(y)
+    for _ in range(2):
+        step(model, optimizer, inputs, labels)
+        assert in_the_air()
+        assert labels.tolist() == y.tolist()
+        assert torch.tensor(x + 1).shape == (7, 6)
+        assert in_the_air()
+
+
+def test_memory_of_the_program_s_own(late_plans):
+    """An array that shares memory with what a step reads may be written as soon as the step returns."""
+    def run() -> list[bytes]:
+        model, optimizer = perceptron()
+        x = np.ones((7, 6), np.float32)
+        large = np.ones((1200, 6), np.float32)
+        labels = np.zeros(7, np.int64)
+        for turn in range(4):
+            step(model, optimizer, torch.from_numpy(x), torch.from_numpy(labels))
+            x[:] = turn
+            labels[:] = turn % 3
+            step(model, optimizer, torch.from_numpy(large), torch.zeros(1200, dtype=torch.int64))
+            large[:] = turn
+        return [p.detach().numpy().tobytes() for p in model.parameters()]
+
+    late = run()
+    torch.set_num_threads(1)
+    assert run() == late
+
+
+BAD: dict[str, Callable[[Any, Any], Any]] = {
+    "classes": lambda out, bad: F.cross_entropy(out, bad),
+    "gather": lambda out, bad: out.gather(1, bad[:, None]).sum(),
+    "index": lambda out, bad: out[bad].sum(),
+    "index_select": lambda out, bad: out.index_select(1, bad).sum(),
+    "embedding": lambda out, bad: F.embedding(bad, out).sum(),
+    "embedding_bag": lambda out, bad: F.embedding_bag(bad[:, None], out).sum(),
+    "take": lambda out, bad: out.take(bad).sum(),
+    "scatter_add": lambda out, bad: out.scatter_add(1, bad[:, None], out).sum(),
+    "index_add": lambda out, bad: out.index_add(0, bad, out).sum(),
+    "take_along_dim": lambda out, bad: torch.take_along_dim(out, bad[:, None], 1).sum(),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_may_fail_is_waited_for(name, launched):
+    """A position that only the plan works out, out of range: the step raises, and has changed nothing."""
+    model, optimizer = perceptron()
+    (x, y), *_ = batches(1)
+    step(model, optimizer, torch.tensor(x), torch.tensor(y))
+    before = [p.detach().numpy().copy() for p in model.parameters()]
+    launched.clear()
+    for good in (True, False):
+        optimizer.zero_grad()
+        positions = torch.tensor(y) * 0 + (1 if good else 1000)
+        loss = BAD[name](model(torch.tensor(x)), positions)
+        loss.backward()
+        if good:
+            optimizer.step()
+            before = [p.detach().numpy().copy() for p in model.parameters()]
+        else:
+            with pytest.raises(IndexError, match="out of range"):
+                optimizer.step()
+    assert launched == []
+    for p, was in zip(model.parameters(), before, strict=True):
+        assert np.array_equal(p.detach().numpy(), was)
+
+
+def test_doubt_outlives_a_realization_in_between(launched):
+    """Entering the table, which a loop has written, realizes the record in which the positions are still pending."""
+    table = torch.zeros(4, 3)
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    for turn in range(3):
+        table += 1
+        positions = torch.tensor([0, 1]) * 0 + (1 if turn < 2 else 1000)
+        loss = (F.embedding(positions, table) * weight).sum()
+        optimizer.zero_grad()
+        if turn < 2:
+            loss.backward()
+            optimizer.step()
+        else:
+            with pytest.raises(IndexError, match="out of range"):
+                loss.backward()
+                optimizer.step()
+
+
+def test_other_threads_wait_too():
+    model, optimizer = perceptron()
+    seen: list[np.ndarray] = []
+    for x, y in batches(20):
+        step(model, optimizer, torch.tensor(x), torch.tensor(y))
+        readers = [threading.Thread(target=lambda: seen.append(model[0].weight.detach().numpy().copy()))
+                   for _ in range(3)]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+        now = model[0].weight.detach().numpy()
+        assert all(np.array_equal(each, now) for each in seen)
+        seen.clear()
+
+
+def _in_child(model: Any, answers: Any) -> None:
+    answers.put(model[0].weight.detach().numpy().tobytes())
+
+
+def test_synchronizing_waits(launched):
+    model, optimizer = perceptron()
+    (x, y), *_ = batches(1)
+    step(model, optimizer, torch.tensor(x), torch.tensor(y))
+    assert in_the_air()
+    torch.cpu.synchronize()
+    assert not in_the_air()
+    doubled = model[0].weight.detach() * 2
+    torch.cpu.synchronize()
+    assert not doubled.storage.pending
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+def test_a_fork_waits():
+    model, optimizer = perceptron()
+    processes = multiprocessing.get_context("fork")
+    for x, y in batches(3):
+        step(model, optimizer, torch.tensor(x), torch.tensor(y))
+        assert in_the_air()
+        answers = processes.SimpleQueue()
+        child = processes.Process(target=_in_child, args=(model, answers))
+        child.start()
+        assert not in_the_air()
+        assert answers.get() == model[0].weight.detach().numpy().tobytes()
+        child.join()
+
+
+def test_the_number_of_threads_may_change_meanwhile():
+    results = []
+    for counts in ((2, 2, 2, 2), (2, 3, 1, 2)):
+        model, optimizer = perceptron()
+        for count, (x, y) in zip(counts, batches(4), strict=True):
+            step(model, optimizer, torch.tensor(x), torch.tensor(y))
+            torch.set_num_threads(count)
+        results.append([p.detach().numpy().tobytes() for p in model.parameters()])
+    assert results[0] == results[1]

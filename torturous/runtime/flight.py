@@ -1,0 +1,65 @@
+"""The plan in the air: one that runs while the program goes on.
+
+`optimizer.step()` needs nobody to wait for it. Its plan is handed to the workers, and the calling thread goes on to
+record the next step; it lands the plan, helping with what is left of it, when somebody looks at memory (`Buffer.array`)
+or when the next plan is to run. Only what cannot fail is launched: what the program does next must not depend on it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+
+class Flight(NamedTuple):
+    """A plan that was offered to the workers."""
+
+    join: Callable[[], None]
+    """Returns when it is done."""
+    written: Sequence[object]
+    """The buffers that it writes."""
+    read: object
+    """Whatever else must live until it is done."""
+
+
+_flight: Flight | None = None
+_lock = threading.RLock()
+
+
+def launch(flight: Flight) -> None:
+    """Notes what was offered; nothing may be in the air."""
+    global _flight
+    _flight = flight
+
+
+def land() -> None:
+    """Returns when no plan is in the air."""
+    global _flight
+    if _flight is None:
+        return
+    with _lock:
+        flight, _flight = _flight, None
+        if flight is not None:
+            try:
+                flight.join()
+            except BaseException:  # An interrupt, before or after it was done: joining again does no harm.
+                flight.join()
+                raise
+
+
+def await_writer(buffer: object) -> None:
+    """Returns when no plan in the air writes a buffer."""
+    flight = _flight
+    if flight is not None and any(written is buffer for written in flight.written):
+        land()
+
+
+def _before_fork() -> None:
+    _lock.acquire()
+    land()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_lock.release, after_in_child=_lock.release)
