@@ -329,15 +329,15 @@ class Buffer:
         ValueError if the buffer is too small.
         """
         land()
-        return self._array(dtype, shape)
+        return self._array(dtype, shape, self.export())
 
     def brief(self, dtype: npt.DTypeLike, shape: Sequence[int]) -> np.ndarray:
         """`array`, to be read, or written for the first time, at once and then dropped: a plan in the air that does
         not write the memory stays there."""
         await_writer(self)
-        return self._array(dtype, shape)
+        return self._array(dtype, shape, Export(self))
 
-    def _array(self, dtype: npt.DTypeLike, shape: Sequence[int]) -> np.ndarray:
+    def _array(self, dtype: npt.DTypeLike, shape: Sequence[int], seen: Export) -> np.ndarray:
         dtype = np.dtype(dtype)
         shape = tuple(shape)
         wanted = dtype.itemsize
@@ -348,7 +348,7 @@ class Buffer:
                 f"an array of {dtype} and shape {shape} needs {wanted} bytes; the buffer has {self.nbytes}"
             )
         # The array's base is the array of bytes, whose base is the export: views of views keep both alive.
-        return np.asarray(self.export())[:wanted].view(dtype).reshape(shape)
+        return np.asarray(seen)[:wanted].view(dtype).reshape(shape)
 
     @property
     def exported(self) -> bool:

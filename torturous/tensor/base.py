@@ -16,6 +16,7 @@ from torturous.core.shapes import Shape, contiguous_strides
 from torturous.ir import movement
 from torturous.ir.op import TYPES, Attributes, Op
 from torturous.ir.record import LEAF, Place, Record, context, describe_place, user_place
+from torturous.runtime.buffers import Buffer
 from torturous.runtime.realize import compute, realize
 from torturous.runtime.storage import SNAPSHOT_BYTES, Storage
 
@@ -148,7 +149,16 @@ class TensorBase:
         if record is not None and record.thread == get_ident() and (
                 storage is None or self._seen == storage.version):
             return self._index
-        return self._enter()
+        if storage is None or storage.pending or self.base is not None or storage.foreign is not None:
+            return self._enter()
+        buffer = storage.buffer
+        if buffer is None or buffer._export is not None:
+            return self._enter()
+        # Nearly everything else that is entered is a parameter or an optimizer's state: memory of its own.
+        record = context.record
+        self._record, self._seen = record, storage.version
+        self._index = index = self._leaf(record, storage, buffer)
+        return index
 
     def _leave_row(self) -> None:
         """Has the next operation enter this tensor anew: it stands for its memory, no longer for the row it was."""
@@ -178,7 +188,7 @@ class TensorBase:
             else:
                 index = self._alias(record, index)
         else:
-            index = self._enter_base(writing) if storage.pending else self._leaf(context.record)
+            index = self._enter_base(writing) if storage.pending else self._enter_memory(context.record, storage)
             record = context.record
         self._record, self._index = record, index
         # Others may write shared memory unseen: what was read of it holds for one use.
@@ -217,7 +227,7 @@ class TensorBase:
             realize()
         else:
             return self._alias(record, storage.index)
-        return self._leaf(context.record)
+        return self._enter_memory(context.record, storage)
 
     def _alias(self, record: Record, index: int) -> int:
         """This tensor's own row for a pending version of its storage."""
@@ -229,21 +239,27 @@ class TensorBase:
             return _untracked(record, index, self._type)
         return index
 
-    def _leaf(self, record: Record) -> int:
+    def _enter_memory(self, record: Record, storage: Storage) -> int:
         """Enters realized memory into the pending record."""
-        storage = self.storage
-        buffer, version, requires_grad = storage.buffer, storage.version, self._requires_grad
+        buffer = storage.buffer
         assert buffer is not None
-        history = storage.tracked and not self._detached
-        key: tuple | None = (id(buffer), version, id(self) if requires_grad else history)
-        if (storage.foreign is not None or buffer._export is not None) and storage.shared():
-            key = None
+        if storage.shared():
             if buffer.nbytes <= SNAPSHOT_BYTES:
                 buffer = storage.snapshot()
             else:
                 record.urgent, record.room = True, 0
-        elif (known := record.leaves.get(key)) is not None:
-            return known
+            return self._leaf(record, storage, buffer, shared=True)
+        return self._leaf(record, storage, buffer)
+
+    def _leaf(self, record: Record, storage: Storage, buffer: Buffer, shared: bool = False) -> int:
+        """The leaf for a buffer that a storage's value lies in: a new one, if others may write what it holds."""
+        version, requires_grad = storage.version, self._requires_grad
+        history = storage.tracked and not self._detached
+        leaves, key = record.leaves, (id(buffer), version, id(self) if requires_grad else history)
+        if not shared:
+            known = leaves.get(key)
+            if known is not None:
+                return known
         index = record.leaf(storage.type_index, requires_grad or history)
         record.values[index] = buffer
         record.versions[index] = (weakref.ref(storage), version - storage.unseen)
@@ -251,8 +267,8 @@ class TensorBase:
             record.sources[index] = self
         elif history:
             record.sources[index] = (storage.record, storage.index)
-        if key is not None:
-            record.leaves[key] = index
+        if not shared:
+            leaves[key] = index
         return index
 
     # Results ---------------------------------------------------------------------------------------------------
