@@ -45,8 +45,8 @@ fuse = _read(
 )
 row_limit = _read(
     "TORTUROUS_ROW_LIMIT", 400, int, False,
-    "pending rows after which work is realized at the next outermost module call or loader step (four times as many: "
-    "where the program next comes round to the same line)",
+    "pending rows after which work is realized at the next outermost module call or loader step (half as many without "
+    "gradients; four times as many: where the program next comes round to the same line)",
 )
 tune = _read(
     "TORTUROUS_TUNE", False, lambda text: bool(int(text)), False,

@@ -36,8 +36,8 @@ KEYS = 128
 WIDTH = 16
 """Heads are served whose sizes are multiples of this."""
 FEWEST_QUERIES = 24
-FEWEST_CAUSAL_QUERIES = 16
-"""Fewer rows than this would waste too many lanes: for them weights are rows of their own (`ir.attention`)."""
+"""Fewer rows than this would waste too many lanes: for them weights are rows of their own (`ir.attention`). Causal rows
+that are few see few keys as well, so that there is little to waste, and lengths that change share a structure."""
 FEWEST_KEYS_BY_WIDTH = 4
 """A row of weights is worth storing while it is at most so many rows of queries long, unless half of it is not seen:
 to work it out again takes as many operations as storing it saves time."""
@@ -53,16 +53,14 @@ def serves(causal: bool, query: Shape, key: Shape, value: Shape, dtype: DType) -
         return False
     if 0 in (*query, *key, *value) or (dtype.is_half and not (causal and size >= FEWEST_HALF_KEYS)):
         return False
-    if causal:
-        return length >= FEWEST_CAUSAL_QUERIES
-    return length >= FEWEST_QUERIES and size >= FEWEST_KEYS_BY_WIDTH * width
+    return causal or (length >= FEWEST_QUERIES and size >= FEWEST_KEYS_BY_WIDTH * width)
 
 
 def packed_shape(query: Shape, value: Shape) -> Shape:
-    """Of ATTEND's value: per head L rows of V, then the greatest scores and reciprocal sums in as many rows as that
-    takes."""
+    """Of ATTEND's value: per head L rows of V, then the greatest scores and reciprocal sums in as many rows as those
+    take, an even number: L + 1 would be taken for the length of a sequence that grows by one."""
     length, depth = query[-2], value[-1]
-    return (*query[:-2], length + -(-2 * length // depth), depth)
+    return (*query[:-2], length + 2 * -(-length // depth), depth)
 
 
 def gradients_shape(query: Shape, key: Shape, value: Shape) -> Shape:

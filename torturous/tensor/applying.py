@@ -128,9 +128,12 @@ def note_end(record: Record) -> None:
 
 
 def cut_here(caller: object = None) -> None:
-    """Called where a program comes round (a module's call, a loader's next batch): realizes past the soft limit."""
+    """Called where a program comes round (a module's call, a loader's next batch): realizes past the soft limit.
+
+    Without gradients past half of it: nothing that comes later reads what a call has computed within.
+    """
     record = context.record
-    if len(record) > settings.row_limit.value:
+    if len(record) << (not record.tracking) > settings.row_limit.value:
         realize(wait=False)
 
 
