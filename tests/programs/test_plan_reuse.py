@@ -8,6 +8,7 @@ import pytest
 import torturous as torch
 import torturous.nn as nn
 import torturous.nn.functional as F
+from benchmarks.models.gpt import generate, make_gpt
 from benchmarks.models.net import make_net
 from torturous.ir.record import context
 from torturous.runtime import build, realize
@@ -119,6 +120,26 @@ def test_the_second_new_batch_size_and_all_after_it_run_no_llvm(training):
         for size in range(2, 71, 1 if not training else 7):
             run(size)
     assert count.kernels == 0
+
+
+def test_a_sequence_that_grows_needs_three_plans():
+    """The one of length 1, where an axis is repeated; constants for the second; symbols for all others, the last one
+    too, after which less is wanted."""
+    torch.manual_seed(0)
+    model = make_gpt(torch, vocabulary=11, context=64, layers=6, heads=2, width=32).eval()
+    start = torch.tensor([[3]])
+    with Count():
+        pass
+    with Count() as count:
+        first = generate(torch, model, start, 40, 64).numpy()
+    assert 1 < count.plans <= 3
+    with Count() as count:
+        again = generate(torch, model, start, 40, 64).numpy()
+    assert (count.plans, count.kernels) == (0, 0)
+    assert np.array_equal(first, again)
+    longest = torch.tensor(first[:, :-1])
+    with torch.no_grad():
+        assert model(longest)[0, -1].argmax().item() == first[0, -1]
 
 
 def test_masks_of_random_counts_run_no_llvm():

@@ -85,7 +85,7 @@ def test_winners_are_kept_and_used(fresh, monkeypatch):
         model = share_out(kernel, again.evaluate, torch.get_num_threads())
         if model.cost >= tuning.LEAST_COST:
             assert won.granule > model.granule
-        for which, position in again.shared[place]:
+        for which, position in again.loaded.arrangement.shared[place]:
             assert again.values[position] == (won.granule if which < 0 else won.groups[which])
     [second] = again.run(operands, p.record.slots)
     shape = (300, 400)

@@ -11,7 +11,8 @@ from torturous.cli.work import Work, operations_in, work_of
 from torturous.compiler.kernel import Kernel
 from torturous.compiler.memory import read_by, written_by
 from torturous.ir.record import Place, describe_place
-from torturous.runtime.bound import Bound, Loaded
+from torturous.runtime.bound import Bound
+from torturous.runtime.loaded import Loaded
 from torturous.runtime.peak import Peak
 from torturous.runtime.watching import PlanMade, PlanRun
 

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import struct
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
 
 import numpy as np
 
-from torturous.codegen.expressions import Argument
-from torturous.codegen.kernels import Generated
 from torturous.codegen.table import ARGUMENTS, ENTRY_BYTES, PIECES
 from torturous.codegen.target import Target, host_target
 from torturous.compiler.expand import Expanded
+from torturous.compiler.graph import Node
 from torturous.compiler.kernel import Kernel
-from torturous.compiler.plan import Plan
 from torturous.compiler.sizes import Size
 from torturous.core import settings
-from torturous.core.dtypes import DType
-from torturous.core.errors import UnsupportedError
-from torturous.ir.record import describe_place, slot_ordinal
+from torturous.ir.record import describe_place
 from torturous.runtime.buffers import Buffer, allocate
 from torturous.runtime.flight import Flight, land, launch
 from torturous.runtime.hosting import HostCall
-from torturous.runtime.shares import GRANULE, Shares, arranged, evened, share_out
-from torturous.runtime.slots import Packing
-from torturous.runtime.stretches import Stretches
+from torturous.runtime.loaded import Loaded, Place
+from torturous.runtime.shares import GRANULE, Shares, arranged, evened
 from torturous.runtime.tuning import Tuner, chosen
 from torturous.runtime.watching import PlanRun, print_run, tell, watchers
 from torturous.runtime.workers import Workers, build_workers
@@ -52,127 +44,78 @@ def workers() -> Workers:
     return _workers
 
 
-@dataclass(eq=False)
-class Loaded:
-    """A plan whose kernels are ready to run."""
-
-    plan: Plan
-    generated: list[list[Generated]]
-    """Per level, in the order of `plan.memory.levels`."""
-    addresses: list[list[int]]
-
-
 class Bound:
     """A loaded plan at fixed sizes: every address and number it needs, laid out to be filled and run."""
 
-    def __init__(self, loaded: Loaded, values: tuple[int, ...], expanded: Expanded, numbers: int) -> None:
-        plan = loaded.plan
+    def __init__(self, loaded: Loaded, values: tuple[int, ...], expanded: Expanded, numbers: int,
+                 wanted: Sequence[int] | None = None) -> None:
+        """`wanted`: which of the plan's outputs, if it has more."""
+        plan, layout = loaded.plan, loaded.arrangement
         self.loaded = loaded
         self.leaves = expanded.leaves
         self.numbers = numbers
         """How many of a record's numbers it takes: the first ones."""
         self.constants = expanded.record.slots[numbers:]
         """Numbers that macro expansions brought along, as slots after these."""
+        self.wanted = wanted
 
         self.sizes = values
         self._evaluated: dict[Size, int] = {}
         self.successor: Callable[[], Bound | None] | None = None
         """Asked before each run for another plan that serves these sizes better."""
         evaluate = self.evaluate
-        self.output_bytes = [
-            evaluate(_bytes(node.shape, node.dtype)) for node in plan.outputs
-        ]
+        self.output_bytes = [evaluate(size) for size in layout.output_bytes]
         offsets, self.arena_bytes = plan.memory.offsets(evaluate)
-        # The block of values: buffers, slots, then sizes, granules and the addresses of error words.
-        position: dict[Any, int] = {}
-        for node in [*plan.leaves, *plan.outputs]:
-            position.setdefault(("buffer", node), len(position))
-        self.temporaries = []
-        for node, slot in plan.memory.slot_of.items():
-            self.temporaries.append(offsets[slot])
-            position["buffer", node] = len(position)
-        self.shared: dict[tuple[int, int], list[tuple[int, int]]] = {}
-        """For each kernel, by level and order: where among the values its shares stand (see `give`)."""
-        self.addresses = struct.Struct(f"<{len(position)}q")
-        arguments = [argument for group in loaded.generated for kernel in group for argument in kernel.arguments]
-        slots = list(dict.fromkeys(argument for argument in arguments if argument.kind == "slot"))
-        self.packing = Packing([(slot_ordinal(a.what), a.dtype) for a in slots]) if slots else None  # type: ignore[misc]
-        for argument in slots:
-            position[argument] = len(position)
-        checks: list[Any] = []
-        stretches = Stretches(evaluate, position)
-        self.calls: list[HostCall] = []
-        self.cost = 0
-        given: dict[tuple[int, int], Shares] = {}
-        scratch = 0
-        repeated = {level: each for each in plan.memory.repeated for level in range(each.first, each.past)}
-        for level, (group, addresses) in enumerate(zip(loaded.generated, loaded.addresses, strict=True)):
-            loop = repeated.get(level)
-            times = stretches.enter(loop.repetition if loop is not None else None)
-            threads = workers().count
-            each_share = evened([
-                chosen(kernel, evaluate, threads) if kernel.symbol else share_out(kernel, evaluate) for kernel in group
-            ])
-            for order in arranged(each_share):
-                kernel, address, shares = group[order], addresses[order], each_share[order]
-                pieces = shares.pieces
-                given[level, order] = shares
-                self.cost += shares.cost * times
-                scratch = max(scratch, evaluate(kernel.scratch))
-                if not kernel.symbol:
-                    hosted = plan.memory.levels[level][order].special
-                    assert hosted is not None
-                    if loop is not None:
-                        raise UnsupportedError(f"{hosted.op.name} cannot run within a loop: it is a host operation")
-                    self.calls.append(HostCall.bound(stretches.entry_count, hosted, stretches.word_count, evaluate))
-                    pieces = 0
-                stretches.kernel(address, pieces, (level, order))
-                for argument in plan_arguments(loaded, level, order):
-                    key: Any = (argument.kind, argument.what)
-                    if argument.kind == "slot":
-                        key = argument
-                    elif argument.kind in ("granule", "group"):
-                        key = (argument.kind, argument.what, level, order)
-                    elif argument.kind == "buffer" and stretches.moves(argument.what):
-                        stretches.moving(argument.what)
-                        continue
-                    if key not in position:
-                        position[key] = len(position)
-                        if argument.kind == "errors":
-                            checks.append(argument.what)
-                    stretches.argument(position[key])
-                    if argument.kind in ("granule", "group"):
-                        which = GRANULE if argument.kind == "granule" else argument.what
-                        self.shared.setdefault((level, order), []).append((which, position[key]))
-            stretches.barrier()
-        entries, gather, offsets_ = stretches.finish()
-        self.checks = checks
-        self.errors = np.zeros(max(len(checks), 1), np.int64)
+        self.temporaries = [offsets[slot] for slot in layout.temporaries]
+        self.addresses, self.packing, self.checks = layout.addresses, layout.packing, layout.checks
+        self.values = np.zeros(max(len(layout.position), 1), np.int64)
+        for place, variable in layout.sizes:
+            self.values[place] = values[variable]
+        self.errors = np.zeros(max(len(layout.checks), 1), np.int64)
         self.error_words = self.errors.data
         """The same words: a few are looked at quicker so."""
-        self.values = np.zeros(max(len(position), 1), np.int64)
-        for key, place in position.items():
-            if isinstance(key, Argument):
-                continue
-            kind, what = key[0], key[1]
-            if kind == "size":
-                self.values[place] = values[what]
-            elif kind == "errors":
-                self.values[place] = self.errors.ctypes.data + 8 * checks.index(what)
-        for kernel_place, shares in given.items():
-            self.give(kernel_place, shares)
-        self.gather = gather
-        self.offsets = offsets_
+        for place, check in layout.errors:
+            self.values[place] = self.errors.ctypes.data + 8 * check
+
+        shares, order = self._share_out()
+        written = layout.stretches.write(evaluate, layout.position, order)
+        self.entries, self.gather = written.entries, written.gather
+        self.offsets = written.offsets
         """In bytes, of what moves from step to step of a loop; None where nothing does."""
-        self.table = np.zeros(max(len(gather), 1), np.int64)
-        self.entries = entries
-        self.kernel_of = stretches.kernel_of
+        self.table = np.zeros(max(len(self.gather), 1), np.int64)
         self.entries[:, ARGUMENTS] = self.table.ctypes.data + 8 * self.entries[:, ARGUMENTS]
+        self.entries[:, PIECES] = np.array([each.pieces for each in shares], np.int64)[written.kernels]
         self.entry_address = self.entries.ctypes.data
+        self._numbers = written.kernels
+        self.cost = int(np.array([each.cost for each in shares], np.int64)[written.kernels].sum())
+        for kernel_place, each in zip(layout.places, shares, strict=True):
+            self.give(kernel_place, each)
+        self.scratch = max((evaluate(kernel.scratch) for kernel in layout.distinct), default=0)
+        self.calls = [self._call(number, node) for number, node in layout.hosted]
         self.serial = self.cost <= SERIAL_COST
-        self.scratch = scratch
         self.tuned = False
         """Whether `TORTUROUS_TUNE=1` has measured its kernels."""
+
+    def _share_out(self) -> tuple[list[Shares], list[int] | None]:
+        """How each kernel's work is shared out; and in which order they run, if it is not that of their numbers."""
+        layout, threads = self.loaded.arrangement, workers().count
+        kinds = [chosen(kernel, self.evaluate, threads) for kernel in layout.distinct]
+        shares = [kinds[kind] for kind in layout.work_of]
+        order = None
+        for level in layout.wide:
+            shares[level] = evened(shares[level])
+            within = arranged(shares[level])
+            if within != sorted(within):
+                order = list(range(len(shares))) if order is None else order
+                order[level] = [level.start + place for place in within]
+        return shares, order
+
+    def _call(self, number: int, node: Node) -> HostCall:
+        """A host op, in place of the entry that stands for it."""
+        entry = int(np.flatnonzero(self._numbers == number)[0])
+        self.entries[entry, PIECES] = 0
+        first = (int(self.entries[entry, ARGUMENTS]) - self.table.ctypes.data) // 8
+        return HostCall.bound(entry, node, first, self.evaluate)
 
     def evaluate(self, size: Size) -> int:
         """What a size of the plan's kernels is here."""
@@ -186,17 +129,23 @@ class Bound:
 
     def give(self, place: tuple[int, int], shares: Shares) -> None:
         """Shares a kernel's work out, but for the number of its entry's pieces."""
-        for which, position in self.shared.get(place, ()):
+        for which, position in self.loaded.arrangement.shared.get(place, ()):
             self.values[position] = shares.granule if which == GRANULE else shares.groups[which]
+
+    @cached_property
+    def kernel_of(self) -> list[Place]:
+        """Where in the plan each entry's kernel stands; those of a loop come once for each step."""
+        places = self.loaded.arrangement.places
+        return [places[number] for number in self._numbers.tolist()]
 
     @property
     def kernels(self) -> list[Kernel]:
-        """The kernel of each entry of the table; those of a loop once for each step."""
+        """The kernel of each entry of the table."""
         levels = self.loaded.plan.memory.levels
         return [levels[level][order] for level, order in self.kernel_of]
 
     def run(self, leaves: Sequence[Buffer], numbers: Sequence[bool | int | float], wait: bool = True) -> list[Buffer]:
-        """Runs the plan; gives the outputs' buffers. Nothing that anyone can see has changed if it raises.
+        """Runs the plan; gives the wanted outputs' buffers. Nothing that anyone can see has changed if it raises.
 
         Unless the caller must `wait`, as he must if a check can fail, it may still be running on return (see `flight`);
         but not if it reads memory that others may write as soon as they are back.
@@ -235,10 +184,13 @@ class Bound:
             else:
                 crew.offer(self.entry_address, len(self.entries))
                 launch(Flight(partial(self._join, crew), outputs, (leaves, arena)))
-                return outputs
+                return self._chosen(outputs)
             if self.checks and any(self.error_words):
                 self._report()
-        return outputs
+        return self._chosen(outputs)
+
+    def _chosen(self, outputs: list[Buffer]) -> list[Buffer]:
+        return outputs if self.wanted is None else [outputs[position] for position in self.wanted]
 
     def _join(self, crew: Workers) -> None:
         crew.join()
@@ -316,13 +268,3 @@ class Bound:
             f"{list(map(repr, node.inputs[0].shape))} (recorded at {describe_place(node.place)})"
         )
 
-
-def _bytes(shape: Sequence[Size], dtype: DType) -> Size:
-    total = Size.of(dtype.itemsize)
-    for size in shape:
-        total = total * size
-    return total
-
-
-def plan_arguments(loaded: Loaded, level: int, order: int) -> tuple[Argument, ...]:
-    return loaded.generated[level][order].arguments

@@ -21,9 +21,13 @@ from torturous.compiler.plan import Plan, make_plan
 from torturous.core import settings
 from torturous.ir.record import Record, describe_place
 from torturous.runtime import build
-from torturous.runtime.bound import Bound, Loaded, target
+from torturous.runtime.bound import Bound, target
+from torturous.runtime.loaded import Loaded
 from torturous.runtime.specialising import Specialisation, Specialised
 from torturous.runtime.watching import PlanMade, statistics, tell
+
+_Found = tuple[Loaded, tuple[int, ...], "list[int] | None"]
+"""A plan, the values of its variables, and which of its outputs are wanted: None for all."""
 
 
 @dataclass(eq=False)
@@ -33,6 +37,14 @@ class _Family:
     groups: list[list[tuple[int, ...]]] = field(default_factory=list)
     plans: list[Loaded] = field(default_factory=list)
     specialised: Specialised = field(default_factory=Specialised)
+
+    def serving(self, observed: tuple[int, ...]) -> _Found | None:
+        """A plan that serves these sizes."""
+        for candidate in self.plans:
+            values = candidate.plan.sizes.match(observed)
+            if values is not None:
+                return candidate, values, None
+        return None
 
     def admit(self, expanded: Expanded, observed: tuple[int, ...]) -> Sizes:
         """The sizes of a plan for this record, and for as many earlier ones as possible."""
@@ -45,7 +57,8 @@ class _Family:
         return unify([observed])
 
 
-_families: dict[tuple, _Family] = {}
+_families: dict[tuple, dict[tuple[int, ...], _Family]] = {}
+"""By rows without sizes, then by which of them are outputs."""
 _bound: dict[tuple, Bound] = {}
 
 
@@ -82,27 +95,38 @@ def _bind(record: Record, outputs: tuple[int, ...]) -> Bound:
     numbers = numbers_read(record, outputs)
     expanded = expand(record, outputs, numbers)
     observed = dimensions(expanded)
-    family = _families.setdefault((structure(expanded), settings.fuse.value, settings.target.value), _Family())
-    loaded = values = None
-    for candidate in family.plans:
-        values = candidate.plan.sizes.match(observed)
-        if values is not None:
-            loaded = candidate
-            statistics.plans_bound += 1
-            break
-    if loaded is None or values is None:
+    rows, asked = structure(expanded)
+    families = _families.setdefault((rows, settings.fuse.value, settings.target.value), {})
+    family = families.setdefault(asked, _Family())
+    found = family.serving(observed) or _with_more(families, asked, observed)
+    if found is not None:
+        loaded, values, wanted = found
+        statistics.plans_bound += 1
+        statistics.plan_seconds += time.perf_counter() - started
+    else:
         sizes = family.admit(expanded, observed)
         matched = sizes.match(observed)
         assert matched is not None
-        values = matched
+        values, wanted = matched, None
         loaded = _load(expanded, sizes, values, started)
         family.plans.insert(0, loaded)
-    else:
-        statistics.plan_seconds += time.perf_counter() - started
-    bound = Bound(loaded, values, expanded, numbers)
+    bound = Bound(loaded, values, expanded, numbers, wanted)
     if loaded.plan.sizes.variables and settings.specialise.value:
         bound.successor = Specialisation(family.specialised, record, outputs, numbers)
     return bound
+
+
+def _with_more(families: dict[tuple[int, ...], _Family], asked: tuple[int, ...], observed: tuple[int, ...]
+               ) -> _Found | None:
+    """A plan of the same rows that stores more than is asked for: it computes what it stores anyway. The last round of
+    a loop, for which nothing comes any more, thus needs no plan of its own. Only plans that sizes which repeat would
+    replace in time (see `specialising`)."""
+    for outputs, family in families.items():
+        if set(asked) < set(outputs):
+            found = family.serving(observed)
+            if found is not None and found[0].plan.sizes.variables:
+                return *found[:2], [outputs.index(row) for row in asked]
+    return None
 
 
 def _load(expanded: Expanded, sizes: Sizes, values: tuple[int, ...], started: float) -> Loaded:

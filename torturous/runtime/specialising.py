@@ -23,7 +23,8 @@ from torturous.core import dtypes, settings
 from torturous.ir.listing import Listing
 from torturous.ir.record import Record
 from torturous.runtime import build
-from torturous.runtime.bound import Bound, Loaded
+from torturous.runtime.bound import Bound
+from torturous.runtime.loaded import Loaded
 from torturous.runtime.passing import Wanted, read_made, write_wanted
 from torturous.runtime.watching import PlanMade, statistics, tell
 

@@ -1,118 +1,143 @@
 """The plan table being laid out: entries, and where the words of their argument tables come from.
 
-A stretch of levels that a loop repeats is laid out once and then written down step by step: the same kernels, with
-addresses that lie a stride further each time. That is a few words a step, made by NumPy; the driver walks what it
-always walks, and a run costs one addition over all words.
+A plan's table is laid out once, in stretches, and written down for the sizes at hand. A stretch of levels that a loop
+repeats is written down step by step: the same kernels, with addresses that lie a stride further each time. That is a
+few words a step, made by NumPy; the driver walks what it always walks, and a run costs one addition over all words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from torturous.codegen.table import ARGUMENTS, BARRIER, ENTRY_BYTES, KERNEL, PIECES
+from torturous.codegen.table import ARGUMENTS, BARRIER, ENTRY_BYTES, KERNEL
 from torturous.compiler.graph import Node
 from torturous.compiler.kernel import Moving, Repetition, Turning
 from torturous.compiler.sizes import Size
 
 FIELDS = ENTRY_BYTES // 8
 
+Evaluate = Callable[[Size], int]
+
+
+@dataclass(eq=False)
+class Stretch:
+    """Levels in a row that run once, or once for each step of a loop."""
+
+    repetition: Repetition | None
+    entries: list[list[int]] = field(default_factory=list)
+    """Arguments as the number of their first word."""
+    words: list[int | Moving | Turning] = field(default_factory=list)
+    """Places in the block of values, or what moves from step to step."""
+
+    def steps(self, evaluate: Evaluate) -> int:
+        return 1 if self.repetition is None else evaluate(self.repetition.steps)
+
+
+@dataclass(eq=False)
+class Written:
+    """A table for certain sizes: for a run it wants addresses, and pieces."""
+
+    entries: np.ndarray
+    """Arguments as the number of their first word."""
+    gather: np.ndarray
+    """Where in the block of values each word comes from. Not to be written."""
+    offsets: np.ndarray | None
+    """What is added to each word, in bytes; None where nothing moves."""
+    kernels: np.ndarray
+    """The number of each entry's kernel. Not to be written."""
+
 
 class Stretches:
-    """Entries and argument words in order; a loop's are kept apart until its last level is complete."""
+    """Entries and argument words in order; kernels have the numbers in which they come."""
 
-    def __init__(self, evaluate: Callable[[Size], int], position: Mapping[Any, int]) -> None:
-        self.evaluate = evaluate
-        self.position = position
-        """Where in the block of values each word comes from."""
-        self.kernel_of: list[Any] = []
-        """Per entry, the kernel that it runs."""
-        self._done: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        self._moves = False
-        self._repetition: Repetition | None = None
-        self._start()
-
-    def _start(self) -> None:
-        self._entries: list[list[int]] = []
-        self._words: list[int | Moving | Turning] = []
-        self._kernels: list[Any] = []
-
-    @property
-    def entry_count(self) -> int:
-        return sum(len(entries) for entries, *_ in self._done) + len(self._entries)
-
-    @property
-    def word_count(self) -> int:
-        return sum(len(gather) for _, gather, _ in self._done) + len(self._words)
+    def __init__(self) -> None:
+        self._stretches = [Stretch(None)]
+        self._once: Written | None = None
+        """Where nothing is repeated, all tables are copies of one."""
 
     # What a plan consists of ----------------------------------------------------------------------------------------
-    def enter(self, repetition: Repetition | None) -> int:
-        """Begins a level, which belongs to this loop; gives the number of its steps, 1 outside of loops."""
-        if repetition is not self._repetition:
-            self._flush()
-            self._repetition = repetition
-        return 1 if repetition is None else self.evaluate(repetition.steps)
+    def enter(self, repetition: Repetition | None) -> None:
+        """Begins a level, which belongs to this loop."""
+        if repetition is not self._stretches[-1].repetition:
+            self._stretches.append(Stretch(repetition))
 
-    def kernel(self, address: int, pieces: int, kernel: Any) -> None:
+    def kernel(self, address: int) -> None:
         """The next entry; what follows are its arguments."""
+        stretch = self._stretches[-1]
         entry = [0] * FIELDS
-        entry[KERNEL], entry[ARGUMENTS], entry[PIECES] = address, len(self._words), pieces
-        self._entries.append(entry)
-        self._kernels.append(kernel)
+        entry[KERNEL], entry[ARGUMENTS] = address, len(stretch.words)
+        stretch.entries.append(entry)
 
     def argument(self, position: int) -> None:
         """A word that is the same at every step."""
-        self._words.append(position)
+        self._stretches[-1].words.append(position)
 
     def moves(self, buffer: Node) -> bool:
-        return self._repetition is not None and buffer in self._repetition.places
+        repetition = self._stretches[-1].repetition
+        return repetition is not None and buffer in repetition.places
 
     def moving(self, buffer: Node) -> None:
         """The address of a buffer of the loop's body."""
-        assert self._repetition is not None
-        self._words.append(self._repetition.places[buffer])
+        stretch = self._stretches[-1]
+        assert stretch.repetition is not None
+        stretch.words.append(stretch.repetition.places[buffer])
 
     def barrier(self) -> None:
         """All entries so far come before those that follow."""
-        if self._entries:
-            self._entries[-1][BARRIER] = 1
+        if self._stretches[-1].entries:
+            self._stretches[-1].entries[-1][BARRIER] = 1
 
     # Written down ---------------------------------------------------------------------------------------------------
-    def _flush(self) -> None:
-        steps = 1 if self._repetition is None else self.evaluate(self._repetition.steps)
-        once = np.array(self._entries, np.int64).reshape(-1, FIELDS)
-        entries = np.tile(once, (steps, 1)).reshape(steps, len(once), FIELDS)
-        written, words = self.word_count - len(self._words), len(self._words)
-        entries[:, :, ARGUMENTS] += written + words * np.arange(steps)[:, None]
-        gather, offsets = np.zeros((steps, words), np.intp), np.zeros((steps, words), np.int64)
-        step = np.arange(steps)
-        for column, word in enumerate(self._words):
-            if isinstance(word, Moving):
-                gather[:, column] = self.position["buffer", word.buffer]
-                offsets[:, column] = self.evaluate(word.start) + self.evaluate(word.stride) * step
-                self._moves = True
-            elif isinstance(word, Turning):
-                gather[:, column] = self._turning(word, steps)
-            else:
-                gather[:, column] = word
-        self._done.append((entries.reshape(-1, FIELDS), gather.reshape(-1), offsets.reshape(-1)))
-        self.kernel_of += self._kernels * steps
-        self._start()
+    def write(self, evaluate: Evaluate, position: Mapping[Any, int], order: Sequence[int] | None) -> Written:
+        """The table for certain sizes. `position` says where in the block of values buffers' addresses stand; `order`
+        exchanges kernels of a level, by their numbers."""
+        if len(self._stretches) > 1 or order is not None:
+            return self._write(evaluate, position, order)
+        if self._once is None:
+            self._once = self._write(evaluate, position, None)
+        return Written(self._once.entries.copy(), self._once.gather, None, self._once.kernels)
 
-    def _turning(self, word: Turning, steps: int) -> np.ndarray:
-        """Which of two buffers is meant at each step: the last one writes `end`."""
-        before = word.initial is not None
-        left = steps - 1 - np.arange(steps) + before
-        ends = self.position["buffer", word.end]
-        chosen = np.where(left % 2 == 0, ends, self.position["buffer", word.spare])
-        if word.initial is not None:
-            chosen[0] = self.position["buffer", word.initial]
-        return chosen
+    def _write(self, evaluate: Evaluate, position: Mapping[Any, int], order: Sequence[int] | None) -> Written:
+        parts, first, words, moves = [], 0, 0, False
+        for stretch in self._stretches:
+            steps = stretch.steps(evaluate)
+            once = np.array(stretch.entries, np.int64).reshape(-1, FIELDS)
+            numbers = np.arange(first, first + len(once))
+            if order is not None:
+                numbers = np.array(order[first:first + len(once)], np.intp)
+                barriers = once[:, BARRIER]
+                once = once[numbers - first]
+                once[:, BARRIER] = barriers
+            first += len(once)
+            entries = np.tile(once, (steps, 1)).reshape(steps, len(once), FIELDS)
+            entries[:, :, ARGUMENTS] += words + len(stretch.words) * np.arange(steps)[:, None]
+            gather = np.zeros((steps, len(stretch.words)), np.intp)
+            offsets = np.zeros((steps, len(stretch.words)), np.int64)
+            for column, word in enumerate(stretch.words):
+                if isinstance(word, Moving):
+                    gather[:, column] = position["buffer", word.buffer]
+                    offsets[:, column] = evaluate(word.start) + evaluate(word.stride) * np.arange(steps)
+                    moves = True
+                elif isinstance(word, Turning):
+                    gather[:, column] = _turning(word, steps, position)
+                else:
+                    gather[:, column] = word
+            words += gather.size
+            kernels = np.tile(numbers, steps)
+            parts.append((entries.reshape(-1, FIELDS), gather.reshape(-1), offsets.reshape(-1), kernels))
+        entries, gather, offsets, kernels = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return Written(np.ascontiguousarray(entries), gather, offsets if moves else None, kernels)
 
-    def finish(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """All entries (their argument tables as positions among the words), the words' sources, and their offsets."""
-        self._flush()
-        entries, gather, offsets = (np.concatenate(parts) for parts in zip(*self._done, strict=True))
-        return np.ascontiguousarray(entries), gather, offsets if self._moves else None
+
+def _turning(word: Turning, steps: int, position: Mapping[Any, int]) -> np.ndarray:
+    """Which of two buffers is meant at each step: the last one writes `end`."""
+    before = word.initial is not None
+    left = steps - 1 - np.arange(steps) + before
+    chosen = np.where(left % 2 == 0, position["buffer", word.end], position["buffer", word.spare])
+    if word.initial is not None:
+        chosen[0] = position["buffer", word.initial]
+    return chosen

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torturous.runtime.bound import Bound, Loaded
+    from torturous.runtime.bound import Bound
+    from torturous.runtime.loaded import Loaded
 
 
 @dataclass
