@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from torturous.codegen.builder import Builder
 from torturous.codegen.target import Target
+from torturous.native.batches import Batches
 from torturous.native.codes import Code
-from torturous.native.routine import Batches, Routine
+from torturous.native.routine import Routine
 from torturous.native.walker import CONTROL_BYTES, ERROR, SCRATCH, WORKERS
 from torturous.native.workspace import Workspace
 

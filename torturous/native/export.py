@@ -21,12 +21,9 @@ import numpy as np
 
 from torturous.codegen import objectfile
 from torturous.codegen.target import Target, export_targets
-from torturous.compiler import layout
-from torturous.compiler.plan import Plan, make_plan
-from torturous.compiler.sizes import MANY, Size
-from torturous.core import settings
+from torturous.compiler.sizes import Size
 from torturous.core.errors import UnsupportedError
-from torturous.ir.op import Kind, Type
+from torturous.ir.op import Type
 from torturous.native.archive import archive
 from torturous.native.describe import ABI, Description, Value
 from torturous.native.entry import Library, inference
@@ -35,9 +32,10 @@ from torturous.native.go_wrapper import go_model
 from torturous.native.header import KEYWORDS, inference_header
 from torturous.native.linking import find_linker, link_shared, link_wasm, require_linker
 from torturous.native.packaging import build_files
+from torturous.native.planning import fixed_batches, planned
 from torturous.native.python_wrapper import python_model
-from torturous.native.recording import Program, record_program
-from torturous.native.routine import EVERY, Batches, Place, Routine, kernels_of, place_constants
+from torturous.native.recording import Program, Version, record_program
+from torturous.native.routine import Place, Routine, kernels_of, place_constants
 from torturous.native.rust_wrapper import rust_model
 from torturous.native.selftest import GOLDEN_BATCH, selftest
 from torturous.native.stretches import Called
@@ -112,8 +110,9 @@ def export(
     inputs, batch = input_types(examples, max_batch is not None)
     linker = require_linker(targets[-1]) if shared else None if shared is False else find_linker(targets[-1])
     tensors = named_tensors(module)
-    program = record_program(module, tensors, inputs, max_batch)
-    routines = _routines(name, program, batch, fixed_batches(batches, max_batch), max_batch or 0, targets)
+    versions = record_program(module, tensors, inputs, max_batch)
+    program = versions[-1][1]
+    routines = _routines(name, versions, batch, fixed_batches(batches, max_batch), max_batch or 0, targets)
     kept = {leaf for routine in routines
             for node, leaf in zip(routine.plan.leaves, routine.program.leaves, strict=True)
             if isinstance(leaf, str) and node in routine.read_by_runs()}
@@ -195,18 +194,6 @@ def check_budget(code_bytes: int, budget: int | None, name: str) -> None:
         raise SizeBudgetError(f"the code of {name} takes {code_bytes} bytes, and size_budget allows {budget}")
 
 
-def fixed_batches(batches: Sequence[int], max_batch: int | None) -> list[int]:
-    """The batches that get plans of their own, each once."""
-    if isinstance(batches, int) or any(isinstance(n, bool) or not isinstance(n, int) for n in batches):
-        raise TypeError(f"batches must be a sequence of integers, got {batches!r}")
-    if batches and max_batch is None:
-        raise ValueError("batches make no sense with max_batch=None, where all sizes are fixed")
-    for n in batches:
-        if not 1 <= n <= (max_batch or 1):
-            raise ValueError(f"batches must lie between 1 and max_batch = {max_batch}, got {n}")
-    return sorted(set(batches))
-
-
 def input_types(examples: Sequence[TensorBase], batched: bool) -> tuple[tuple[Type, ...], int]:
     """Types of the arguments, and their batch."""
     if isinstance(examples, TensorBase) or not examples:
@@ -255,44 +242,16 @@ def array_of(tensor: TensorBase) -> np.ndarray:
 
 
 # Plans ------------------------------------------------------------------------------------------------------
-def _routines(name: str, program: Program, batch: int, fixed: Sequence[int], most: int, targets: Sequence[Target]
-              ) -> list[Routine]:
-    """Plans for single batches, one for batches that fill vectors where that is another, then the one for all."""
-    versions = [(f"{name}_batch{n}", program.at(n), Batches(n)) for n in fixed]
-    every = plan_of(program, batch)
-    large = all(target.pointer_bits == 64 for target in targets)  # Others rather have it small.
-    if large and most >= MANY and _has_windows(every):
-        versions.append((f"{name}_many", program.from_batch(MANY), Batches(least=MANY)))
+def _routines(name: str, versions: Sequence[Version], batch: int, fixed: Sequence[int], most: int,
+              targets: Sequence[Target]) -> list[Routine]:
     routines = []
-    for symbol, version, batches in [*versions, (name, program, EVERY)]:
-        plan = every if version is program else plan_of(version, max(batch, batches.least))
-        if batches.least > 1 and not _lanes_are_samples(plan):
-            continue
+    for symbol, version, plan, batches in planned(name, versions, batch, fixed, most, targets):
         kernels = {target.name: kernels_of(name, plan, target) for target in targets}
         inputs = frozenset(
             node for node, leaf in zip(plan.leaves, version.leaves, strict=True) if isinstance(leaf, int))
         routines.append(Routine(symbol, version, plan, kernels, inputs, batches))
         routines[-1].library = name
     return routines
-
-
-def _has_windows(plan: Plan) -> bool:
-    """Whether there are convolutions, none of them of the kind that has to know the number of samples."""
-    contractions = [node for node in plan.graph.nodes if node.op.kind is Kind.CONTRACT]
-    return any(layout.batch(node) is not None for node in contractions) and not any(
-        layout.slides_over_planes(node) for node in contractions)
-
-
-def _lanes_are_samples(plan: Plan) -> bool:
-    """Whether kernels rest on there being MANY samples at least."""
-    return any(kernel.direct and any(size.is_many for size in kernel.axes)
-               for level in plan.memory.levels for kernel in level)
-
-
-def plan_of(program: Program, batch: int) -> Plan:
-    """A plan, tuned for a batch."""
-    hints = tuple(function.at(batch) for function in program.variables)
-    return make_plan(program.expanded, program.sizes, hints, settings.fuse.value)
 
 
 def _place(routine: Routine, weights: Sequence[Weight]) -> None:

@@ -3,6 +3,8 @@
 Recording computes nothing: inputs are rows without values, so a forward that asks for a value (control flow
 on data, a host operation) cannot go unnoticed. Records must be equal but for their sizes, and every size and
 every number must be an affine function of the batch. Two batches decide the function, the others confirm it.
+
+Where sums have another order at other batches (`native.batches`), these have a program of their own.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import math
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, NoReturn
@@ -22,6 +25,7 @@ from torturous.core import settings
 from torturous.core.errors import UnsupportedError
 from torturous.ir.op import OPS, TYPES, Kind, Type, type_number
 from torturous.ir.record import Record, context, describe_place
+from torturous.native.batches import EVERY, RECORDED, Batches, Filling, filling_of
 from torturous.runtime.realize import realize
 from torturous.runtime.storage import Storage
 from torturous.tensor.applying import wrap
@@ -87,12 +91,14 @@ class Program:
         slots = tuple(slot.at(batch) if isinstance(slot, (InBatch, Ratio)) else slot for slot in self.slots)
         return replace(self, sizes=Sizes(template, 0), variables=(), slots=slots)
 
-
     def from_batch(self, least: int) -> Program:
         """The same for batches from `least` on."""
         many = frozenset(number for number, size in enumerate(self.variables)
                          if size.factor > 0 and size.at(least) >= MANY)
         return replace(self, sizes=replace(self.sizes, many=many))
+
+
+Version = tuple[Batches, Program]
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ class _Trace:
 
 def record_program(
     forward: Callable[..., Any], tensors: Mapping[str, TensorBase], inputs: Sequence[Type], max_batch: int | None
-) -> Program:
+) -> list[Version]:
     """Records `forward(*inputs)` at several batches up to `max_batch` (and a few small ones in any case); for None
     once, with the inputs' own shapes.
 
@@ -128,28 +134,80 @@ def record_program(
             raise TypeError("forward gave an empty tuple; a plan needs at least one tensor as its result")
         return list(result) if several else [result]
 
-    program = record_body(body, tensors, inputs, max_batch, training=False)
-    return replace(program, several=several)
+    versions = record_versions(body, tensors, inputs, max_batch, training=False)
+    return [(batches, replace(program, several=several)) for batches, program in versions]
+
+
+def record_versions(
+    body: Callable[[list[Any]], list[Any]], tensors: Mapping[str, TensorBase], inputs: Sequence[Type],
+    max_batch: int | None, training: bool,
+) -> list[Version]:
+    """Records `body`, a function from the list of inputs to a list of tensors, as `record_program` does forward.
+
+    With `training` it may draw random numbers and write to `tensors`; what they hold then are further outputs. The
+    last version is the one for few samples, and serves whatever no other one does.
+    """
+    if max_batch is None:
+        return [(EVERY, record_body(body, tensors, inputs, training))]
+    for tensor in tensors.values():
+        tensor._realized()  # type: ignore[attr-defined]
+
+    def trace(batch: int) -> _Trace:
+        return _trace(body, tensors, inputs, batch, training)
+
+    few, *others = _by_order_of_sums(trace, max_batch)
+    weights: dict[str, tuple[Type, bytes]] = {}
+    versions = []
+    for traces in (few, *others):
+        fillings = frozenset(filling_of(each.batch) for each in traces)
+        batches = EVERY if traces is few else Batches(fillings=fillings)
+        for batch in RECORDED[filling_of(traces[0].batch)]:  # As many as a function of the batch is found from.
+            if len(traces) < 4 and batch not in [each.batch for each in traces]:
+                traces.append(trace(batch))
+        versions.append((batches, _program(traces, tensors, inputs, weights)))
+    return versions[::-1]
+
+
+def _by_order_of_sums(trace: Callable[[int], _Trace], max_batch: int) -> list[list[_Trace]]:
+    """Recordings at all kinds of batches up to `max_batch`, by the orders of their sums; those for few samples first,
+    and one for the largest batch, where a limit (`x[:100]`) shows."""
+    single = None
+    with suppress(Exception):  # What cannot be recorded for one sample is computed for it as for others.
+        single = trace(1)
+    found: dict[tuple, list[_Trace]] = {}
+    full = [RECORDED[filling][0] for filling in (Filling.WHOLE, Filling.NEARLY)]
+    for batch in (*RECORDED[Filling.FEW][:3], *(least for least in full if least < max_batch), max(7, max_batch)):
+        traced = trace(batch)
+        found.setdefault(_orders_of_sums(traced), []).append(traced)
+    groups = list(found.values())
+    if single is not None and _orders_of_sums(single) != _orders_of_sums(groups[0][0]):
+        groups.append([single])
+    return groups
+
+
+def _orders_of_sums(traced: _Trace) -> tuple:
+    return tuple(row[1] for row in traced.expanded.record.rows if OPS[row[0]].kind is Kind.CONTRACT)
 
 
 def record_body(
-    body: Callable[[list[Any]], list[Any]], tensors: Mapping[str, TensorBase], inputs: Sequence[Type],
-    max_batch: int | None, training: bool,
+    body: Callable[[list[Any]], list[Any]], tensors: Mapping[str, TensorBase], inputs: Sequence[Type], training: bool,
 ) -> Program:
-    """Records `body`, a function from the list of inputs to a list of tensors, as `record_program` does forward.
-
-    With `training` it may draw random numbers and write to `tensors`; what they hold then are further outputs.
-    """
+    """The same for the inputs' own shapes alone."""
     for tensor in tensors.values():
         tensor._realized()  # type: ignore[attr-defined]
-    # Small ones, and the largest, where a limit (`x[:100]`) shows. None stands for the inputs as they are.
-    batches: list[int | None] = [None] if max_batch is None else [2, 3, 5, max(7, max_batch)]
-    traces = [_trace(body, tensors, inputs, batch, training) for batch in batches]
+    return _program([_trace(body, tensors, inputs, None, training)], tensors, inputs, {})
+
+
+def _program(
+    traces: Sequence[_Trace], tensors: Mapping[str, TensorBase], inputs: Sequence[Type],
+    weights: dict[str, tuple[Type, bytes]],
+) -> Program:
+    """Recordings made one; `weights` are those of all programs."""
     first = traces[0]
     for other in traces[1:]:
         _check_structure(first, other)
     sizes = unify([dimensions(trace.expanded) for trace in traces])
-    leaves, weights = _leaves(traces, tensors)
+    leaves = _leaves(traces, tensors, weights)
     return Program(first.expanded, sizes, _variables(traces, sizes), _slots(traces), tuple(inputs), leaves,
                    weights, False, first.written)
 
@@ -360,11 +418,10 @@ def _scales(batches: Sequence[int], numbers: Sequence[float]) -> list[float]:
 
 
 def _leaves(
-    traces: Sequence[_Trace], tensors: Mapping[str, TensorBase]
-) -> tuple[tuple[int | str, ...], dict[str, tuple[Type, bytes]]]:
-    """What each leaf of the plan stands for, and the contents of those that are weights."""
+    traces: Sequence[_Trace], tensors: Mapping[str, TensorBase], weights: dict[str, tuple[Type, bytes]]
+) -> tuple[int | str, ...]:
+    """What each leaf of the plan stands for; the contents of those that are weights are added to these."""
     leaves: list[int | str] = []
-    weights: dict[str, tuple[Type, bytes]] = {}
     buffers: dict[int, str] = {}
     for name, tensor in tensors.items():
         buffers.setdefault(id(tensor.storage.buffer), name)
@@ -376,14 +433,20 @@ def _leaves(
         contents = [_contents(trace, row) for trace, row in zip(traces, rows, strict=True)]
         kind = TYPES[trace.record.rows[row][2]]
         known = trace.names.get(row) or buffers.get(id(trace.record.values[row]))
-        leaf = known or f"constant.{sum(name.startswith('constant.') for name in weights)}"
+        leaf = known or _constant((kind, contents[0]), weights)
         if any(content != contents[0] for content in contents):
             raise UnsupportedError(
                 f"cannot export: {leaf}, a tensor of shape {list(kind.shape)} that forward makes outside of "
                 "recorded operations, depends on the batch")
         weights[leaf] = (kind, contents[0])
         leaves.append(leaf)
-    return tuple(leaves), weights
+    return tuple(leaves)
+
+
+def _constant(content: tuple[Type, bytes], weights: Mapping[str, tuple[Type, bytes]]) -> str:
+    """What a tensor without a name is called; all of the same content alike."""
+    constants = {name: known for name, known in weights.items() if name.startswith("constant.")}
+    return next((name for name, known in constants.items() if known == content), f"constant.{len(constants)}")
 
 
 def _contents(trace: _Trace, row: int) -> bytes:

@@ -29,6 +29,7 @@ from torturous.core.dtypes import DType
 from torturous.core.errors import UnsupportedError
 from torturous.core.unknowns import Unknown
 from torturous.ir.record import describe_place, slot_ordinal
+from torturous.native.batches import EVERY, Batches
 from torturous.native.formulas import Formulas
 from torturous.native.recording import InBatch, Program, Ratio
 from torturous.native.sharing import shared_out
@@ -61,32 +62,6 @@ def kernels_of(name: str, plan: Plan, target: Target) -> list[Called]:
             kernels.append(Called(generated, f"{name}_{generated.symbol}", description, level,
                                   frozenset(read_by(kernel)), frozenset(written_by(kernel)), repeated.get(level)))
     return kernels
-
-
-@dataclass(frozen=True)
-class Batches:
-    """The batches that a plan serves: a single one, or all from `least` on."""
-
-    only: int | None = None
-    least: int = 1
-
-    def hold(self, batch: int) -> bool:
-        return batch >= self.least if self.only is None else batch == self.only
-
-    def c_condition(self) -> str:
-        return f"(batch) >= {self.least}" if self.only is None else f"(batch) == {self.only}"
-
-    def condition(self, b: Builder) -> str:
-        """Writes the same about `%batch`."""
-        if self.only is None:
-            return b.compare("sge", "%batch", self.least)
-        return b.compare("eq", "%batch", self.only)
-
-    def __str__(self) -> str:
-        return str(self.only) if self.only is not None else "any" if self.least == 1 else f"from {self.least}"
-
-
-EVERY = Batches()
 
 
 class Routine:

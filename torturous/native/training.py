@@ -19,11 +19,13 @@ import numpy as np
 
 from torturous.codegen.objectfile import DOUBLES
 from torturous.codegen.target import Target, export_targets
+from torturous.compiler.plan import Plan
 from torturous.core import dtypes
 from torturous.core.errors import UnsupportedError
 from torturous.core.mersenne import STATE_WORDS
 from torturous.ir.op import Type
 from torturous.native.archive import archive
+from torturous.native.batches import EVERY, Batches
 from torturous.native.describe import Description, Value
 from torturous.native.entry import Library
 from torturous.native.execution import Execution
@@ -38,19 +40,18 @@ from torturous.native.export import (
     check_name,
     check_system,
     compile_library,
-    fixed_batches,
     input_types,
     named_tensors,
-    plan_of,
     unused,
     write_bundle,
 )
 from torturous.native.go_wrapper import go_trainer
 from torturous.native.linking import find_linker, require_linker
 from torturous.native.packaging import build_files
+from torturous.native.planning import fixed_batches, plan_of, planned
 from torturous.native.python_wrapper import python_trainer
-from torturous.native.recording import Program, record_body
-from torturous.native.routine import Batches, Place, Routine, kernels_of
+from torturous.native.recording import Program, Version, record_versions
+from torturous.native.routine import Place, Routine, kernels_of
 from torturous.native.rust_wrapper import rust_trainer
 from torturous.native.selftest import GOLDEN_BATCH, Golden, training_selftest
 from torturous.native.training_entry import GENERATOR, STEP, Training, Way, training
@@ -114,9 +115,9 @@ def export_training(
     routines = []
     if batches is None:
         batches = (batch,) if max_batch is not None and batch <= max_batch else ()
-    for n in [*fixed_batches(batches, max_batch), None]:
-        symbol = f"{name}_grad" if n is None else f"{name}_grad_batch{n}"
-        routine = _routine(name, symbol, grad if n is None else grad.at(n), batch, targets, offsets, n)
+    fixed = fixed_batches(batches, max_batch)
+    for symbol, program, plan, served in planned(f"{name}_grad", grad, batch, fixed, max_batch or 0, targets):
+        routine = _routine(name, symbol, program, plan, targets, offsets, served)
         _place_grad(routine, len(types), gradients)
         _keep(routine, 1 + len(gradients), offsets)
         routines.append(routine)
@@ -124,7 +125,7 @@ def export_training(
     ways = []
     for position, update in enumerate(updates):
         symbol = f"{name}_apply{position}"
-        routine = _routine(name, symbol, update.program, 1, targets, offsets, None)
+        routine = _routine(name, symbol, update.program, plan_of(update.program, 1), targets, offsets)
         _place_apply(routine, gradients)
         _keep(routine, 0, offsets)
         executions.append(Execution(symbol, name, [routine], targets))
@@ -189,7 +190,7 @@ class _Step:
                 if id(parameter) not in self._names:
                     raise ValueError("the optimizer has a parameter that is not one of the model's")
 
-    def record_grad(self, types: Sequence[Type], max_batch: int | None) -> Program:
+    def record_grad(self, types: Sequence[Type], max_batch: int | None) -> list[Version]:
         """Forward, loss and backward: the loss, gradients, and what is written on the way."""
         parameters: dict[str, Any] = {
             name: tensor for name, tensor in self.tensors.items() if tensor._requires_grad}
@@ -209,7 +210,7 @@ class _Step:
                         found.append(parameter._grad)
             return [loss, *found]
 
-        return record_body(body, self.tensors, types, max_batch, training=True)
+        return record_versions(body, self.tensors, types, max_batch, training=True)
 
     @contextmanager
     def _own_generator(self) -> Iterator[None]:
@@ -293,8 +294,8 @@ def _without_gradients(parameters: Any) -> Iterator[None]:
 
 
 # Places -----------------------------------------------------------------------------------------------------
-def _routine(name: str, symbol: str, program: Program, batch: int, targets: Sequence[Target],
-             offsets: Mapping[str, int], n: int | None) -> Routine:
+def _routine(name: str, symbol: str, program: Program, plan: Plan, targets: Sequence[Target],
+             offsets: Mapping[str, int], batches: Batches = EVERY) -> Routine:
     """A plan whose leaves by name lie in the state."""
     unknown = [leaf for leaf in program.leaves if isinstance(leaf, str) and leaf not in offsets]
     if unknown:
@@ -302,9 +303,8 @@ def _routine(name: str, symbol: str, program: Program, batch: int, targets: Sequ
         raise UnsupportedError(
             f"cannot export: the step reads a tensor of shape {shape} that is neither the model's nor made by recorded "
             "operations; register it as a buffer")
-    plan = plan_of(program, batch)
     kernels = {target.name: kernels_of(name, plan, target) for target in targets}
-    routine = Routine(symbol, program, plan, kernels, None, Batches(n))
+    routine = Routine(symbol, program, plan, kernels, None, batches)
     routine.library = name
     for node, leaf in zip(plan.leaves, program.leaves, strict=True):
         if isinstance(leaf, str):

@@ -61,7 +61,7 @@ class Updating:
             raise _Answered
 
         with suppress(_Answered):
-            record_body(body, self.trained, self._types, None, training=True)
+            record_body(body, self.trained, self._types, training=True)
         names = {id(parameter): name for name, parameter in self.trained.items()}
         return [(names[id(parameter)], parameter, entry, create) for parameter, entry, create in asked.found]
 
@@ -106,7 +106,7 @@ class Updating:
                 numbers = self._update(gradients, state, _Given(kept), answers)
                 return []
 
-            program = record_body(body, tensors, self._types, None, training=True)
+            program = record_body(body, tensors, self._types, training=True)
             if any(isinstance(slot, float) and not isinstance(slot, Unknown) and math.isnan(slot)
                    for slot in program.slots):
                 raise ValueError("an unknown number has been taken for its value")
