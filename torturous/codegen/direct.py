@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import product as combinations
 from math import inf, prod
 
 from torturous.codegen.builder import Integer, looping
@@ -24,11 +23,11 @@ from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Divided, Work
 from torturous.codegen.microkernel import MicroKernel, Tile
 from torturous.codegen.operands import sides, split
+from torturous.codegen.runs import borders_of, known, runs_of
 from torturous.codegen.side import lane_and_row
 from torturous.codegen.target import Target
 from torturous.codegen.words import WORDS, factors
-from torturous.compiler.kernel import Kernel, Load, Quotient
-from torturous.compiler.sizes import MANY, ONE, ZERO, Affine, Size, product
+from torturous.compiler.sizes import MANY, ONE, ZERO, Size, product
 from torturous.ir.contraction import BLOCK
 
 MOST_LANES = 512
@@ -38,39 +37,6 @@ WEIGHT_BYTES = 1 << 19
 ENOUGH_ITEMS = 8
 """Below this many items the rows are divided among items too."""
 WORD = 8
-
-
-@dataclass(frozen=True)
-class Run:
-    """Products that both operands step evenly through, none of them in two blocks."""
-
-    first: int
-    """Its first product."""
-    length: int
-    lanes: int
-    """The part it has in where the first product's lanes lie, in bytes."""
-    parts: tuple[int, ...]
-    """The part it has in each border's place; the rest that it takes to be whole, where places are quotients."""
-
-
-@dataclass(frozen=True)
-class Border:
-    """Products exist where a place along an axis of the lanes' operand lies inside: (pixel + tap) / divisor."""
-
-    position: Affine
-    divisor: int
-    extent: Size
-    stride: Size
-    """The axis' part of the address, where that is a quotient (else the address has it already)."""
-
-    def part(self, tap: int) -> tuple[int, ...]:
-        """A tap's share of the quotient; and the rest that the pixel must have for the whole to be whole."""
-        rest = -tap % self.divisor
-        return ((tap + rest) // self.divisor, rest) if self.divisor > 1 else (tap,)
-
-    @property
-    def words(self) -> int:
-        return 2 if self.divisor > 1 else 1
 
 
 class DirectContraction:
@@ -84,25 +50,25 @@ class DirectContraction:
         self.lane, self.row = lane_and_row(writer, self.axes)
         self.dtype = self.lane.dtype
         self.bytes = self.dtype.itemsize
-        self.rows = _known(self.row.own.count)
-        self.products = _known(product(kernel.reduced))
+        self.rows = known(self.row.own.count)
+        self.products = known(product(kernel.reduced))
         assert self.row.reduced.strides in ([], [Size.of(1)]), "the products of a row are consecutive"
         assert len(self.row.own.strides) <= 1, "rows step evenly"
-        self.borders = _borders(kernel, self.lane.load)
+        self.borders = borders_of(kernel, self.lane.load)
         self.block = WORDS if kernel.words else BLOCK
         *planes, width = [kernel.axes[axis] for axis in self.axes.lane]
         assert self.lane.load.address.factor(self.axes.lane[-1]) == 1, "lanes are consecutive"
         self.samples = width if width.constant is None else ONE
         """What every stride of the lanes' operand is a multiple of."""
         self.width = writer.size(width)
-        self.runs, step = _runs(
+        self.runs, step = runs_of(
             kernel.reduced, self.lane.load, self.borders, len(kernel.axes), self.bytes, self.block, self.samples)
         self.lane_step = self.b.mul(writer.size(self.samples), step)
         self.lines, pitch = 1, ZERO
         if planes and not self.borders:  # Lanes that are computed together have the same taps.
             pitch = self.lane.load.address.factor(self.axes.lane[-2])
             if pitch.constant is not None or pitch == width:
-                self.lines = _known(planes.pop())
+                self.lines = known(planes.pop())
         self.pitch = writer.size(pitch)
         self.cut = self._cut()
         self.tile = self.cut.tile
@@ -111,14 +77,14 @@ class DirectContraction:
         self.bands = self.b.ceil_div(self.lines, self.cut.lines)
         """Groups of lines."""
         self.most_bands = self.bands if isinstance(self.bands, int) else self.lines
-        self.planes = prod(map(_known, planes))
+        self.planes = prod(map(known, planes))
         tiles = -(-self.rows // self.tile.rows)
         shared = max(1, WEIGHT_BYTES // (self.products * self.tile.rows * self.bytes + 1))
         together = next(count for count in range(min(shared, tiles), 0, -1) if tiles % count == 0)
         """Tiles of rows whose weights stay in the second cache; groups of as many, or some rows would be done twice."""
         batches = product(kernel.axes[axis] for axis in self.axes.batch)
         segments = self.segments if isinstance(self.segments, int) else 1
-        if _known(batches) * self.planes * self.most_bands * segments * (tiles // together) < ENOUGH_ITEMS:
+        if known(batches) * self.planes * self.most_bands * segments * (tiles // together) < ENOUGH_ITEMS:
             together = 1
         self.rows_per_item = min(self.rows, together * self.tile.rows)
         self.row_groups = -(-self.rows // self.rows_per_item)
@@ -216,7 +182,7 @@ class DirectContraction:
         borders."""
         words: list[int] = []
         for run in self.runs:
-            words += [run.lanes, run.first * self.bytes, run.length, *run.parts]
+            words += [run.place, run.first * self.bytes, run.length, *run.parts]
         return self.b.constants(words)
 
     def _block_ends(self) -> list[int]:
@@ -275,15 +241,19 @@ class DirectContraction:
         with looping(b, 0, -(-self.rows_per_item // tile.rows)) as number:
             row = b.minimum(b.mul(number, tile.rows), self.rows_per_item - tile.rows)
             row_place = b.offset(rows, b.mul(row, row_stride))
-            with (looping(b, 0, self.blocks * WORD, WORD) as block,
-                  looping(b, 0, b.ceil_div(span, tile.lanes)) as panel):
-                lane = b.minimum(b.mul(panel, tile.lanes), b.sub(span, tile.lanes))
-                lane_place = b.offset(lanes, b.mul(lane, self.bytes))
-                out = b.offset("%scratch", b.add(b.mul(row, self._row_bytes()), b.mul(lane, self.bytes)))
-                first, last = (b.load("i64", b.offset(ends, b.add(block, word)), WORD) for word in (0, WORD))
-                state = self._chain(kernel, lane_place, row_place, runs, first, last)
-                fresh = True if self.blocks == 1 else b.compare("eq", block, 0)
-                kernel.join(state, out, self._row_bytes(), fresh)
+            # Whole panels take turns block by block. Where lanes are left over, one more panel reaches back over the
+            # last of them when these are done: what the two have in common is computed again, from its first block on.
+            panels, end = b.div(span, tile.lanes), b.ceil_div(span, tile.lanes)
+            with looping(b, 0, 1 if panels == end else 2) as turn, looping(b, 0, self.blocks * WORD, WORD) as block:
+                late = b.compare("eq", turn, 1)
+                with looping(b, b.choose(late, panels, 0), b.choose(late, end, panels)) as panel:
+                    lane = b.minimum(b.mul(panel, tile.lanes), b.sub(span, tile.lanes))
+                    lane_place = b.offset(lanes, b.mul(lane, self.bytes))
+                    out = b.offset("%scratch", b.add(b.mul(row, self._row_bytes()), b.mul(lane, self.bytes)))
+                    first, last = (b.load("i64", b.offset(ends, b.add(block, word)), WORD) for word in (0, WORD))
+                    state = self._chain(kernel, lane_place, row_place, runs, first, last)
+                    fresh = True if self.blocks == 1 else b.compare("eq", block, 0)
+                    kernel.join(state, out, self._row_bytes(), fresh)
 
     def _chain(self, kernel: MicroKernel, lanes: str, rows: str, runs: str, first: Integer, last: Integer) -> list[str]:
         """A block's chain over its runs that exist."""
@@ -392,62 +362,3 @@ def _cuts(width: int, lines: int, pitch: int) -> Iterator[tuple[int, int]]:
         for count in range(2, lines + 1):
             if (count - 1) * pitch + width <= MOST_LANES:
                 yield width, count
-
-
-def _known(size: Size, unit: Size = ONE) -> int:
-    """A size in units."""
-    quotient = size.over(unit)
-    assert quotient is not None and quotient.constant is not None, "only the number of samples may be unknown"
-    return quotient.constant
-
-
-def _borders(kernel: Kernel, lane: Load) -> list[Border]:
-    """The guards of the lanes' load; what is a quotient of an axis gives part of the address, too."""
-    borders = []
-    for guard in lane.guards:
-        (axis, *_), position, divisor = guard.position.terms, guard.position, 1
-        stride = Size.of(0)
-        if axis < 0:
-            quotient = kernel.derived[~axis]
-            assert isinstance(quotient, Quotient)
-            position, divisor, stride = quotient.affine, quotient.divisor, lane.address.factor(axis)
-        borders.append(Border(position, divisor, guard.extent, stride))
-    return borders
-
-
-def _runs(
-    reduced: list[Size], lane: Load, borders: list[Border], first: int, item: int, block: int, unit: Size
-) -> tuple[list[Run], int]:
-    """All products as runs, and the lanes' step along a run in bytes; places of lanes are in units of so much.
-
-    A run is the innermost reduced loops that the lanes' address merges and no border looks at.
-    """
-    axes = [axis for axis, size in enumerate(reduced) if size != 1]
-    sizes = [_known(reduced[axis]) for axis in axes]
-    factors = [_known(lane.address.factor(first + axis), unit) for axis in axes]
-    merged = len(axes)
-    while merged and not _watched(borders, first + axes[merged - 1]) and (
-            merged == len(axes) or factors[merged - 1] == factors[merged] * sizes[merged]):
-        merged -= 1
-    length, step = prod(sizes[merged:]), factors[-1] if factors else 0
-    runs = []
-    for number, taps in enumerate(combinations(*map(range, sizes[:merged]))):
-        place = sum(tap * factor for tap, factor in zip(taps, factors[:merged], strict=True))
-        parts: list[int] = []
-        for border in borders:
-            tap_place = sum(tap * _known(border.position.factor(first + axis))
-                            for axis, tap in zip(axes[:merged], taps, strict=True))
-            part = border.part(tap_place)
-            place += part[0] * _known(border.stride, unit)
-            parts += part
-        start, stop = number * length, (number + 1) * length
-        while start < stop:
-            end = min(stop, (start // block + 1) * block)
-            within = start - number * length
-            runs.append(Run(start, end - start, (place + within * step) * item, tuple(parts)))
-            start = end
-    return runs, step * item
-
-
-def _watched(borders: list[Border], axis: int) -> bool:
-    return any(border.position.factor(axis) != 0 for border in borders)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torturous.codegen.attention import Attending
 from torturous.codegen.attention_back import AttendingBack
+from torturous.codegen.channels import ChannelContraction
 from torturous.codegen.contraction import Contraction
 from torturous.codegen.direct import DirectContraction
 from torturous.codegen.dots import Dots
@@ -91,6 +92,9 @@ def _generate(kernel: Kernel, target: Target, streaming: bool) -> Generated:
     elif kernel.lanewise:
         dots = Dots(writer)
         work, scratch = dots.write(), dots.scratch()
+    elif kernel.channelwise:
+        channels = ChannelContraction(writer)
+        work, scratch = channels.write(), channels.scratch()
     elif kernel.direct:
         direct = DirectContraction(writer)
         work, scratch = direct.write(), direct.scratch()

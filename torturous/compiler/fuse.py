@@ -286,6 +286,9 @@ class _Fusion(Storing):
         if layout.slides_over_planes(anchor) or layout.sums_over_planes(anchor):
             self._over_planes(kernel, node, anchor)
             return
+        if layout.runs_across_channels(anchor, self.words):
+            self._across_channels(kernel, node, anchor)
+            return
         _, *maps = anchor.attributes[:3]
         kernel.lanewise = anchor.attributes[3:] == (contraction.LANEWISE,)
         left, right = anchor.inputs if len(anchor.inputs) == 2 else (anchor.inputs[0],) * 2
@@ -332,6 +335,49 @@ class _Fusion(Storing):
         kernel.accumulators.append(Accumulator(anchor.op, dtype, sides[0]))
         puller.accumulated[anchor] = (0, dtype)
         self._finish(kernel, node, tuple(Affine.axis(loops[axis]) for axis in range(rank)), puller)
+
+    def _across_channels(self, kernel: Kernel, node: Node, anchor: Node) -> None:
+        """A convolution whose lanes are channels of its result: these are two loops, blocks and the channels in one."""
+        _, *maps = anchor.attributes[:3]
+        rank, extents, order = len(anchor.shape), _loop_extents(anchor), self.order(node)
+        kernel.direct = kernel.channelwise = True
+        kernel.words = self.words and anchor.dtype is dtypes.bfloat16
+        if kernel.words:
+            extents[-1] = layout.halved(extents[-1])
+        which, channels = layout.channel_loop(anchor)
+        together = layout.channels_together(extents[channels])
+        inner: dict[int, int] = {}
+        for axis in order:
+            if axis == channels:
+                kernel.axes.append(Size.of((extents[axis].constant or 0) // together))
+            inner[axis] = len(kernel.axes)
+            kernel.axes.append(Size.of(together) if axis == channels else extents[axis])
+        kernel.reduced = extents[rank:]
+        inner |= {rank + number: len(kernel.axes) + number for number in range(len(kernel.reduced))}
+        puller = self._puller(kernel)
+        dtype = contraction.accumulator(anchor.dtype)
+        sides = []
+        for number, (operand, its_maps) in enumerate(zip(anchor.inputs, maps, strict=True)):
+            if operand not in self.stored:
+                raise CannotPull(operand)
+            form = AS_IT_IS
+            all_maps = _renamed(its_maps, inner)
+            if operand.dtype is not dtype:
+                form = Form(dtype, layout.axis_of(all_maps, inner[len(extents) - 1]) if kernel.words else None)
+            if number == which:
+                operand = self.operands.spread(operand, layout.axis_of(all_maps, inner[len(extents) - 1]), form)
+                value = puller.mapped(operand, all_maps)
+                if not is_plain_load(value, True):
+                    raise CannotPull(operand)
+            else:
+                value = self.operands.blocks_of_channels(operand, all_maps, inner[channels], len(kernel.axes), form)
+            sides.append(puller.convert(value, dtype))
+        kernel.product = (sides[0], sides[1])
+        kernel.accumulators.append(Accumulator(anchor.op, dtype, sides[0]))
+        puller.accumulated[anchor] = (0, dtype)
+        positions = [Affine.axis(inner[axis]) for axis in range(rank)]
+        positions[channels] = Affine.axis(inner[channels] - 1) * Size.of(together) + positions[channels]
+        self._finish(kernel, node, tuple(positions), puller)
 
 
 def _loop_extents(anchor: Node) -> list[Size]:

@@ -257,6 +257,8 @@ class Kernel:
     """Whether the contraction's products are dealt out to lanes (see `ir.contraction`)."""
     direct: bool = False
     """Whether the contraction reads its operands where they lie: samples innermost, rows of products (see `layout`)."""
+    channelwise: bool = False
+    """Whether lanes are channels of the result then (see `codegen.channels`)."""
     words: bool = False
     """Whether it does so with copies that hold words: then the reduced loops count these."""
     windows: tuple[Window, ...] = ()

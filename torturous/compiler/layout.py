@@ -24,6 +24,10 @@ MOST_COMPUTED = 1.4
 """Pixels computed for every pixel asked for, up to which lanes are pixels read in place."""
 MOST_PRODUCTS = 150
 """Products of a group's results at one place, up to which they are written out."""
+FEWEST_SUMMED = 8
+"""Channels that are summed: a run of so many products is worth listing."""
+MOST_TAPS = 7
+"""Taps along a line that may each exist for other pixels of it, and then have a loop of their own."""
 WHOLE = frozenset({Kind.RANDOM, Kind.SCATTER, Kind.ALONG, Kind.HOST, Kind.REPEAT, Kind.ITEM})
 """What has kernels of its own, which read and write whole values as they are shaped."""
 SPECIAL = WHOLE | {Kind.ATTENTION}
@@ -144,6 +148,48 @@ def slides_over_planes(node: Node) -> bool:
 def sums_over_planes(node: Node) -> bool:
     """Whether a contraction is the gradient of such a convolution's weights (see `codegen.windowsums`)."""
     return node.op.kind is Kind.CONTRACT and node.attributes[3:4] == (contraction.PLANEWISE,)
+
+
+def runs_across_channels(node: Node, words: bool = False) -> bool:
+    """Whether the lanes of a convolution, or of the gradient of one's input, are channels of its result: see
+    `codegen.channels`. All sizes must be known, these channels must fill vectors, and those that are summed make long
+    runs. `words` as in `reads_in_place`."""
+    if node.op.kind is not Kind.CONTRACT or len(node.inputs) != 2 or node.attributes[3:] or not is_windowed(node):
+        return False
+    if slides_over_planes(node) or wants_batch_innermost(node):
+        return False
+    if any(size.constant is None for shape in (node.shape, *(x.shape for x in node.inputs)) for size in shape):
+        return False
+    if words and node.dtype is dtypes.bfloat16 and not _pairs(node):
+        return False
+    which, channels = channel_loop(node)
+    reduced, *maps = node.attributes[:3]
+    *_, line = its_maps = [contraction.Map(*m) for m in maps[which]]
+    if any(m.divisor != 1 and c != 1 for m in its_maps for loop, c in m.terms if loop < len(node.shape)):
+        return False
+    summed = [size for size, m in zip(node.inputs[which].shape, its_maps, strict=True)
+              if m.lone == len(node.shape) + reduced - 1]
+    taps = [size for size, m in zip(node.inputs[1 - which].shape, maps[1 - which], strict=True)
+            if contraction.Map(*m).lone in [loop for loop, _ in line.terms]]
+    return (channels >= 0 and (node.shape[channels].constant or 0) % LANES == 0 and node.shape[channels] != 0
+            and any(size != 1 for size in node.shape[channels + 1:])
+            and all((size.constant or 0) >= FEWEST_SUMMED for size in summed) and len(summed) == 1
+            and all((size.constant or 0) <= MOST_TAPS for size in taps))
+
+
+def channel_loop(node: Node) -> tuple[int, int]:
+    """Which operand of a convolution windows slide over; the loop that is the channels of the result, which the other
+    one has alone."""
+    _, *maps = node.attributes[:3]
+    loops = [{loop for terms, _, _ in its_maps for loop, _ in terms if loop < len(node.shape)} for its_maps in maps]
+    which = next(n for n, its_maps in enumerate(maps) if any(len(terms) > 1 for terms, _, _ in its_maps))
+    own = loops[1 - which] - loops[which]
+    return which, (own.pop() if len(own) == 1 else -1)
+
+
+def channels_together(count: Size) -> int:
+    """How many channels of a convolution's result its weights are laid side by side for, where these are lanes."""
+    return next(many for many in (4 * LANES, 2 * LANES, LANES) if (count.constant or 0) % many == 0)
 
 
 def _has_runs_of_products(node: Node) -> bool:

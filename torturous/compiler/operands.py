@@ -20,6 +20,9 @@ from torturous.ir.op import Op
 CROWDED_ROW = 512
 """Rows of weights of a multiple of this length would share cache sets."""
 
+CROWDED_PLANE = 256
+"""So do channels that lie so far apart."""
+
 
 @dataclass(frozen=True)
 class Form:
@@ -115,6 +118,47 @@ class Operands:
             copy = self._relaid[operand, strides, form] = self._new_node(movement.ALIAS, shape, operand, form)
             self._relay(operand, order, copy, strides, form)
         return Load(copy.dtype, copy, _address(positions, strides), ())
+
+    def blocks_of_channels(self, operand: Node, maps: list[contraction.Map], channels: int, rank: int,
+                           form: Form = AS_IT_IS) -> Expression:
+        """A convolution's weights as vectors of channels of the result, product after product: `channels` is the loop
+        that these are within a block; the one before it goes over blocks. `rank` loops are kept."""
+        if operand not in self.stored:
+            raise CannotPull(operand)
+        loops = [index_map.terms[0][0] for index_map in maps]  # No windows, so each axis is one loop.
+        held = form.shape(operand.shape)
+        own = loops.index(channels)
+        together = layout.channels_together(held[own])
+        order = [axis for axis in layout.products_last(maps) if axis != own]
+        kept = [axis for axis in order if loops[axis] < rank]
+        summed = [axis for axis in order if loops[axis] >= rank]
+        blocks = Size.of((held[own].constant or 0) // together)
+        shape = (*(held[axis] for axis in kept), blocks, *(held[axis] for axis in summed), Size.of(together))
+        places = [*(loops[axis] for axis in kept), channels - 1, *(loops[axis] for axis in summed), channels]
+        key = (operand, (*map(Size.of, (own, *order)), *shape), form)
+        copy = self._relaid.get(key)
+        if copy is None:
+            copy = self._relaid[key] = self._new_node(movement.ALIAS, shape, operand, form)
+            kernel = Kernel(list(shape), names=["relay"], places=[operand.place])
+            axes = [Affine.axis(number) for number in range(len(shape))]
+            position = dict(zip([*kept, None, *summed, own], axes, strict=True))
+            position[own] = position[own] + position.pop(None) * Size.of(together)
+            puller = self.puller(kernel)
+            value = form.value(tuple(position[axis] for axis in range(len(held))), lambda at: puller.pull(operand, at))
+            kernel.stores.append(Store(copy, flat_address(tuple(axes), shape), value))
+            self.kernels.append(kernel)
+        return Load(copy.dtype, copy, flat_address(tuple(map(Affine.axis, places)), shape), ())
+
+    def spread(self, operand: Node, channels: int, form: Form = AS_IT_IS) -> Node:
+        """A convolution's operand so that a pixel's channels lie in many cache sets: where they would not, a copy of
+        lines, in each of them channel by channel."""
+        shape = operand.shape
+        plane = product(shape[channels + 1:])
+        crowded = channels + 2 < len(shape) and plane.constant is not None and plane.constant % CROWDED_PLANE == 0
+        if not crowded and form is AS_IT_IS:
+            return operand
+        order = (*(axis for axis in range(len(shape) - 1) if axis != channels), channels, len(shape) - 1)
+        return self.in_order(operand, order, form)
 
     def _relay(self, operand: Node, order: layout.Order, copy: Node, strides: tuple[Size, ...], form: Form) -> None:
         """Copies a value: the loops in this order, each axis with this stride in the copy."""

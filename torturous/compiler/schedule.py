@@ -123,7 +123,7 @@ def rewrite(kernel: Kernel, axes: dict[int, Affine], extents: list[Size], reduce
         axes=extents, reduced=reduced, outer_runs=min(kernel.outer_runs, max(len(reduced) - 1, 0)),
         accumulators=[Accumulator(a.op, a.dtype, expression(a.expression)) for a in kernel.accumulators],
         product=(expression(kernel.product[0]), expression(kernel.product[1])) if kernel.product else None,
-        lanewise=kernel.lanewise, direct=kernel.direct, words=kernel.words,
+        lanewise=kernel.lanewise, direct=kernel.direct, channelwise=kernel.channelwise, words=kernel.words,
         windows=tuple(window.renamed(axes) for window in kernel.windows), windowed=kernel.windowed, gap=kernel.gap,
         stores=[Store(s.buffer, s.address.renamed(axes), expression(s.expression), s.inside) for s in kernel.stores],
         derived=[*map(position, kernel.derived), *derived], names=kernel.names, places=kernel.places,
