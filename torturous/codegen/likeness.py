@@ -1,6 +1,7 @@
 """Kernels that differ in nothing but the buffers and numbers they work on: their text is written once.
 
-An optimizer updates a hundred tensors of a few shapes; a net has many layers of one kind.
+An optimizer updates a hundred tensors of a few shapes; a net has many layers of one kind, and most of the time that a
+plan takes would go into writing its products.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 from torturous.compiler.graph import Node
 from torturous.compiler.kernel import (
     Accumulated,
+    Attention,
     Choose,
     Compute,
     Convert,
@@ -73,6 +75,13 @@ class _Likeness:
                 return (index,)
         raise AssertionError(expression)
 
+    def attention(self, attention: Attention) -> tuple:
+        node = attention.node
+        parts = (attention.mask, attention.scale, attention.query, attention.key, attention.value, attention.upstream,
+                 attention.forward)
+        return (node.op.number, node.shape, self.buffer(node), attention.causal,
+                *(part and self.expression(part) for part in parts))
+
     def guards(self, guards: tuple[Guard, ...]) -> tuple:
         return tuple((self.affine(guard.position), guard.extent) for guard in guards)
 
@@ -86,7 +95,7 @@ class _Likeness:
 def likeness(kernel: Kernel) -> tuple[tuple, list[Node], list[int]] | None:
     """What kernels of equal text have in common, and the buffers and slots in which they differ; None where that is
     not known."""
-    if kernel.special is not None or kernel.product is not None or kernel.attention is not None:
+    if kernel.special is not None:
         return None
     notes = _Likeness()
     derived: list[tuple] = []
@@ -101,6 +110,10 @@ def likeness(kernel: Kernel) -> tuple[tuple, list[Node], list[int]] | None:
     stores = tuple(
         (notes.buffer(s.buffer), notes.affine(s.address), notes.expression(s.expression), s.inside,
          s.buffer in kernel.streamed) for s in kernel.stores)
+    product = tuple(map(notes.expression, kernel.product or ()))
+    windows = tuple((notes.affine(each.position), each.divisor, each.extent, each.stride) for each in kernel.windows)
+    attention = kernel.attention and notes.attention(kernel.attention)
     key = (tuple(kernel.axes), tuple(kernel.reduced), kernel.outer_runs, kernel.unblocked, kernel.lane_axis,
-           tuple(derived), accumulators, stores, tuple(notes.parts))
+           kernel.lanewise, kernel.direct, kernel.words, kernel.windowed, kernel.gap, tuple(derived), accumulators,
+           product, windows, attention, stores, tuple(notes.parts))
     return None if notes.moving else (key, list(notes.buffers), list(notes.slots))
