@@ -15,14 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from torturous.codegen.broadcast import PACKING, Block, Range, rows_of
 from torturous.codegen.builder import Builder, Integer, looping
 from torturous.codegen.expressions import LANES, Argument, KernelWriter
 from torturous.codegen.finishing import Finishing, Place
 from torturous.codegen.loops import Divided, Work
 from torturous.codegen.microkernel import MicroKernel, Tile
 from torturous.codegen.operands import sides, split, takes_pairs
-from torturous.codegen.pairs import PairedLanes, paired_row_panels
-from torturous.codegen.panels import LanePanels, RowPanels, row_panels
+from torturous.codegen.pairs import PairedLanes
+from torturous.codegen.panels import LanePanels
 from torturous.codegen.side import Side, lane_and_row
 from torturous.codegen.words import factors
 from torturous.compiler.sizes import ZERO, Size, product
@@ -33,11 +34,8 @@ ITEM_LANES = 256
 """Rows and lanes of an item at most: with a block of products its panels and its results stay in the second cache."""
 FEW_TILES = 2
 """Up to so many tiles of rows, lanes that lie side by side are read in place."""
-PACKING = 6
-"""What packing an element costs, in multiply-adds of one lane."""
 TABLED_PRODUCTS = 8192
 """Up to so many products per sum, their offsets are worked out once a piece."""
-Range = tuple[Integer, Integer]
 
 
 @dataclass(frozen=True)
@@ -47,17 +45,6 @@ class Memory:
     rows: str
     lanes: str
     sums: str
-
-
-@dataclass(frozen=True)
-class Block:
-    """A block of a sum: its first product, how many there are, whether it is the first one and the last."""
-
-    batch: list[Integer]
-    start: Integer
-    count: Integer
-    fresh: bool | str
-    last: bool | str
 
 
 @dataclass(frozen=True)
@@ -106,7 +93,7 @@ class Contraction:
         self.lane_panels = (PairedLanes if self.pairs else LanePanels)(
             self.lane, self.tile, self.tile.lanes, tables_fit)
         self.in_place = self._in_place()
-        self.row_panels = (paired_row_panels if self.pairs else row_panels)(self.row, self.tile)
+        self.row_side = rows_of(self.row, self.tile, self.pairs, self.rows, self.most_rows)
         self.finishing = Finishing(writer, self.axes, self.bytes)
 
     def _in_place(self) -> bool:
@@ -130,7 +117,7 @@ class Contraction:
         last = b.minimum(b.mul("%last_piece", granule), items)
         # Scratch: a table of products, row panels and lane panels of a block, the tile of accumulators.
         row_place = b.offset("%scratch", self._table_bytes())
-        lane_place = b.offset(row_place, self._row_elements() * self.bytes)
+        lane_place = b.offset(row_place, self.row_side.elements * self.bytes)
         memory = Memory(row_place, lane_place, b.offset(lane_place, self._lane_elements() * self.bytes))
         if self.lane_panels.tabled:
             self.lane_panels.write_table("%scratch")
@@ -145,19 +132,15 @@ class Contraction:
         kernel = w.kernel
         batches = product(kernel.axes[axis] for axis in self.axes.batch)
         cost = self.lanes * self.rows * product(kernel.reduced)
-        rows = Divided(self.rows, self.tile.rows, self.most_rows)
-        lanes = Divided(self.lanes, self.tile.lanes, self.most_lanes)
-        preparing = ZERO if self.lane_panels.tabled else product(kernel.reduced) * PACKING
+        rows = Divided(self.rows, self.tile.rows, self.most_rows, self.row_side.weight)
+        lanes = Divided(self.lanes, self.tile.lanes, self.most_lanes, PACKING)
+        preparing = ZERO if self.lane_panels.tabled else product(kernel.reduced)
         return Work(batches, (rows, lanes), Size.of(1) + cost, preparing)
 
     def scratch(self) -> Size:
         """Bytes of scratch a worker needs."""
         results = (self.most_rows + self.tile.rows) * self.most_lanes + 4 * LANES
-        return Size.of((self._row_elements() + self._lane_elements() + results) * self.bytes + self._table_bytes())
-
-    def _row_elements(self) -> int:
-        tiles = 1 if isinstance(self.row_panels, RowPanels) else self.most_rows // self.tile.rows
-        return tiles * self.row_panels.elements
+        return Size.of((self.row_side.elements + self._lane_elements() + results) * self.bytes + self._table_bytes())
 
     def _lane_elements(self) -> int:
         return self.most_lanes // self.tile.lanes * self.lane_panels.elements + self.lane_panels.margin
@@ -177,31 +160,26 @@ class Contraction:
         block = Block(batch, k0, total if loop is None else b.minimum(b.sub(total, k0), BLOCK),
                       loop is None or b.compare("eq", k0, 0), loop is None or b.compare("sge", b.add(k0, BLOCK), total))
         panels = self._lane_panels(block, lanes, memory.lanes)
-        each = isinstance(self.row_panels, RowPanels)
-        if not each:
-            self.row_panels.pack(batch, rows, k0, block.count, memory.rows, tiles)
+        self.row_side.begin(block, rows, memory.rows, tiles)
         with looping(b, 0, tiles) as number:
-            row = b.add(rows[0], b.mul(number, tile.rows))
-            if each:
-                self.row_panels.pack(batch, (row, b.minimum(b.add(row, tile.rows), rows[1])), k0, block.count,
-                                     memory.rows, 1)
-                row_panel = memory.rows
-            else:
-                row_panel = b.offset(memory.rows, b.mul(number, self.row_panels.elements * self.bytes))
+            row, (row_panel, row_step) = self.row_side.first(rows, number), self.row_side.place(
+                block, rows, memory.rows, number)
             for some in panels:
                 with some.each() as (lane, lane_panel):
+                    part = b.div(b.sub(lane, lanes[0]), tile.lanes)
+                    self.row_side.fetch(block, rows, number, part, self.most_lanes // tile.lanes)
                     self._tile(block, Place(batch, row, lane, rows[1], lanes[1]), (rows[0], lanes[0], lanes[1]),
-                               (row_panel, lane_panel, some.step), memory.sums)
+                               (row_panel, row_step, lane_panel, some.step), memory.sums)
         if loop is not None:
             b.end_loop(loop)
 
     def _tile(self, block: Block, place: Place, origin: tuple[Integer, Integer, Integer],
-              operands: tuple[str, str, Integer], sums: str) -> None:
+              operands: tuple[str, Integer, str, Integer], sums: str) -> None:
         """A tile's products of a block; after the last block, what becomes of them."""
         b, tile = self.b, self.tile
-        row_panel, lane_panel, lane_step = operands
+        row_panel, row_step, lane_panel, lane_step = operands
         kernel = MicroKernel(b, factors(b, self.dtype, self.pairs), tile, lane_step,
-                             self.row_panels.product_step * self.bytes, self.row_panels.row_stride * self.bytes)
+                             b.mul(row_step, self.bytes), self.row_side.stride * self.bytes)
         unroll = 4 if tile.rows * tile.vectors <= 12 else 2
         steps = b.ceil_div(block.count, 2) if self.pairs else block.count
         state = kernel.run(lane_panel, row_panel, steps, kernel.zeros(), unroll)

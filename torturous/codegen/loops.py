@@ -38,6 +38,8 @@ class Divided:
     extent: Size
     unit: int
     most: int
+    weight: int = 1
+    """What an element costs each item that takes it, in terms of `Work.preparing`."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Work:
     cost: Size
     """Rough machine operations of all items that share a place in `outer`."""
     preparing: Size = ZERO
-    """Those that come on top in each item, for every element that it takes of any divided extent."""
+    """Those that come on top in each item, for every element that it takes of a divided extent and its weight."""
 
 
 def write_loops(writer: KernelWriter) -> tuple[Work, Size]:

@@ -80,8 +80,11 @@ class MicroKernel:
         line = b.offset(lanes, b.mul(self.lane_step, k))
         vectors = [b.load(e.kind, b.offset(line, v * LANES * size), size) for v in range(tile.vectors)]
         result = []
+        step = b.mul(self.row_step, k)
+        if not isinstance(step, int):
+            rows, step = b.offset(rows, step), 0
         for row in range(tile.rows):
-            place = b.offset(rows, b.add(b.mul(self.row_stride, row), b.mul(self.row_step, k)))
+            place = b.offset(rows, b.add(b.mul(self.row_stride, row), step))
             factor = e.splat(b.load(e.scalar, place, size))
             for v in range(tile.vectors):
                 result.append(e.multiply_add(factor, vectors[v], state[row * tile.vectors + v]))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from torturous.codegen.builder import Integer, looping
 from torturous.codegen.expressions import LANES
 from torturous.codegen.microkernel import Tile
-from torturous.codegen.panels import LanePanels, Line, RowPanels, for_runs, lies_in_lines
+from torturous.codegen.panels import LanePanels, Line, RowPanels, for_runs
 from torturous.codegen.side import Side
 from torturous.codegen.turning import turned
 from torturous.codegen.words import SINGLE, WORDS, word
@@ -48,9 +48,8 @@ class PairedRows(RowPanels):
     """Rows as words; `places` as in `words`, `products` how many at most."""
 
     def __init__(self, side: Side, tile: Tile, places: Sequence[int] = NEIGHBOURS, products: int = BLOCK) -> None:
-        super().__init__(side, tile)
-        self.stride = self.row_stride = products // 2 + LANES
-        self.elements = tile.rows * self.stride
+        super().__init__(side, tile, products // 2 + LANES)
+        self.margin = 0
         self.places = places
 
     def pack(self, batch: list[Integer], rows: tuple[Integer, Integer], k0: Integer, count: Integer,
@@ -199,10 +198,3 @@ class PairedLanes(LanePanels):
                 b.add(offset, full), b.add(done, full), w.tail_mask(left, step), LANES))
 
         for_runs(side, k0, count, run)
-
-
-def paired_row_panels(side: Side, tile: Tile) -> PairedRows | PairedLanes:
-    """How the row side is packed: as its memory lies."""
-    if lies_in_lines(side):
-        return PairedLanes(side, Tile(1, -(-tile.rows // LANES)), tile.rows, False)
-    return PairedRows(side, tile)

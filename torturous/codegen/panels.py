@@ -27,15 +27,18 @@ AHEAD = 8
 
 
 class RowPanels:
-    """Packs rows as plain copies of their products, BLOCK (and a little, against cache conflicts) apart."""
+    """Packs rows as plain copies of their products, `stride` apart: by default BLOCK, and a little against cache
+    conflicts."""
 
-    stride = row_stride = BLOCK + LANES
     product_step = 1
 
-    def __init__(self, side: Side, tile: Tile) -> None:
+    def __init__(self, side: Side, tile: Tile, stride: int = BLOCK + LANES) -> None:
         self.side = side
-        self.elements = tile.rows * self.stride
+        self.stride = self.row_stride = stride
+        self.elements = tile.rows * stride
         """Of one tile's panel."""
+        self.margin = max(0, BLOCK + LANES - stride)
+        """Elements that may be written past the last panel."""
 
     def pack(self, batch: list[Integer], rows: tuple[Integer, Integer], k0: Integer, count: Integer,
              target: str, panels: Integer = 0) -> None:
@@ -356,13 +359,6 @@ class LanePanels:
             part = e.mul(index, stride)
             total = part if total is None else e.add(total, part)
         return total if total is not None else e.constant(0)
-
-
-def row_panels(side: Side, tile: Tile) -> RowPanels | LanePanels:
-    """How the row side is packed: as its memory lies."""
-    if lies_in_lines(side):
-        return LanePanels(side, Tile(1, -(-tile.rows // LANES)), tile.rows, False)
-    return RowPanels(side, tile)
 
 
 def lies_in_lines(side: Side) -> bool:

@@ -84,7 +84,7 @@ def _balanced(kernel: Generated, evaluate: Evaluate, units: Sequence[int], least
     """The same where every item has to prepare something: as even as possible for so many threads, with few items."""
     work = kernel.work
     outer, cost, preparing = evaluate(work.outer), evaluate(work.cost), evaluate(work.preparing)
-    sizes = [part.unit for part in work.divided]
+    sizes = [part.unit * part.weight for part in work.divided]
     per_unit = cost / prod(units)
 
     def span(counts: Sequence[int]) -> float:
