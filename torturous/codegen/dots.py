@@ -11,14 +11,12 @@ chains wait in memory from chunk to chunk, so that all tiles of an item share wh
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import product as combinations
-from math import prod
 
 from torturous.codegen.arithmetic import Arithmetic
 from torturous.codegen.builder import Integer, looping
 from torturous.codegen.combining import folded
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
+from torturous.codegen.lines import Lines, Step
 from torturous.codegen.loops import Divided, Work
 from torturous.codegen.microkernel import Tile
 from torturous.codegen.operands import loaded, split, takes_pairs
@@ -37,37 +35,13 @@ CHUNK = 2048
 """Products read in place before the next tile has its turn."""
 ENOUGH_ITEMS = 20
 """Items to share out, where tiles are that many."""
-MOST_UNROLLED = 4
-"""Steps of LANES products in the body of a loop."""
 MOST_ROWS = 65
 """Of either side in an item: with a chunk of products they stay in the second cache."""
 WORD = 8
 Rows = Callable[[int, Integer], list[str]]
 """`rows(side, number of the tile)`: where the tile's rows have their products of the present chunk."""
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Runs of products of one block."""
-
-    first: int
-    last: int
-    begins: bool
-    """Whether the block begins here."""
-    ends: int
-    """1 where the first block ends, 2 where another does, else 0."""
-
-    def words(self) -> tuple[int, ...]:
-        return self.first, self.last, int(self.begins), self.ends
-
-
-@dataclass(frozen=True)
-class Runs:
-    """The runs of a chunk as values: from which to which, and where one lies in both operands, in bytes."""
-
-    first: Integer
-    last: Integer
-    place: Callable[[Integer], list[Integer]]
+Feed = Callable[[Arithmetic, list[str], Step], list[str]]
+"""`feed(arithmetic, accumulators, step)`: the accumulators after the present chunk."""
 
 
 class Dots:
@@ -124,8 +98,6 @@ class Dots:
         """From row to row of a panel."""
         self.batch = [writer.size(kernel.axes[axis]) for axis in self.batch_axes]
         self.total = writer.size(product(kernel.reduced))
-        self.run = LANES
-        """Products that are consecutive in both operands."""
         self.blocked = not isinstance(self.total, int) or self.total > CHAIN
         """Whether there may be several blocks, whose chains are added."""
 
@@ -185,72 +157,34 @@ class Dots:
 
     # Chunks of products ------------------------------------------------------------------------------------------
     def _read_in_place(self, batch: list[Integer], ranges: Sequence[tuple[Integer, Integer]]) -> None:
-        """Chunks are listed in constant data, and so is where each run and each row begins."""
+        """Lines of products as they lie, a chunk of vectors at a time; constant data say where each row begins."""
         b = self.b
-        places = self._run_places()
-        chunks = self._chunks(len(places))
-        runs = b.constants([word for place in places for word in place])
-        table = b.constants([word for chunk in chunks for word in chunk.words()])
-        offsets = [b.constants(self._row_offsets(which)) for which in (0, 1)]
+        lines = Lines(self.writer, self.sides)
+        listed = [lines.rows(which, axes, self.tile[which]) for which, axes in enumerate(self.own_axes)]
         origins = [side.origin(batch) for side in self.sides]
 
         def rows(which: int, tile: Integer) -> list[str]:
+            table, unit = listed[which]
             first = b.add(ranges[which][0], b.mul(tile, self.tile[which]))
-            line = b.offset(offsets[which], b.mul(first, WORD))
-            return [b.offset(origins[which], b.load("i64", b.offset(line, row * WORD), WORD))
+            entry = b.offset(table, b.mul(first, WORD))
+            step = b.mul(self.writer.size(unit), self.bytes)
+            return [b.offset(origins[which], b.mul(b.load("i64", b.offset(entry, row * WORD), WORD), step))
                     for row in range(self.tile[which])]
 
-        def place(run: Integer) -> list[Integer]:
-            entry = b.offset(runs, b.mul(run, 2 * WORD))
-            return [b.load("i64", b.offset(entry, which * WORD), WORD) for which in (0, 1)]
+        with looping(b, 0, lines.vectors, CHUNK // LANES) as first:
+            stretch = lines.stretch(first, CHUNK // LANES)
 
-        with looping(b, 0, len(chunks)) as number:
-            entry = b.offset(table, b.mul(number, 4 * WORD))
-            first, last, fresh, ends = (b.load("i64", b.offset(entry, n * WORD), WORD) for n in range(4))
-            self._tiles(ranges, rows, Runs(first, last, place), b.compare("ne", fresh, 0), ends)
+            def feed(e: Arithmetic, state: list[str], step: Step) -> list[str]:
+                return lines.feed(stretch, e.kind, self.bytes, state, step)
 
-    def _run_places(self) -> list[tuple[int, int]]:
-        """Where each run of consecutive products lies in both operands, in bytes."""
-        kernel = self.writer.kernel
-        axes = [axis for axis, size in enumerate(kernel.reduced) if size != 1]
-        sizes = [kernel.reduced[axis].constant or 0 for axis in axes]
-        first = len(kernel.axes)
-        factors = [[side.load.address.factor(first + axis).constant or 0 for axis in axes] for side in self.sides]
-        assert all(factor[-1] == 1 for factor in factors), "products of a run are consecutive"
-        merged = len(axes) - 1
-        while merged and all(f[merged - 1] == f[merged] * sizes[merged] for f in factors):
-            merged -= 1
-        length = prod(sizes[merged:])
-        self.run = length if CHAIN % length == 0 else LANES
-        places = []
-        for taps in combinations(*map(range, sizes[:merged])):
-            left, right = (sum(tap * f for tap, f in zip(taps, factor, strict=False)) for factor in factors)
-            for product_ in range(0, length, self.run):
-                places.append(((left + product_) * self.bytes, (right + product_) * self.bytes))
-        return places
+            fresh = b.compare("eq", b.rem(first, BLOCK), 0)
+            self._tiles(ranges, rows, feed, fresh, self._ends(stretch.last, lines.vectors, BLOCK))
 
-    def _chunks(self, runs: int) -> list[Chunk]:
-        """All runs, in chunks that lie within one block."""
-        per_block, most = CHAIN // self.run, max(1, CHUNK // self.run)
-        chunks = []
-        for first in range(0, runs, most):
-            last = min(first + most, runs)
-            closes = last % per_block == 0 or last == runs
-            ends = 0 if not closes else 1 if last <= per_block else 2
-            chunks.append(Chunk(first, last, first % per_block == 0, ends))
-        return chunks
-
-    def _row_offsets(self, which: int) -> list[int]:
-        """Where each row of a side begins, in bytes; past the last whole tile the last row again."""
-        kernel = self.writer.kernel
-        axes = self.own_axes[which]
-        address = self.sides[which].load.address
-        steps = [address.factor(axis).constant or 0 for axis in axes]
-        offsets = [
-            sum(index * step for index, step in zip(place, steps, strict=True)) * self.bytes
-            for place in combinations(*[range(kernel.axes[axis].constant or 0) for axis in axes])
-        ]
-        return offsets + offsets[-1:] * (self.group + self.other_group)
+    def _ends(self, after: Integer, total: Integer, block: int) -> Integer:
+        """1 where the first block ends at `after`, 2 where another does, else 0."""
+        b = self.b
+        closes = b.value(f"or i1 {b.compare('eq', b.rem(after, block), 0)}, {b.compare('sge', after, total)}")
+        return b.choose(closes, b.choose(b.compare("sle", after, block), 1, 2), 0)
 
     def _packed(self, batch: list[Integer], ranges: Sequence[tuple[Integer, Integer]]) -> None:
         """Both sides' rows copied, a chunk of products at a time."""
@@ -268,13 +202,15 @@ class Dots:
                 return [b.offset(first, row * line) for row in range(self.tile[which])]
 
             fresh = b.compare("eq", b.rem(k0, CHAIN), 0)
-            after = b.add(k0, self.chunk)
-            closes = b.value(f"or i1 {b.compare('eq', b.rem(after, CHAIN), 0)}, {b.compare('sge', after, self.total)}")
-            ends = b.choose(closes, b.choose(b.compare("sle", after, CHAIN), 1, 2), 0)
+            ends = self._ends(b.add(k0, self.chunk), self.total, CHAIN)
             line_bytes = LANES * self.bytes
             vectors = b.ceil_div(count, 2 * LANES if self.pairs else LANES)
-            runs = Runs(0, vectors, lambda run: [b.mul(run, line_bytes)] * 2)
-            self._tiles(ranges, rows, runs, fresh, ends)
+
+            def feed(e: Arithmetic, state: list[str], step: Step) -> list[str]:
+                loop = b.begin_loop(0, vectors, 1, [(e.kind, value) for value in state])
+                return b.end_loop(loop, step([b.mul(loop.index, line_bytes)] * 2, loop.carried, None))
+
+            self._tiles(ranges, rows, feed, fresh, ends)
 
     def _pack(self, which: int, batch: list[Integer], rows: tuple[Integer, Integer], k0: Integer, count: Integer,
               place: str) -> None:
@@ -289,7 +225,7 @@ class Dots:
         self.panels[which].pack(batch, rows, k0, count, place)
 
     # Tiles -------------------------------------------------------------------------------------------------------
-    def _tiles(self, ranges: Sequence[tuple[Integer, Integer]], rows: Rows, runs: Runs, fresh: str, ends: Integer
+    def _tiles(self, ranges: Sequence[tuple[Integer, Integer]], rows: Rows, feed: Feed, fresh: str, ends: Integer
                ) -> None:
         """One chunk for every tile of the item."""
         b = self.b
@@ -299,46 +235,42 @@ class Dots:
             lines = rows(0, i)
             with looping(b, 0, numbers[1]) as j:
                 place = b.mul(b.add(b.mul(i, self.other_group // self.tile[1]), j), self._tile_bytes())
-                self._chunk(lines, rows(1, j), b.offset("%scratch", place), runs, fresh, ends)
+                self._chunk(lines, rows(1, j), b.offset("%scratch", place), feed, fresh, ends)
 
     def _tile_bytes(self) -> int:
         return self.tile[0] * self.tile[1] * LANES * self.bytes
 
-    def _chunk(self, left: list[str], right: list[str], chains: str, runs: Runs, fresh: str, ends: Integer) -> None:
-        """chain[a][c] += left[a][k…] · right[c][k…] over the runs; what ends a block joins the sums."""
+    def _chunk(self, left: list[str], right: list[str], chains: str, feed: Feed, fresh: str, ends: Integer) -> None:
+        """chain[a][c] += left[a][k…] · right[c][k…] over the chunk; what ends a block joins the sums."""
         b = self.b
         e = factors(b, self.dtype, self.pairs)
         places = [b.offset(chains, n * LANES * self.bytes) for n in range(len(left) * len(right))]
         begun = [b.value(f"select i1 {fresh}, {e.kind} {e.constant(0)}, {e.kind} {b.load(e.kind, place, self.bytes)}")
                  for place in places]
-        loop = b.begin_loop(runs.first, runs.last, 1, [(e.kind, value) for value in begun])
-        starts = runs.place(loop.index)
-        vectors = self.run // LANES
-        if vectors <= MOST_UNROLLED:
-            state = loop.carried
-            for vector in range(vectors):
-                at = [b.add(start, vector * LANES * self.bytes) for start in starts]
-                state = self._step(e, left, right, at, state)
-        else:
-            inner = b.begin_loop(0, self.run * self.bytes, LANES * self.bytes, [(e.kind, v) for v in loop.carried])
-            places_now = [b.add(start, inner.index) for start in starts]
-            state = b.end_loop(inner, self._step(e, left, right, places_now, inner.carried))
-        state = b.end_loop(loop, state)
+
+        def step(at: list[Integer], state: list[str], mask: str | None) -> list[str]:
+            """LANES products of every pair of rows."""
+            def read(line: str, which: int) -> str:
+                place = b.offset(line, at[which])
+                return self.writer._contiguous(place, self.dtype, LANES, mask) if mask else b.load(
+                    e.kind, place, self.bytes)
+
+            columns = [read(line, 1) for line in right]
+            result = []
+            for row, line in enumerate(left):
+                value = read(line, 0)
+                for column, other in enumerate(columns):
+                    old = state[row * len(right) + column]
+                    new = e.multiply_add(value, other, old)
+                    chosen = b.value(f"select <{LANES} x i1> {mask}, {e.kind} {new}, {e.kind} {old}") if mask else new
+                    result.append(chosen)
+            return result
+
+        state = feed(e, begun, step)
         for place, value in zip(places, state, strict=True):
             b.store(e.kind, value, place, self.bytes)
         if self.blocked:
             b.when(b.compare("ne", ends, 0), lambda: self._join(e, state, chains, b.compare("eq", ends, 1)))
-
-    def _step(self, e: Arithmetic, left: list[str], right: list[str], at: list[Integer], state: list[str]) -> list[str]:
-        """LANES products of every pair of rows."""
-        b = self.b
-        columns = [b.load(e.kind, b.offset(line, at[1]), self.bytes) for line in right]
-        result = []
-        for row, line in enumerate(left):
-            value = b.load(e.kind, b.offset(line, at[0]), self.bytes)
-            for column, other in enumerate(columns):
-                result.append(e.multiply_add(value, other, state[row * len(right) + column]))
-        return result
 
     def _join(self, e: Arithmetic, state: list[str], chains: str, first: str) -> None:
         b = self.b

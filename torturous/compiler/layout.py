@@ -18,8 +18,8 @@ from torturous.ir.op import Kind
 
 Order = tuple[int, ...]
 LANES = 16
-MOST_RUNS = 1 << 14
-"""Runs of samples whose places a gradient of weights lists."""
+LONG_LINE = 48
+"""Products in a line from which a gradient of weights reads lines in place, wherever they begin and end in vectors."""
 MOST_COMPUTED = 1.4
 """Pixels computed for every pixel asked for, up to which lanes are pixels read in place."""
 MOST_PRODUCTS = 150
@@ -86,8 +86,9 @@ def reads_in_place(node: Node, words: bool = False) -> bool:
     open_sizes = {size for shape in (node.shape, *(x.shape for x in node.inputs)) for size in shape
                   if size.constant is None}
     if open_sizes:
-        return open_sizes == {batch(node)} and not node.attributes[3:] and is_windowed(node) and (
-            wants_batch_innermost(node))
+        if open_sizes != {batch(node)} or not wants_batch_innermost(node):
+            return False
+        return sums_samples_last(node) if node.attributes[3:] else is_windowed(node)
     if node.attributes[3:]:
         return _has_runs_of_products(node)
     return is_windowed(node) if wants_batch_innermost(node) else _runs_along_pixels(node)
@@ -193,17 +194,14 @@ def channels_together(count: Size) -> int:
 
 
 def _has_runs_of_products(node: Node) -> bool:
-    """Whether a gradient of weights has its products in whole vectors, of samples or of pixels beside each other."""
+    """Whether a gradient of weights has its products in whole vectors, of samples or of pixels beside each other, or in
+    long lines of such."""
     reduced, *maps = node.attributes[:3]
     upstream = node.inputs[0].shape  # Of the convolution's result: samples, groups, channels, pixels.
-    summed = [(contraction.Map(*m).lone or 0) >= len(node.shape) for m in maps[0]]
-    products = product(size for size, is_summed in zip(upstream, summed, strict=True) if is_summed).constant
-    if products is None or products > LANES * MOST_RUNS:
-        return False
     line = len(node.shape) + reduced - 2  # Pixels beside each other; the last loop are the samples.
     steps = [dict(contraction.Map(*its_maps[-1]).terms).get(line) for its_maps in maps]
     run = (upstream[0] * upstream[-1] if steps == [1, 1] else upstream[0]).constant
-    return run is not None and run % LANES == 0
+    return run is not None and run > 0 and (run % LANES == 0 or run >= LONG_LINE)
 
 
 def _has_divisors(node: Node) -> bool:
