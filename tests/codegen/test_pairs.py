@@ -12,7 +12,7 @@ from compiler.oracle import Program, assert_same, configured, lane_targets
 
 from torturous.codegen import kernels
 from torturous.codegen.target import host_target, x86_target
-from torturous.core import dtypes
+from torturous.core import dtypes, settings
 from torturous.ir import contraction
 from torturous.ir.contraction import BLOCK, CONTRACT, lone
 from torturous.ir.op import Attributes
@@ -20,8 +20,8 @@ from torturous.ir.value import Value
 from torturous.runtime import planning
 
 BFLOAT16 = dtypes.bfloat16
-PAIRED = getattr(host_target(), "has_avx512_bf16", False)
-needs_pairs = pytest.mark.skipif(not PAIRED, reason="this machine has no AVX512-BF16")
+PAIRED = getattr(host_target(settings.target.value), "has_avx512_bf16", False)
+needs_pairs = pytest.mark.skipif(not PAIRED, reason="the target has no AVX512-BF16")
 
 
 def lying(p: Program, shape: Sequence[int], order: Sequence[int], step: int = 1) -> Value:

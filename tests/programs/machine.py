@@ -15,7 +15,7 @@ import numpy as np
 
 Step = tuple[str, int, int, int]
 SHAPES = ((3,), (2, 3), (), (2, 1), (3, 2), (0, 3), (1,), (2, 3, 2))
-DTYPES = ("float32", "float32", "float64", "int64", "bool")
+DTYPES = ("float32", "float32", "float64", "int64", "bool", "float32", "int32", "uint8")
 SCALARS = (2, 0.5, -1, 1.5, True)
 MOST_VARIABLES = 8
 EXPECTED = (RuntimeError, IndexError, TypeError, ValueError)
@@ -23,18 +23,17 @@ EXPECTED = (RuntimeError, IndexError, TypeError, ValueError)
 
 @dataclass
 class Backend:
-    """One side: how it makes tensors and what is done after each step."""
+    """One side: its library, what reads its memory, and what is done after each step."""
 
-    tensor: Callable[[np.ndarray], Any]
-    from_numpy: Callable[[np.ndarray], Any]
-    no_grad: Callable[[], Any]
-    matmul: Callable[[Any, Any], Any]
+    library: Any
     shares: Callable[[Any, Any], bool]
     """Whether two tensors look at the same memory."""
     recurrent: Callable[[Any], Any]
     """The output of a recurrent layer with fixed weights, 3 wide to 2."""
     attend: Callable[[Any], Any]
     """Attention over rows made of the sum of a tensor's elements: (2, 3)."""
+    tripled: Callable[[Any], Any]
+    """An `autograd.Function`: its input doubled, with a gradient that is three times its input's."""
     realize: Callable[[], None] = lambda: None
     after_step: Callable[[], None] = lambda: None
 
@@ -52,19 +51,23 @@ class Run:
 
 
 class Machine:
-    """Runs one program on one side."""
+    """Runs one program on one side. What it can do grows in `steps.py` and `training.py`."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
+        self.library = backend.library
         self.run = Run()
         self.pool: list[tuple[str, Any]] = []
         self.leaves: list[tuple[str, Any]] = []
         self.arrays: list[tuple[str, np.ndarray]] = []
         """NumPy arrays that share memory with tensors."""
         self.hooked: dict[str, list[np.ndarray]] = {}
+        """Gradients that hooks have seen, by hook."""
+        self.retained: list[tuple[str, Any]] = []
+        """What was told to keep its gradient."""
+        self.optimizer: Any = None
         self.updated = False
         """Whether a leaf was changed by hand."""
-        """Gradients that hooks have seen, by hook."""
         self.names = 0
 
     def execute(self, program: list[Step]) -> Run:
@@ -81,9 +84,9 @@ class Machine:
             self.backend.after_step()
         for name, t in self.pool:
             self.see(name, t)
-        for name, leaf in self.leaves:
-            if leaf.grad is not None:
-                self.see(f"{name}.grad", leaf.grad)
+        for name, t in [*self.leaves, *self.retained]:
+            if t.grad is not None:
+                self.see(f"{name}.grad", t.grad)
         for name, array in [*self.arrays, *((hook, g) for hook, all_ in self.hooked.items() for g in all_)]:
             self.run.seen.append((name, array.copy()))
         return self.run
@@ -93,7 +96,12 @@ class Machine:
         self.run.source.append(line)
 
     def see(self, name: str, t: Any) -> None:
-        self.run.seen.append((name, np.array(t.detach().numpy())))
+        self.run.seen.append((f"{name}: {str(t.dtype).removeprefix('torch.')}", self.values(t)))
+
+    def values(self, t: Any) -> np.ndarray:
+        """A copy; of bfloat16, which NumPy has not, as float32."""
+        t = t.detach()
+        return np.array((t.float() if t.dtype is self.library.bfloat16 else t).numpy())
 
     def pick(self, i: int) -> tuple[str, Any]:
         if not self.pool:
@@ -129,7 +137,7 @@ class Machine:
         tracked = array.dtype.kind == "f" and k % 2 == 1
         text = f"tensor({array.tolist()}, {array.dtype})" + (".requires_grad_()" if tracked else "")
         self.say(text)
-        t = self.backend.tensor(array)
+        t = self.library.tensor(array)
         if tracked:
             t = t.requires_grad_()
         self.keep(t, text)
@@ -140,7 +148,7 @@ class Machine:
         array = self.data(i, j)
         text = f"from_numpy(a{len(self.arrays)} := array({array.tolist()}, {array.dtype}))"
         self.say(text)
-        self.keep(self.backend.from_numpy(array), text)
+        self.keep(self.library.from_numpy(array), text)
         self.arrays.append((f"a{len(self.arrays)}", array))
 
     def do_binary(self, i: int, j: int, k: int) -> None:
@@ -178,7 +186,7 @@ class Machine:
             return
         if name == "amax" and dim is None:
             dim = ()
-        if name == "argmax" and x.dtype is self.backend.tensor(np.zeros(1, bool)).dtype:
+        if name == "argmax" and x.dtype is self.library.bool:
             return
         keep = bool(k % 2) and dim is not None
         text = f"{a}.{name}({'' if dim is None else dim}{', keepdim=True' if keep else ''})"
@@ -216,7 +224,7 @@ class Machine:
         (a, x), (b, y) = self.pick(i), self.pick(j)
         if str(x.dtype) != str(y.dtype) and 0 in (*x.shape, *y.shape):
             return  # Whether PyTorch minds depends on whether gradients are tracked.
-        self.make(f"{a} @ {b}", lambda: self.backend.matmul(x, y))
+        self.make(f"{a} @ {b}", lambda: self.library.matmul(x, y))
 
     def do_recur(self, i: int, j: int, k: int) -> None:
         name, t = self.pick(i)
@@ -255,7 +263,7 @@ class Machine:
         if leaf.grad is None:
             return
         self.say(f"with no_grad(): {a}.sub_({a}.grad * 0.5)" + (f"; {a}.grad = None" if k % 2 else ""))
-        with self.backend.no_grad():
+        with self.library.no_grad():
             leaf.sub_(leaf.grad * 0.5)
         self.updated = True
         if k % 2:
@@ -265,7 +273,7 @@ class Machine:
         (a, x), (b, y) = self.pick(i), self.pick(j)
         text = f"no_grad: {a} * {b}"
         self.say(text)
-        with self.backend.no_grad():
+        with self.library.no_grad():
             product = x * y
         self.keep(product, text)
 
@@ -286,7 +294,7 @@ class Machine:
         self.say(f"{a}.register_hook({name})  # {'doubles' if k % 2 else 'looks'}")
 
         def hook(g: Any) -> Any:
-            seen.append(np.array(g.detach().numpy()))
+            seen.append(self.values(g))
             return g * 2 if k % 2 else None
 
         x.register_hook(hook)
@@ -337,6 +345,3 @@ class Machine:
         if len(self.pool) > 1:
             name, _ = self.pool.pop(i % len(self.pool))
             self.say(f"del {name}")
-
-
-KINDS = sorted(name[3:] for name in vars(Machine) if name.startswith("do_"))

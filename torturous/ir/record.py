@@ -106,8 +106,8 @@ class Record:
     """
 
     __slots__ = ("end", "thread", "tracking", "room", "owners", "moved", "slots", "leaves", "values", "versions",
-                 "sources", "hooks", "freed", "tape", "cut", "patience", "urgent", "doubtful", "looks", "_path",
-                 "_rows", "_tracked", "_places", "__weakref__")
+                 "sources", "hooks", "freed", "tape", "cut", "patience", "urgent", "doubtful", "visited", "looks",
+                 "_path", "_rows", "_tracked", "_places", "__weakref__")
 
     def __init__(self, end: Prefix | None = None) -> None:
         """A record that goes on from `end`; without it, one whose rows have nothing to do with any other's."""
@@ -147,6 +147,8 @@ class Record:
         recorded."""
         self.doubtful = 0
         """Above zero if a kernel may find a position or class out of range: see `doubt`."""
+        self.visited = False
+        """Whether another thread has computed one of the storages that are pending here."""
         self.looks: list[tuple[Any, Any]] | None = None
         """While a call is captured (`tensor/traces.py`): tensors whose values were looked at, and how to look again."""
         self._path: list[Prefix] = []
@@ -204,11 +206,13 @@ class Record:
         return TYPES[self.rows[operand][2]]
 
     def until(self, count: int) -> Record:
-        """The first rows as a record of their own, as far as computing them goes."""
+        """The first rows as a record of their own, for computing them and for gradients."""
         record = Record(self.end.until(count))
-        record.moved = {index: place for index, place in self.moved.copy().items() if index < count}
-        record.slots = list(self.slots)
-        record.values = self.values
+        record.slots, record.values, record.freed = list(self.slots), self.values, self.freed[:count]
+        for table in ("moved", "versions", "sources", "hooks"):
+            # Copied at one go: this may be another thread's.
+            entries = getattr(self, table).copy().items()
+            setattr(record, table, {index: entry for index, entry in entries if index < count})
         return record
 
     def __len__(self) -> int:

@@ -256,9 +256,10 @@ def _check_rows(input: Tensor, count: int) -> None:
     if values is None:
         context.record.doubt()
     elif values.size and not (0 <= int(values.min()) and int(values.max()) < count):
-        raise IndexError(f"index out of range in self (embedding: the table has {count} rows, the indices "
-                         f"reach from "
-                         f"{int(values.min())} to {int(values.max())})")
+        # As PyTorch has it, for tables that no index fits.
+        raise (IndexError if count else RuntimeError)(
+            f"index out of range in self (embedding: the table has {count} rows, the indices reach from "
+            f"{int(values.min())} to {int(values.max())})")
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:

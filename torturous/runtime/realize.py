@@ -59,6 +59,10 @@ def _alive(record: Record) -> list[int]:
         index for index, references in zip(owners, map(sys.getrefcount, owners.values()), strict=True)
         if references > alone
     ]
+    if record.visited:
+        # Another thread may have computed such a storage since, and then written it.
+        alive = [index for index in alive if not isinstance(owner := owners[index], Storage) or (
+            owner.record is record and owner.index == index)]
     alive.sort()
     return alive
 
@@ -176,7 +180,8 @@ def compute(storage: Storage) -> None:
     """Makes a storage's pending version available to this thread.
 
     If another thread has recorded it, that thread may be recording at this moment: its record is read up to the row
-    in question, which is complete, and never changed. The other thread computes the value again if it needs it.
+    in question, which is complete, and never changed. The other thread computes the value again if it needs it. What
+    leads to the value, with what gradients would read of it, becomes a tape of its own.
     """
     if storage.record is context.record:
         realize()
@@ -185,12 +190,19 @@ def compute(storage: Storage) -> None:
         record, row = storage.record, storage.index
         if not storage.pending or record is None:
             return
-        prefix = record.until(row + 1)
-        bound = planning.bind(prefix, (row,))
-        (buffer,) = bound.run([record.values[leaf] for leaf in bound.leaves], prefix.slots)
+        record.visited = True
+        tape, values = record.until(row + 1), record.values
+        saved = saved_rows(tape, (row,)) if tape.tracked[row] else []
+        outputs = tuple(sorted({row, *saved} - values.keys()))
+        bound = planning.bind(tape, outputs)
+        buffers = bound.run([values[leaf] for leaf in bound.leaves], tape.slots)
         statistics.runs += 1
-        storage.commit(buffer)
-        if not prefix.tracked[row]:
+        computed = dict(zip(outputs, buffers, strict=True))
+        storage.commit(computed[row])
+        if tape.tracked[row]:
+            tape.values = {each: computed[each] if each in computed else values[each] for each in saved}
+            storage.record = tape
+        else:
             storage.record, storage.index = None, -1
 
 

@@ -141,9 +141,7 @@ class Arithmetic(TensorBase):
             )
         if not isinstance(other, TensorBase):
             return other * alpha
-        if common.category is not other.dtype.category:
-            other = cast(other, common)
-        return binary(ops.MUL, other, alpha)
+        return binary(ops.MUL, cast(other, common), alpha)
 
     def mul(self, other: TensorBase | Number) -> Tensor:
         return combine(ops.MUL, self, other)
@@ -160,23 +158,28 @@ class Arithmetic(TensorBase):
         return in_place(ops.MUL, self, other)
 
     def addcmul(self, tensor1: TensorBase, tensor2: TensorBase, *, value: Number = 1) -> Tensor:
-        """self + value · tensor1 · tensor2."""
-        product = combine(ops.MUL, tensor_operand("addcmul", "tensor1", 2, tensor1), tensor2)
-        if self.dtype is product.dtype and self.dtype.category is Category.BOOL:
-            raise NotImplementedError("\"addcmul_cpu_out\" not implemented for 'Bool'")
-        return combine(ops.ADD, self, product if type(value) is int and value == 1 else product.mul(value))
+        """self + value · tensor1 · tensor2, all in their common type."""
+        return self._with_quotient_or_product("addcmul", ops.MUL, tensor1, tensor2, value)
 
     def addcdiv(self, tensor1: TensorBase, tensor2: TensorBase, *, value: Number = 1) -> Tensor:
-        """self + value · tensor1 / tensor2; RuntimeError for two integer tensors."""
-        tensor_operand("addcdiv", "tensor1", 2, tensor1)
-        tensor_operand("addcdiv", "tensor2", 3, tensor2)
+        """self + value · tensor1 / tensor2, all in their common type; RuntimeError for two integer tensors."""
         if not (tensor1.dtype.is_floating_point or tensor2.dtype.is_floating_point):
             raise RuntimeError(
                 "Integer division with addcdiv is no longer supported; convert tensor1 or tensor2 with "
                 ".float() first"
             )
-        quotient = combine(ops.DIV, tensor1, tensor2)
-        return combine(ops.ADD, self, quotient if type(value) is int and value == 1 else quotient.mul(value))
+        return self._with_quotient_or_product("addcdiv", ops.DIV, tensor1, tensor2, value)
+
+    def _with_quotient_or_product(self, name: str, op: Op, tensor1: Any, tensor2: Any, value: Number) -> Tensor:
+        operands = [self, tensor_operand(name, "tensor1", 2, tensor1), tensor_operand(name, "tensor2", 3, tensor2)]
+        common = ops.common_type([TYPES[each._type] for each in operands])
+        if common.category is Category.BOOL:
+            raise NotImplementedError(f"\"{name}_cpu_out\" not implemented for 'Bool'")
+        here, first, second = (cast(each, common) for each in operands)
+        term = combine(op, first, second)
+        if common.category is Category.INTEGRAL:
+            value = int(value)  # As PyTorch does, without a word.
+        return combine(ops.ADD, here, term if type(value) is int and value == 1 else term.mul(value))
 
     def lerp(self, end: TensorBase, weight: TensorBase | Number) -> Tensor:
         """self + weight · (end − self), computed from the nearer end. RuntimeError where dtypes differ."""

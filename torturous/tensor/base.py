@@ -338,8 +338,11 @@ class TensorBase:
 
     def _take(self, record: Record, storage: Storage, value: int, tracked: int, place: Place) -> None:
         """Makes a row that nobody else has the next version of the storage."""
+        if storage.pending and storage.record is not record:
+            # Another thread's: what it recorded comes first.
+            compute(storage)
         version, watch = storage.version, weakref.ref(storage)
-        if storage.pending and storage.record is record:
+        if storage.pending:
             record.owners.pop(storage.index, None)
             record.versions.setdefault(storage.index, (watch, version - storage.unseen))
         if self._unseen:

@@ -96,6 +96,8 @@ def solve(A: Any, B: Any, *, left: bool = True) -> Tensor:
     if not isinstance(B, TensorBase) or B.dtype is not A.dtype:
         raise RuntimeError(f"linalg.solve: Expected A and B to have the same dtype, but found A of type {A.dtype} and "
                            f"B of type {getattr(B, 'dtype', type(B).__name__)} instead")
+    if not B.shape:
+        raise RuntimeError("linalg.solve: B must be a vector for each matrix, or a matrix, but has no dimensions")
     b: Any = B
     vector = len(b.shape) == 1 or tuple(b.shape) == tuple(A.shape[:-1])
     if vector:

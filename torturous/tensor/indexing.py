@@ -418,6 +418,7 @@ class Indexing(Splitting):
     def index_put_(self, indices: Sequence[TensorBase | None], values: TensorBase | Number,
                    accumulate: bool = False) -> Tensor:
         """self[indices] = values; with `accumulate`, elements named several times add up."""
+        self._changeable()
         pairs = _axes_of(self, indices)
         if self._repeats():
             return _put_repeated(self, pairs, values, accumulate)

@@ -194,7 +194,7 @@ class Movement(TensorBase):
         return self.transpose(dim0, dim1)
 
     def movedim(self, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
-        return self.permute(_moved(len(self.shape), source, destination))
+        return self.permute(_moved(len(self.shape), source, destination) if self.shape else ())
 
     def moveaxis(self, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
         return self.movedim(source, destination)

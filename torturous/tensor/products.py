@@ -97,28 +97,34 @@ class Products(TensorBase):
     @lowered
     def addmm(self, mat1: Any, mat2: TensorBase, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
         """beta · self + alpha · (mat1 · mat2)."""
-        return _sum(self, mat1.mm(mat2), beta, alpha)
+        return _sum("addmm", self, mat1.mm(mat2), beta, alpha)
 
     def addmv(self, mat: Any, vec: TensorBase, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
         """beta · self + alpha · (mat · vec)."""
-        return _sum(self, mat.mv(vec), beta, alpha)
+        return _sum("addmv", self, mat.mv(vec), beta, alpha)
 
     @lowered
     def baddbmm(self, batch1: Any, batch2: TensorBase, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
         """beta · self + alpha · (batch1 · batch2), batch by batch."""
-        return _sum(self, batch1.bmm(batch2), beta, alpha)
+        return _sum("baddbmm", self, batch1.bmm(batch2), beta, alpha)
 
 
     addmm_, addmv_, baddbmm_ = modifying(addmm), modifying(addmv), modifying(baddbmm)
     ger = outer
 
 
-def _sum(t: Any, product: Any, beta: Number, alpha: Number) -> Tensor:
-    """beta · t + alpha · product; with beta 0 t is not read, so that its NaN do not count."""
+def _sum(name: str, t: Any, product: Any, beta: Number, alpha: Number) -> Tensor:
+    """beta · t + alpha · product; with beta 0 t is not read, so that its NaN do not count. RuntimeError for a t of
+    another dtype, and for one that is not broadcast to the product's shape."""
+    if t.dtype is not product.dtype:
+        raise RuntimeError(f"{name}: self and the factors must have the same dtype, but got {t.dtype} and "
+                           f"{product.dtype}")
+    if broadcast([t.shape, product.shape]) != tuple(product.shape):
+        raise RuntimeError(f"{name}: self, of shape {list(t.shape)}, does not expand to the product's shape "
+                           f"{list(product.shape)}")
     scaled = product if alpha == 1 else product * alpha
     if beta == 0:
         return scaled
-    broadcast([t.shape, product.shape])
     return scaled + (t if beta == 1 else t * beta)
 
 

@@ -113,10 +113,12 @@ class Rearranging(Movement):
             return self.reshape(-1).roll(steps, 0).reshape(tuple(self.shape))
         if len(steps) != len(axes) or not steps:
             raise RuntimeError(f"shifts and dimensions must align. shifts: {len(steps)}, dims:{len(axes)}")
+        if not self.shape:
+            raise IndexError(f"Dimension specified as {axes[0]} but tensor has no dimensions")
         t: Any = self
         for shift, dim in zip(steps, axes, strict=True):
             axis = normalize_axis(dim, len(self.shape))
-            size = t.shape[axis] if t.shape else 1
+            size = t.shape[axis]
             away = shift % size if size else 0
             if away:
                 parts = t.sliced(axis, size - away, size, 1), t.sliced(axis, 0, size - away, 1)
@@ -131,8 +133,10 @@ class Rearranging(Movement):
         """
         if dim is None:
             return self.reshape(-1).repeat_interleave(repeats, 0, output_size=output_size)
+        t: Any = self
+        if not self.shape:
+            raise IndexError("repeat_interleave(): a tensor without dimensions has none to repeat along; leave dim out")
         axis = normalize_axis(dim, len(self.shape))
-        t: Any = self if self.shape else self.reshape(1)
         size = t.shape[axis]
         if isinstance(repeats, TensorBase) and prod(repeats.shape) != 1:
             if repeats.dtype.category is not Category.INTEGRAL or len(repeats.shape) > 1:
