@@ -56,7 +56,7 @@ def test_training_steps(layers: str, tmp_path: Path) -> None:
 
     model, optimizer = made()
     native.export_training(model, F.nll_loss, optimizer, data(4), tmp_path, target=test_training.TARGET, shared=False,
-                           max_batch=40, batches=(), name="net")
+                           max_batch=40, name="net")
     program = test_training.build(tmp_path, test_training.DRIVER)
     for batch in (1, 5, 17, 28, 32):
         for name, values in zip(("image", "target"), data(batch), strict=True):

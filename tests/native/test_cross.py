@@ -209,7 +209,7 @@ def test_training_in_wasm(tmp_path: Path) -> None:
     node = tool("node")
     model = small()
     native.export_training(model, F.nll_loss, OPTIMIZERS["adam"](model), example(), tmp_path, target="wasm32",
-                           max_batch=8, batches=(), shared=True)
+                           max_batch=8, shared=True)
     header = (tmp_path / "net.h").read_text()
     bytes_ = int(header.partition("#define NET_FILE_BYTES ")[2].split()[0])
     files(tmp_path, 4)

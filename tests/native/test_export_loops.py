@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,23 @@ def test_recurrent_layers(kind: str, options: dict[str, Any], tmp_path: Path) ->
             program = build(bundle, 1 + len(expected))
         for mine, theirs in zip(run(program, bundle, batch, [x], expected), expected, strict=True):
             assert mine.tobytes() == theirs.tobytes()
+
+
+def test_states_have_the_shapes_that_they_have_in_python(tmp_path: Path) -> None:
+    """Also where two results are the same memory under different shapes."""
+    class States(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(5, 9, batch_first=True)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            output, (h, c) = self.lstm(x)
+            return output, h, c
+
+    native.export(States().eval(), (from_array(np.zeros((7, STEPS, 5), np.float32)),), tmp_path, target="avx2",
+                  shared=False)
+    outputs = json.loads((tmp_path / "net.json").read_text())["outputs"]
+    assert [output["shape"] for output in outputs] == [["batch", STEPS, 9], [1, "batch", 9], [1, "batch", 9]]
 
 
 def test_a_loop_over_the_batch_is_refused(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ from native.tools import tool
 import torturous as torch
 from torturous import native, nn
 from torturous.codegen.builder import Builder
+from torturous.codegen.expressions import Argument
 from torturous.codegen.kernels import Generated
 from torturous.codegen.loops import Divided, Work
+from torturous.codegen.table import ENTRY_BYTES, PIECES
 from torturous.codegen.target import host_target
 from torturous.compiler.sizes import ZERO, Size
-from torturous.native.sharing import dividing, shared_out
+from torturous.native.sharing import sharing, write_shares
 from torturous.native.workspace import BATCH, polynomial
 from torturous.runtime.build import KernelSource, build
 from torturous.runtime.shares import share_out
@@ -33,7 +35,9 @@ def random_kernel(random: np.random.Generator) -> Generated:
         divided.append(Divided(size(), unit, unit * int(random.choice([1, 4, 15]))))
     cost = Size.of(1) + size() * int(random.choice([1, 1000, 30000]))
     scratch = ZERO if random.random() < 0.5 else Size.of(64)
-    return Generated("k", "", (), Work(size(), tuple(divided), cost), scratch)
+    arguments = [Argument("granule"), *(Argument("group", number) for number in range(len(divided)))]
+    random.shuffle(arguments)
+    return Generated("k", "", tuple(arguments), Work(size(), tuple(divided), cost), scratch)
 
 
 def test_instructions_give_what_python_gives() -> None:
@@ -41,21 +45,28 @@ def test_instructions_give_what_python_gives() -> None:
     random = np.random.default_rng(0)
     kernels = [random_kernel(random) for _ in range(60)]
     b = Builder(target)
-    width = 4
+    width = ENTRY_BYTES // 8 + 3
     for number, kernel in enumerate(kernels):
         known: dict = {}
-        shares = shared_out(b, kernel, lambda size, known=known: polynomial(b, size, known), "net")
-        for position, value in enumerate([shares.granule, shares.pieces, *shares.groups]):
-            b.store("i64", value, b.offset("%arguments", 8 * (width * number + position)), 8)
-    text = dividing(target, "net") + b.function("shares", PARAMETERS) + f"attributes #0 = {{ {target.attributes()} }}\n"
+        entry = b.offset("%arguments", 8 * width * number)
+        write_shares(b, kernel, lambda size, known=known: polynomial(b, size, known), "net", entry,
+                     b.offset(entry, ENTRY_BYTES))
+    text = sharing(target, "net") + b.function("shares", PARAMETERS) + f"attributes #0 = {{ {target.attributes()} }}\n"
     (address,) = build([KernelSource("shares", text, "shares")], target)
     function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)(address)
     for batch in (1, 2, 3, 7, 64, 1000):
         table = np.zeros(width * len(kernels), np.int64)
+        for kernel, row in zip(kernels, table.reshape(-1, width), strict=True):
+            for place, argument in enumerate(kernel.arguments):
+                if argument.kind == "group":  # As they are where all is one piece.
+                    row[ENTRY_BYTES // 8 + place] = kernel.work.divided[argument.what].most
         function(table.ctypes.data, batch, 0, table.ctypes.data)
         for kernel, row in zip(kernels, table.reshape(-1, width).tolist(), strict=True):
             shares = share_out(kernel, lambda size, batch=batch: size.evaluate(lambda _: batch))
-            assert row[:2 + len(shares.groups)] == [shares.granule, shares.pieces, *shares.groups], (kernel, batch)
+            assert row[PIECES] == shares.pieces, (kernel, batch)
+            for argument, word in zip(kernel.arguments, row[ENTRY_BYTES // 8:], strict=False):
+                expected = shares.granule if argument.kind == "granule" else shares.groups[argument.what]
+                assert word == expected, (kernel, batch)
 
 
 COUNT = """

@@ -221,11 +221,11 @@ int main(int count, char **arguments) {
 def test_a_seed_gives_the_draws_of_manual_seed(tmp_path: Path) -> None:
     model = small()
     optimizer = OPTIMIZERS["adam"](model)
-    export(model, optimizer, tmp_path)
+    export(model, optimizer, tmp_path, batches=(6,))
     program = build(tmp_path, DRIVER)
     # Weights alone, as a state dict has them, are enough: moments begin as zeros.
     save_file({key: value.numpy() for key, value in model.state_dict().items()}, tmp_path / "weights")
-    # A batch of 6 is the examples', which has a plan of its own.
+    # A batch of 6 has a plan of its own.
     for seed, batch in ((0, 6), (5, 8), ((1 << 40) + 5, 6)):
         arguments = [str(seed), "0.02", tmp_path / "after", *files(tmp_path, batch)]
         ran = subprocess.run([program, tmp_path / "weights", *arguments], capture_output=True, text=True)

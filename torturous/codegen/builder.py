@@ -89,10 +89,10 @@ class Builder:
     def declare(self, result: str, name: str, kinds: Sequence[str]) -> None:
         self.declarations.setdefault(name, f"declare {result} @{name}({', '.join(kinds)})")
 
-    def constants(self, words: Sequence[int]) -> str:
-        """The address of constant data: these i64s."""
-        text = ", ".join(f"i64 {word}" for word in words)
-        kind = f"[{len(words)} x i64]"
+    def constants(self, words: Sequence[int], kind: str = "i64") -> str:
+        """The address of constant data: these integers."""
+        text = ", ".join(f"{kind} {word}" for word in words)
+        kind = f"[{len(words)} x {kind}]"
         name = f"words{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         self.declarations.setdefault(name, f"@{name} = internal unnamed_addr constant {kind} [{text}], align 64")
         return f"@{name}"

@@ -37,7 +37,6 @@ ENOUGH_ITEMS = 20
 """Items to share out, where tiles are that many."""
 MOST_ROWS = 65
 """Of either side in an item: with a chunk of products they stay in the second cache."""
-WORD = 8
 Rows = Callable[[int, Integer], list[str]]
 """`rows(side, number of the tile)`: where the tile's rows have their products of the present chunk."""
 Feed = Callable[[Arithmetic, list[str], Step], list[str]]
@@ -164,12 +163,8 @@ class Dots:
         origins = [side.origin(batch) for side in self.sides]
 
         def rows(which: int, tile: Integer) -> list[str]:
-            table, unit = listed[which]
             first = b.add(ranges[which][0], b.mul(tile, self.tile[which]))
-            entry = b.offset(table, b.mul(first, WORD))
-            step = b.mul(self.writer.size(unit), self.bytes)
-            return [b.offset(origins[which], b.mul(b.load("i64", b.offset(entry, row * WORD), WORD), step))
-                    for row in range(self.tile[which])]
+            return [b.offset(origins[which], place) for place in listed[which](first)]
 
         with looping(b, 0, lines.vectors, CHUNK // LANES) as first:
             stretch = lines.stretch(first, CHUNK // LANES)

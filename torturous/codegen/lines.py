@@ -15,7 +15,6 @@ from torturous.codegen.expressions import LANES, KernelWriter
 from torturous.codegen.side import Loops, Side
 from torturous.compiler.sizes import ONE, Size, product
 
-WORD = 8
 Step = Callable[[list[Integer], list[str], str | None], list[str]]
 """`step(places, state, mask)`: the accumulators after LANES products that lie at these places of the operands, in
 bytes; where there is a mask, those of its lanes."""
@@ -120,17 +119,27 @@ class Lines:
         return b.value(f"icmp {predicate} {kind} <{numbers}>, {spread}")
 
     # Rows ------------------------------------------------------------------------------------------------------------
-    def rows(self, which: int, axes: Sequence[int], more: int) -> tuple[str, Size]:
-        """Where each row of a side begins, as constant data, in units that come with it; past the last row, `more`
-        times the last one again."""
-        kernel = self.writer.kernel
-        address = self.sides[which].load.address
-        steps = [_in_units(address.factor(axis), self.unit) for axis in axes]
+    def rows(self, which: int, axes: Sequence[int], at_once: int) -> Callable[[Integer], list[Integer]]:
+        """Lists where the rows of a side begin: a function that reads so many of them, in bytes, from a row on. Past
+        the last row it is the last one again."""
+        b, kernel = self.b, self.writer.kernel
+        side = self.sides[which]
+        steps = [_in_units(side.load.address.factor(axis), self.unit) for axis in axes]
         offsets = [
             sum(index * step for index, step in zip(place, steps, strict=True))
             for place in combinations(*[range(kernel.axes[axis].constant or 0) for axis in axes])
         ]
-        return self.b.constants(offsets + offsets[-1:] * more), self.unit
+        small = max(map(abs, offsets)) < 1 << 31
+        kind, width = ("i32", 4) if small else ("i64", 8)
+        table = b.constants(offsets + offsets[-1:] * (at_once - 1), kind)
+        unit = b.mul(self.writer.size(self.unit), side.item)
+
+        def read(first: Integer) -> list[Integer]:
+            line = b.offset(table, b.mul(first, width))
+            places = [b.load(kind, b.offset(line, row * width), width) for row in range(at_once)]
+            return [b.mul(b.value(f"sext i32 {place} to i64") if small else place, unit) for place in places]
+
+        return read
 
 
 def _in_units(size: Size, unit: Size) -> int:

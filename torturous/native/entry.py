@@ -23,7 +23,7 @@ from torturous.native.codes import MESSAGES, Code
 from torturous.native.describe import Description, Value, constants
 from torturous.native.execution import Execution, define
 from torturous.native.reader import bytes_constant, reader
-from torturous.native.sharing import dividing
+from torturous.native.sharing import sharing
 from torturous.native.variants import choice
 from torturous.native.walker import MOST_WORKERS, walker
 from torturous.native.weights import ALIGNMENT, Weight
@@ -62,8 +62,8 @@ def common(library: Library, executions: Sequence[Execution], entry: Sequence[st
     parts += [reader(library.name, library.weights), walker(library.name), constants(library.description)]
     parts += [choice(library.name, library.targets), error_text(library), *entry]
     parts += [execution.write() for execution in executions]
-    if any(f"@{library.name}_divided(" in part for part in parts):
-        parts.append(dividing(library.targets[-1], library.name))
+    if any(f"@{library.name}_share_out(" in part for part in parts):
+        parts.append(sharing(library.targets[-1], library.name))
     if any(f"@{library.name}_power(" in part for part in parts):
         parts.append(_power(library))
     return "\n".join([*parts, f"attributes #0 = {{ {library.targets[-1].attributes()} }}", ""])

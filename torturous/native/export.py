@@ -407,7 +407,7 @@ def _values(module: Any, program: Program, routine: Routine, fixed: bool) -> tup
         for name, kind in zip(names, program.inputs, strict=True)
     ]
     outputs = []
-    for position, node in enumerate(routine.plan.outputs):
+    for position, node in enumerate(routine.plan.graph.outputs):
         name = f"output{position}" if program.several else "output"
         outputs.append(Value(unused(name, taken), node.dtype, tuple(map(routine.in_batch, node.shape))))
     return inputs, outputs

@@ -32,7 +32,7 @@ from torturous.ir.record import describe_place, slot_ordinal
 from torturous.native.batches import EVERY, Batches
 from torturous.native.formulas import Formulas
 from torturous.native.recording import InBatch, Program, Ratio
-from torturous.native.sharing import shared_out
+from torturous.native.sharing import write_shares
 from torturous.native.stretches import Called, Stretch, behind_steps, pointers_at, stretches, written_in_loops
 from torturous.native.walker import ERROR, SCRATCH, STRIDE
 from torturous.native.workspace import BATCH, Places, Workspace, candidates, polynomial
@@ -214,25 +214,20 @@ class Routine:
             return polynomial(b, self.in_batch(of), known)
 
         for stretch in self.stretches(target):
-            first, cuts = table, []
+            first, written = table, []
             for number, called in enumerate(stretch.kernels):
-                arguments = called.generated.arguments
+                arguments, place = called.generated.arguments, entry + ENTRY_BYTES * number
                 if any(argument.kind == "granule" for argument in arguments):
-                    shares = shared_out(b, called.generated, size, self.library)
-                    words = []
-                    for position, argument in enumerate(arguments):
-                        if argument.kind == "granule":
-                            words.append((first + 8 * position, shares.granule))
-                        elif argument.kind == "group":
-                            words.append((first + 8 * position, shares.groups[argument.what]))
-                    cuts.append((entry + ENTRY_BYTES * number, shares.pieces, words))
+                    words = write_shares(b, called.generated, size, self.library, b.offset("%workspace", place),
+                                         b.offset("%workspace", first))
+                    written += [(first + 8 * word, 8 * stretch.words) for word in words]
+                    written.append((place + 8 * PIECES, ENTRY_BYTES * len(stretch.kernels)))
                 first += 8 * len(arguments)
-            if stretch.repetition is None:
-                _cut(b, cuts, "%workspace", "%workspace")
-            else:
-                with looping(b, 0, stretch.steps) as step:
-                    tables = b.offset("%workspace", b.mul(step, 8 * stretch.words))
-                    _cut(b, cuts, tables, b.offset("%workspace", b.mul(step, ENTRY_BYTES * len(stretch.kernels))))
+            if stretch.steps > 1:  # A loop's steps are alike.
+                with looping(b, 1, stretch.steps) as step:
+                    for place, stride in written:
+                        word = b.load("i64", b.offset("%workspace", place), 8)
+                        b.store("i64", word, b.offset("%workspace", b.add(place, b.mul(step, stride))), 8)
             table += 8 * stretch.steps * stretch.words
             entry += ENTRY_BYTES * stretch.steps * len(stretch.kernels)
 
@@ -301,15 +296,6 @@ class Routine:
             base = b.load("ptr", b.offset("%frame", self.pointer_bytes(b) * place.pointer), 4)
             length = polynomial(b, self.nbytes(node), known)
             move(b, b.offset(base, place.offset), b.offset("%workspace", start), length)
-
-
-def _cut(b: Builder, cuts: Iterable[tuple[int, Integer, list[tuple[int, Integer]]]], tables: str, entries: str
-         ) -> None:
-    """Writes the numbers of pieces of a step's kernels, and the arguments that say what these are."""
-    for entry, pieces, words in cuts:
-        for place, word in words:
-            b.store("i64", word, b.offset(tables, place), 8)
-        b.store("i64", pieces, b.offset(entries, entry + 8 * PIECES), 8)
 
 
 class _Numbers:

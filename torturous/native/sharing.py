@@ -3,79 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from torturous.codegen.builder import Builder, Integer
+from torturous.codegen.expressions import Argument
 from torturous.codegen.kernels import Generated
+from torturous.codegen.table import PIECES
 from torturous.codegen.target import Target
 from torturous.compiler.sizes import Size
 from torturous.runtime.shares import ENOUGH_ITEMS, GRAIN, ITEM_COST, most_pieces, share_out
 
-
-@dataclass(frozen=True)
-class SharedOut:
-    """`runtime.shares.Shares`, as integers or values of a function being written."""
-
-    granule: Integer
-    pieces: Integer
-    groups: tuple[Integer, ...]
+MOST_FREE = 2
+"""Extents that may be divided in several ways."""
+PLACE_BITS = 16
+"""Of a word's place in a kernel's table of arguments."""
 
 
-def shared_out(b: Builder, kernel: Generated, size: Callable[[Size], Integer], name: str) -> SharedOut:
-    """What `share_out` gives. `size` writes a size of the plan; `name` prefixes the function of `dividing`."""
+def write_shares(
+    b: Builder, kernel: Generated, size: Callable[[Size], Integer], name: str, entry: str, words: str
+) -> list[int]:
+    """Writes what `share_out` gives into a kernel's entry and its table of arguments; gives the places of the words
+    that are written there. `size` writes a size of the plan; `name` prefixes the function of `sharing`."""
     work = kernel.work
+    granule = kernel.arguments.index(Argument("granule"))
+    groups = {argument.what: place for place, argument in enumerate(kernel.arguments) if argument.kind == "group"}
     sizes = [work.outer, work.cost, kernel.scratch, *(part.extent for part in work.divided)]
     known = {each: value for each in sizes if isinstance(value := size(each), int)}
     if len(known) == len(set(sizes)):
         shares = share_out(kernel, known.__getitem__)
-        return SharedOut(shares.granule, shares.pieces, shares.groups)
-    units = [b.ceil_div(size(part.extent), part.unit) for part in work.divided]
-    counts = [b.ceil_div(have, part.most // part.unit) for have, part in zip(units, work.divided, strict=True)]
-    free = [number for number, part in enumerate(work.divided) if part.unit < part.most]
-    outer, cost = size(work.outer), size(work.cost)
-    if free:
-        assert len(free) <= 2, "more divided extents than `dividing` knows of"
-        rest = outer
-        for number, count in enumerate(counts):
-            rest = rest if number in free else b.mul(rest, count)
-        wanted = b.minimum(ENOUGH_ITEMS, b.div(b.mul(outer, cost), ITEM_COST))
-        extents = [(units[number], counts[number], work.divided[number].unit) for number in free]
-        words = [rest, wanted, *(word for extent in [*extents, (1, 1, 0)][:2] for word in extent)]
-        divided = b.value(f"call {{ i64, i64 }} @{name}_divided({', '.join(f'i64 {word}' for word in words)})")
-        for position, number in enumerate(free):
-            counts[number] = b.value(f"extractvalue {{ i64, i64 }} {divided}, {position}")
-    taken = [b.maximum(1, b.ceil_div(have, b.maximum(count, 1))) for have, count in zip(units, counts, strict=True)]
-    parts: Integer = 1
-    for have, each in zip(units, taken, strict=True):
-        parts = b.mul(parts, b.ceil_div(have, each))
-    items = b.mul(outer, parts)
-    per_item = b.maximum(1, b.div(cost, b.maximum(parts, 1)))
-    granule = b.maximum(b.maximum(1, b.div(GRAIN, per_item)), b.ceil_div(items, most_pieces(kernel)))
-    groups = tuple(b.mul(each, part.unit) for each, part in zip(taken, work.divided, strict=True))
-    return SharedOut(granule, b.ceil_div(items, granule), groups)
+        for number, place in groups.items():
+            b.store("i64", shares.groups[number], b.offset(words, 8 * place), 8)
+        b.store("i64", shares.granule, b.offset(words, 8 * granule), 8)
+        b.store("i64", shares.pieces, b.offset(entry, 8 * PIECES), 8)
+        return [granule, *groups.values()]
+    fixed: Integer = 1
+    free: list[tuple[Integer, int, int]] = []
+    places = granule
+    for number, part in enumerate(work.divided):
+        extent = size(part.extent)
+        if part.unit == part.most:
+            fixed = b.mul(fixed, b.ceil_div(extent, part.unit))
+            continue
+        # What has no place is written where the granule then goes.
+        places |= groups.get(number, granule) << PLACE_BITS * (1 + len(free))
+        free.append((extent, part.unit, part.most // part.unit))
+    assert len(free) <= MOST_FREE, "more divided extents than `sharing` knows of"
+    while len(free) < MOST_FREE:
+        places |= granule << PLACE_BITS * (1 + len(free))
+        free.append((1, 1, 1))
+    numbers = [places, size(work.outer), fixed, size(work.cost), most_pieces(kernel)]
+    numbers += [word for extent in free for word in extent]
+    b.emit(f"call void @{name}_share_out(ptr {entry}, ptr {words}, {', '.join(f'i64 {number}' for number in numbers)})")
+    return [granule, *groups.values()]
 
 
-def dividing(target: Target, name: str) -> str:
-    """The function `{ i64, i64 } name_divided(outer, wanted, units, count, unit, units, count, unit)`: into how many
-    parts two extents are divided, so that there are as many items as wanted, if the extents have enough units."""
+def sharing(target: Target, name: str) -> str:
+    """The function `name_share_out(line, words, places, outer, fixed, cost, most, extent, unit, each, extent, unit,
+    each)`: divides two extents, of which an item takes at most `each` units, so that there are as many items as wanted
+    if the extents have enough units. Items are `outer` times `fixed` times as many."""
     b = Builder(target)
-    units, unit = ("%units0", "%units1"), ("%unit0", "%unit1")
-    places = [b.hoisted("alloca i64, align 8") for _ in range(2)]
+    free = range(MOST_FREE)
+    units = [b.ceil_div(f"%extent{n}", f"%unit{n}") for n in free]
+    places = [b.hoisted("alloca i64, align 8") for _ in free]
     look, choose, halve, done = (b.label(text) for text in ("look", "choose", "halve", "done"))
     for number, place in enumerate(places):
-        b.store("i64", f"%count{number}", place, 8)
+        b.store("i64", b.ceil_div(units[number], f"%each{number}"), place, 8)
+    outer = b.mul("%outer", "%fixed")
+    wanted = b.minimum(ENOUGH_ITEMS, b.div(b.mul("%outer", "%cost"), ITEM_COST))
     b.emit(f"br label %{look}")
     b.start_block(look)
     counts = [b.load("i64", place, 8) for place in places]
-    enough = b.compare("uge", b.mul(b.mul("%outer", counts[0]), counts[1]), "%wanted")
+    enough = b.compare("uge", b.mul(b.mul(outer, counts[0]), counts[1]), wanted)
     b.emit(f"br i1 {enough}, label %{done}, label %{choose}")
     b.start_block(choose)
     able = [b.compare("ult", count, have) for count, have in zip(counts, units, strict=True)]
     b.emit(f"br i1 {b.value(f'or i1 {able[0]}, {able[1]}')}, label %{halve}, label %{done}")
     b.start_block(halve)
     # Halves what makes the largest items along its extent.
-    sizes = [b.mul(b.ceil_div(have, b.maximum(count, 1)), each)
-             for have, count, each in zip(units, counts, unit, strict=True)]
+    sizes = [b.mul(b.ceil_div(units[n], b.maximum(counts[n], 1)), f"%unit{n}") for n in free]
     larger = b.value(f"and i1 {able[1]}, {b.compare('ugt', sizes[1], sizes[0])}")
     second = b.value(f"select i1 {able[0]}, i1 {larger}, i1 true")
     have, count = b.choose(second, units[1], units[0]), b.choose(second, counts[1], counts[0])
@@ -83,8 +87,25 @@ def dividing(target: Target, name: str) -> str:
     b.store("i64", b.ceil_div(have, b.maximum(half, 1)), b.choose(second, places[1], places[0], "ptr"), 8)
     b.emit(f"br label %{look}")
     b.start_block(done)
-    pair = b.value(f"insertvalue {{ i64, i64 }} undef, i64 {counts[0]}, 0")
-    pair = b.value(f"insertvalue {{ i64, i64 }} {pair}, i64 {counts[1]}, 1")
-    parameters = "i64 %outer, i64 %wanted, i64 %units0, i64 %count0, i64 %unit0, i64 %units1, i64 %count1, i64 %unit1"
-    body = "\n".join(["entry:", *b.prologue, *b.lines, f"  ret {{ i64, i64 }} {pair}"])
-    return f"define internal {{ i64, i64 }} @{name}_divided({parameters}) #0 {{\n{body}\n}}\n"
+    parts: Integer = "%fixed"
+    for number in free:
+        taken = b.maximum(1, b.ceil_div(units[number], b.maximum(counts[number], 1)))
+        parts = b.mul(parts, b.ceil_div(units[number], taken))
+        _store_word(b, PLACE_BITS * (1 + number), b.mul(taken, f"%unit{number}"))
+    items = b.mul("%outer", parts)
+    per_item = b.maximum(1, b.div("%cost", b.maximum(parts, 1)))
+    granule = b.maximum(b.maximum(1, b.div(GRAIN, per_item)), b.ceil_div(items, "%most"))
+    _store_word(b, 0, granule)
+    b.store("i64", b.ceil_div(items, granule), b.offset("%line", 8 * PIECES), 8)
+    numbers = ["places", "outer", "fixed", "cost", "most"]
+    numbers += [f"{what}{number}" for number in free for what in ("extent", "unit", "each")]
+    parameters = ", ".join(["ptr %line", "ptr %words", *(f"i64 %{number}" for number in numbers)])
+    body = "\n".join(["entry:", *b.prologue, *b.lines, "  ret void"])
+    return f"define internal void @{name}_share_out({parameters}) #0 {{\n{body}\n}}\n"
+
+
+def _store_word(b: Builder, bit: int, word: Integer) -> None:
+    """Into the table of arguments, where `%places` says from a bit on."""
+    shifted = b.value(f"lshr i64 %places, {bit}")
+    place = b.value(f"and i64 {shifted}, {(1 << PLACE_BITS) - 1}")
+    b.store("i64", word, b.offset("%words", b.mul(place, 8)), 8)
