@@ -12,7 +12,7 @@ from benchmarks.suite.sides import EAGER, LABELS, OURS
 from torturous.runtime.peak import Peak
 
 COLUMNS = (("", 26), ("median", 11), ("minimum", 11), ("ratio", 9), ("better", 9), ("set-up", 9), ("first", 9),
-           ("warm", 9), ("memory", 9), ("rate", 16), ("of peak", 9), ("apart", 15))
+           ("warm", 9), ("memory", 9), ("rate", 18), ("of peak", 9), ("apart", 15))
 
 
 def heading(machine: dict[str, Any], threads: int, peak: Peak) -> str:

@@ -151,3 +151,13 @@ def test_no_page_where_none_is_wanted(tmp_path):
     done = run(tmp_path, "print('nothing computed')", command=("profile", "--no-html"))
     assert done.returncode == 0, done.stderr
     assert "0 runs" in done.stdout and not list(tmp_path.glob("*.html"))
+
+
+def test_products_beyond_borders_are_not_counted():
+    x, w = torch.ones(16, 3, 6, 5), torch.ones(4, 3, 3, 3)
+    profile = Profile()
+    with watching(profile):
+        torch.nn.functional.conv2d(x, w, padding=1).numpy()
+    rows, columns = (sum(0 <= at + tap - 1 < size for at in range(size) for tap in range(3)) for size in (6, 5))
+    product = kernel_named(profile, "product")
+    assert product.operations == 2 * 16 * 3 * 4 * rows * columns

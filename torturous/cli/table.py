@@ -16,7 +16,8 @@ def table(profile: Profile, peak: Peak, most: int) -> str:
     lines = [
         f"{duration(profile.seconds)} in all: {duration(profile.in_kernels)} in kernels, {duration(profile.making)} "
         f"making {made} plans ({compiled} kernels compiled), the rest in Python; {runs} runs",
-        f"measured peak: {peak.operations / 1e9:.0f} GFLOP/s (float32), {peak.bandwidth / 1e9:.1f} GB/s (triad)",
+        f"measured peak: {peak.operations / 1e9:.0f} GFLOP/s (float32), {peak.bandwidth / 1e9:.1f} GB/s (triad); "
+        "kernels are compared with the one they are nearer to, ari(thmetic) or mem(ory)",
         "",
         f"{'plan':>6}{'runs':>8}{'total':>11}{'a run':>11}{'share':>8}{'rows':>7}{'kernels':>9}{'levels':>8}"
         f"{'made in':>11}  last recorded at",
@@ -49,7 +50,7 @@ def _kernel_line(plan: PlanProfile, kernel: KernelProfile, whole: float, peak: P
     return (f"{plan.number:>6}{kernel.calls:>8}{duration(kernel.seconds):>11}"
             f"{duration(kernel.seconds / max(kernel.calls, 1)):>11}{kernel.seconds / whole:>8.1%}"
             f"{kernel.operations / seconds / 1e9:>10.1f}{kernel.bytes / seconds / 1e9:>8.1f}"
-            f"{f'{share:.0%} {limit[0]}':>9}  {name:32}  {_shortened(kernel.lines[0] if kernel.lines else '')}")
+            f"{f'{share:.0%} {limit[:3]}':>9}  {name:32}  {_shortened(kernel.lines[0] if kernel.lines else '')}")
 
 
 def _shortened(line: str) -> str:

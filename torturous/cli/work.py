@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
+from typing import Any
+
+import numpy as np
 
 from torturous.compiler.graph import Node
-from torturous.compiler.kernel import Choose, Compute, Convert, Expression, Kernel, Word
+from torturous.compiler.kernel import Choose, Compute, Convert, Expression, Guard, Kernel, Load, Word
 from torturous.compiler.memory import read_by, written_by
 from torturous.compiler.sizes import Size
 
@@ -30,12 +34,34 @@ def work_of(kernel: Kernel, evaluate: Evaluate) -> Work:
     inside = [each.expression for each in kernel.accumulators]
     operations = points * reduced * (arithmetic(inside) + len(kernel.accumulators))
     if kernel.product is not None:
-        operations = points * reduced * 2 + points * reduced * arithmetic(kernel.product)
+        products = round(points * reduced * _inside(kernel, evaluate))
+        operations = products * 2 + products * arithmetic(kernel.product)
     operations += points * arithmetic([store.expression for store in kernel.stores])
     if kernel.attention is not None:
         operations = _of_attention(kernel, evaluate)
     touched = sum(_bytes(node, evaluate) for node in read_by(kernel) | written_by(kernel))
     return Work(operations if kernel.special is None else 0, touched)
+
+
+def _inside(kernel: Kernel, evaluate: Evaluate) -> float:
+    """The share of a convolution's products that lie inside its operands, where they alone are multiplied."""
+    assert kernel.product is not None
+    extents = [*map(evaluate, kernel.axes), *map(evaluate, kernel.reduced)]
+    together: dict[tuple[int, ...], list[Guard]] = {}
+    for each in _walk(kernel.product):
+        for guard in each.guards if isinstance(each, Load | Choose) else ():
+            together.setdefault(tuple(guard.position.terms), []).append(guard)
+    share = 1.0
+    for axes, guards in together.items():
+        if min(axes, default=-1) < 0:
+            continue  # By a position that is worked out from others: as if it always held.
+        holds: Any = True
+        for guard in guards:
+            steps = [np.arange(extents[axis]) * evaluate(factor) for axis, factor in guard.position.terms.items()]
+            position = evaluate(guard.position.constant) + reduce(np.add.outer, steps)
+            holds = holds & (position >= 0) & (position < evaluate(guard.extent))
+        share *= float(np.mean(holds))
+    return share
 
 
 def _of_attention(kernel: Kernel, evaluate: Evaluate) -> int:

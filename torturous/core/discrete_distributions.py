@@ -16,6 +16,7 @@ from torturous.core.distributions import (
     C_NAMES,
     SIGNIFICAND_BITS,
     Shape,
+    Words,
     exponential,
     greatest_finite,
     pairs,
@@ -27,8 +28,6 @@ from torturous.core.mersenne import MersenneTwister
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from torturous.core.distributions import Words
 
 _LONG_RANGE = 2**28
 """From this range on, an integer takes two words."""

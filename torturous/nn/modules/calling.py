@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torturous.nn.modules.module import Module
+from torturous.nn.modules.nested import Nested
 
-on_outermost_call: list[Callable[[Module], None]] = []
+on_outermost_call: list[Callable[[Nested], None]] = []
 """Called with the module whenever a `Module.__call__` begins that no other one surrounds (in its thread)."""
 
 
@@ -22,7 +20,7 @@ class Calls(threading.local):
 calls = Calls()
 
 
-def note_path(error: Exception, module: Module, outermost: bool) -> None:
+def note_path(error: Exception, module: Nested, outermost: bool) -> None:
     """Add to `error` the path of the module it came from, as in `net.block.conv2 (Conv2d)`.
 
     Every call that the error leaves adds its module to a list on the error itself, so an error that is caught
@@ -42,7 +40,7 @@ def note_path(error: Exception, module: Module, outermost: bool) -> None:
         error.args = (f"{error.args[0]}\n{note}", *error.args[1:])
 
 
-def module_path(nested: list[Module]) -> str:
+def module_path(nested: list[Nested]) -> str:
     """The dotted path of the last of `nested`, modules of which each was called inside the one before it."""
     names = [type(nested[0]).__name__.lower()]
     for parent, child in zip(nested, nested[1:], strict=False):

@@ -5,12 +5,10 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from torturous.nn.modules.nested import Nested
 from torturous.tensor import Tensor, cat, is_grad_enabled, zeros_like
-
-if TYPE_CHECKING:
-    from torturous.nn.modules.module import Module
 
 
 class ForwardHook(NamedTuple):
@@ -31,7 +29,7 @@ class ModuleHooks:
         self.after_backward: OrderedDict[int, Callable[..., Any]] = OrderedDict()
 
 
-def call_with_hooks(module: Module, hooks: ModuleHooks, args: tuple, kwargs: dict[str, Any]) -> Any:
+def call_with_hooks(module: Nested, hooks: ModuleHooks, args: tuple, kwargs: dict[str, Any]) -> Any:
     """Call `module.forward` with the module's hooks around it."""
     result = None
     already_called: set[int] = set()
@@ -70,7 +68,7 @@ def call_with_hooks(module: Module, hooks: ModuleHooks, args: tuple, kwargs: dic
 
 
 def _run_before_forward(
-    module: Module, hook: ForwardHook, args: tuple, kwargs: dict[str, Any]
+    module: Nested, hook: ForwardHook, args: tuple, kwargs: dict[str, Any]
 ) -> tuple[tuple, dict[str, Any]]:
     if hook.with_kwargs:
         replaced = hook.function(module, args, kwargs)
@@ -88,7 +86,7 @@ def _run_before_forward(
 
 
 def _run_after_forward(
-    module: Module, hook: ForwardHook, args: tuple, kwargs: dict[str, Any], result: Any
+    module: Nested, hook: ForwardHook, args: tuple, kwargs: dict[str, Any], result: Any
 ) -> Any:
     if hook.with_kwargs:
         return hook.function(module, args, kwargs, result)
@@ -141,7 +139,7 @@ class Junction:
 class BackwardHooks:
     """The backward hooks of one call of a module: they run when the gradients pass its outputs and inputs."""
 
-    def __init__(self, module: Module, hooks: ModuleHooks) -> None:
+    def __init__(self, module: Nested, hooks: ModuleHooks) -> None:
         self.module = module
         self.before = list(hooks.before_backward.values())
         self.after = list(hooks.after_backward.values())

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from torturous.nn.modules.nested import Nested
 from torturous.nn.parameter import Parameter
 from torturous.tensor import Tensor, no_grad
-
-if TYPE_CHECKING:
-    from torturous.nn.modules.module import Module
 
 EXTRA_STATE = "_extra_state"
 
@@ -29,7 +27,7 @@ class _IncompatibleKeys(namedtuple("_IncompatibleKeys", ["missing_keys", "unexpe
     __str__ = __repr__
 
 
-def own_tensors(module: Module) -> Iterator[tuple[str, Tensor]]:
+def own_tensors(module: Nested) -> Iterator[tuple[str, Tensor]]:
     """The parameters and persistent buffers that `module` itself (not its children) holds."""
     for name, parameter in module._parameters.items():
         if parameter is not None:
@@ -39,7 +37,7 @@ def own_tensors(module: Module) -> Iterator[tuple[str, Tensor]]:
             yield name, buffer
 
 
-def save_own(module: Module, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+def save_own(module: Nested, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
     """Put the tensors of `module` itself, and its extra state if it has some, into `destination`."""
     for name, tensor in own_tensors(module):
         destination[prefix + name] = tensor if keep_vars else tensor.detach()
@@ -48,7 +46,7 @@ def save_own(module: Module, destination: dict[str, Any], prefix: str, keep_vars
         destination[prefix + EXTRA_STATE] = extra_state()
 
 
-def load(module: Module, state_dict: Mapping[str, Any], strict: bool, assign: bool) -> _IncompatibleKeys:
+def load(module: Nested, state_dict: Mapping[str, Any], strict: bool, assign: bool) -> _IncompatibleKeys:
     """Check every entry of `state_dict` first; only if all is well, copy (or assign) them all."""
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
@@ -108,7 +106,7 @@ def _misfit(key: str, current: Tensor, value: Any) -> str | None:
     return None
 
 
-def _loading(owner: Module, name: str, current: Tensor, value: Tensor, assign: bool) -> Callable[[], Any]:
+def _loading(owner: Nested, name: str, current: Tensor, value: Tensor, assign: bool) -> Callable[[], Any]:
     if not assign:
         return lambda: current.copy_(value)
     if isinstance(current, Parameter) and not isinstance(value, Parameter):
