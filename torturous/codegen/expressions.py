@@ -6,6 +6,7 @@ and the evaluation of an expression at a `Point` of the loops.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,7 @@ from torturous.compiler.kernel import (
     Position,
     Quotient,
     SlotNumber,
+    Store,
     Word,
 )
 from torturous.compiler.schedule import children, depends
@@ -440,6 +442,12 @@ class KernelWriter:
             wide, f"llvm.masked.gather.{suffix(scalar, lanes)}.v{lanes}p0", (f"<{lanes} x ptr>", pointers),
             ("i32", dtype.itemsize), (f"<{lanes} x i1>", mask or "splat (i1 true)"), (wide, "zeroinitializer"))
         return self.from_memory(value, dtype, lanes)
+
+    def store_all(self, stores: Iterable[Store], point: Point) -> None:
+        """Computes what several stores write, then writes: one of them may replace what another one reads."""
+        values = [(store, self.emit(store.expression, point)) for store in stores]
+        for store, value in values:
+            self.store(value, store.buffer, store.address, point)
 
     def store(self, value: str, buffer: Node, address: Affine, point: Point) -> None:
         """Writes a vector of the buffer's dtype to its places."""

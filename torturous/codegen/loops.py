@@ -62,7 +62,8 @@ def write_loops(writer: KernelWriter) -> tuple[Work, Size]:
         crossing = crossing_axis(kernel)
         if crossing is not None:
             return _write_items(writer, inner, Squares(writer, crossing).write, CHUNK, crossing=crossing), ZERO
-        return _write_items(writer, inner, _vectors(writer, lambda point: _store(writer, point)), CHUNK), ZERO
+        body = _vectors(writer, lambda point: writer.store_all(kernel.stores, point))
+        return _write_items(writer, inner, body, CHUNK), ZERO
     rows = Rows(writer)
     if rows.along:
         return _write_items(writer, None, lambda row, first, past: rows.write(row), CHUNK), rows.visits.scratch
@@ -71,11 +72,6 @@ def write_loops(writer: KernelWriter) -> tuple[Work, Size]:
         return _write_items(writer, kernel.lane_axis, strips.write, STRIP, UNIT), strips.scratch
     chunk = CHUNK if rows.across.is_written_out else ACROSS_CHUNK
     return _write_items(writer, kernel.lane_axis, _vectors(writer, rows.write), chunk), rows.visits.scratch
-
-
-def _store(writer: KernelWriter, point: Point) -> None:
-    for store in writer.kernel.stores:
-        writer.store(writer.emit(store.expression, point), store.buffer, store.address, point)
 
 
 def _weight(kernel: Kernel) -> int:

@@ -37,15 +37,13 @@ class Rows:
         row.accumulated = [""] * len(self.kernel.accumulators)
         for stage in self.visits.stages:
             self._write_stage(stage, row)
-        for store in self.kernel.stores:
-            if not store.inside:
-                value = self.writer.emit(store.expression, row)
-                if self.along:
-                    # The same in every lane.
-                    wide = kind(store.buffer.dtype, LANES)
-                    value = self.builder.value(
-                        f"shufflevector {wide} {value}, {wide} poison, <1 x i32> zeroinitializer")
-                self.writer.store(value, store.buffer, store.address, item)
+        stores = [store for store in self.kernel.stores if not store.inside]
+        for store in stores if self.along else ():
+            # The same in every lane.
+            value, wide = self.writer.emit(store.expression, row), kind(store.buffer.dtype, LANES)
+            item.memo[id(store.expression)] = self.builder.value(
+                f"shufflevector {wide} {value}, {wide} poison, <1 x i32> zeroinitializer")
+        self.writer.store_all(stores, item)
 
     def _write_stage(self, stage: Stage, row: Point) -> None:
         self.visits.hoist(stage, row)

@@ -98,8 +98,7 @@ class Squares:
                 for load in self.crossing:
                     value = writer.from_memory(columns[id(load)][position], load.dtype, LANES)
                     point.memo[id(load)] = value
-                for each in self.kernel.stores:
-                    writer.store(writer.emit(each.expression, point), each.buffer, each.address, point)
+                writer.store_all(self.kernel.stores, point)
 
             self._where_it_exists(here, extent, whole, store)
 

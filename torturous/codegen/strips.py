@@ -207,7 +207,5 @@ class Strips:
         point.accumulated = [
             combiner.result(self._folded(level, number, start)) for number, combiner in enumerate(self.combiners)
         ]
-        for store in self.kernel.stores:
-            if not store.inside:
-                self.writer.store(self.writer.emit(store.expression, point), store.buffer, store.address, point)
+        self.writer.store_all([store for store in self.kernel.stores if not store.inside], point)
 

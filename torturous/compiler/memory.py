@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from torturous.compiler.graph import Node
 from torturous.compiler.kernel import Kernel, Moving, Repetition
+from torturous.compiler.overwriting import overwritable
 from torturous.compiler.schedule import loads
 from torturous.compiler.sizes import Size, product
 from torturous.ir.op import Kind
@@ -56,6 +57,8 @@ class Memory:
     slot_of: dict[Node, int]
     repeated: list[Repeated] = field(default_factory=list)
     """In order; they do not overlap."""
+    overwritable: dict[Node, tuple[Node, ...]] = field(default_factory=dict)
+    """For outputs, the leaves in whose memory they may be written."""
 
     def offsets(self, evaluate: Callable[[Size], int]) -> tuple[list[int], int]:
         """Each slot's offset in bytes, and the arena's length."""
@@ -99,7 +102,7 @@ def place(kernels: list[Kernel], outputs: list[Node], hint: Callable[[Size], int
                 last_read[node] = level
     held = set(outputs)
     slots: list[Slot] = []
-    memory = Memory([], slots, {})
+    memory = Memory([], slots, {}, overwritable=overwritable(levels, reads, outputs))
     for level, group in enumerate(levels):
         memory.levels.append([kernel for kernel in group if kernel.repetition is None])
         for kernel in group:

@@ -18,6 +18,7 @@ from torturous.core import settings
 from torturous.ir.record import describe_place
 from torturous.runtime.buffers import Buffer, allocate
 from torturous.runtime.flight import Flight, land, launch
+from torturous.runtime.homes import Home
 from torturous.runtime.hosting import HostCall
 from torturous.runtime.loaded import Loaded, Place
 from torturous.runtime.shares import GRANULE, Shares, arranged, evened
@@ -58,6 +59,8 @@ class Bound:
         self.constants = expanded.record.slots[numbers:]
         """Numbers that macro expansions brought along, as slots after these."""
         self.wanted = wanted
+        self.overwritable = self._overwritable(expanded)
+        """Pairs of an output's position and the row of a leaf in whose memory it may be written."""
 
         self.sizes = values
         self._evaluated: dict[Size, int] = {}
@@ -95,6 +98,13 @@ class Bound:
         self.serial = self.cost <= SERIAL_COST
         self.tuned = False
         """Whether `TORTUROUS_TUNE=1` has measured its kernels."""
+
+    def _overwritable(self, expanded: Expanded) -> frozenset[tuple[int, int]]:
+        plan = self.loaded.plan
+        row_of = dict(zip(plan.leaves, expanded.leaves, strict=True))
+        position_of = {output: position for position, output in enumerate(plan.outputs)}
+        return frozenset((position_of[output], row_of[leaf])
+                         for output, leaves in plan.memory.overwritable.items() for leaf in leaves)
 
     def _share_out(self) -> tuple[list[Shares], list[int] | None]:
         """How each kernel's work is shared out; and in which order they run, if it is not that of their numbers."""
@@ -144,8 +154,11 @@ class Bound:
         levels = self.loaded.plan.memory.levels
         return [levels[level][order] for level, order in self.kernel_of]
 
-    def run(self, leaves: Sequence[Buffer], numbers: Sequence[bool | int | float], wait: bool = True) -> list[Buffer]:
+    def run(self, leaves: Sequence[Buffer], numbers: Sequence[bool | int | float], wait: bool = True,
+            homes: Sequence[Home] = ()) -> list[Buffer]:
         """Runs the plan; gives the wanted outputs' buffers. Nothing that anyone can see has changed if it raises.
+
+        Outputs may be written to their `homes`, over what nobody else wants, if nothing can fail.
 
         Unless the caller must `wait`, as he must if a check can fail, it may still be running on return (see `flight`);
         but not if it reads memory that others may write as soon as they are back.
@@ -153,9 +166,9 @@ class Bound:
         if self.successor is not None:
             better = self.successor()
             if better is not None:
-                return better.run(leaves, numbers, wait)
+                return better.run(leaves, numbers, wait, homes)
         land()
-        outputs = [allocate(nbytes) for nbytes in self.output_bytes]
+        outputs = self._places(homes)
         arena = allocate(self.arena_bytes) if self.arena_bytes else None
         values = self.values
         addresses = [buffer.address for buffer in leaves]
@@ -188,6 +201,18 @@ class Bound:
             if self.checks and any(self.error_words):
                 self._report()
         return self._chosen(outputs)
+
+    def _places(self, homes: Sequence[Home]) -> list[Buffer]:
+        """A buffer for each output of the plan."""
+        if not homes or self.calls or settings.tune.value:
+            return [allocate(nbytes) for nbytes in self.output_bytes]
+        places: list[Buffer | None] = [None] * len(self.output_bytes)
+        for position, row, buffer in homes:
+            if self.wanted is not None:
+                position = self.wanted[position]
+            if (position, row) in self.overwritable:
+                places[position] = buffer
+        return [place or allocate(nbytes) for place, nbytes in zip(places, self.output_bytes, strict=True)]
 
     def _chosen(self, outputs: list[Buffer]) -> list[Buffer]:
         return outputs if self.wanted is None else [outputs[position] for position in self.wanted]

@@ -19,6 +19,8 @@ from torturous.ir.op import OPS, Kind, Op, define
 from torturous.ir.prefix import tree
 from torturous.ir.record import Record, Row, context
 from torturous.runtime.buffers import Buffer
+from torturous.runtime.flight import land
+from torturous.runtime.homes import Move, homes, moves
 from torturous.runtime.storage import Storage
 from torturous.runtime.watching import statistics
 
@@ -30,8 +32,9 @@ else:
 
 _lock = threading.RLock()
 
-_realizations: dict[tuple, tuple[list[int], tuple[int, ...], frozenset[int], Bound | None]] = {}
-"""By prefix and what is alive: rows kept for backward passes and stored, ends of spent graphs, the plan."""
+_realizations: dict[tuple, tuple[list[int], tuple[int, ...], frozenset[int], tuple[Move, ...], Bound | None]] = {}
+"""By prefix and what is alive: rows kept for backward passes and stored, ends of spent graphs, which outputs may stay
+where the values before them lie, the plan."""
 tree.tables.append(_realizations)
 
 
@@ -140,17 +143,20 @@ def realize(wait: bool = True) -> None:
             saved = saved_rows(record, alive)
             outputs = tuple(sorted({*alive, *saved} - record.values.keys()))
             spent = frozenset(index for index in alive if record.tracked[index] and _spent(record, index))
-            bound = None
+            kept, bound = moves(outputs, alive, storages, record.values, saved), None
         else:
-            saved, outputs, spent, bound = found
+            saved, outputs, spent, kept, bound = found
         values = record.values
         computed: dict[int, Buffer] = {}
         try:
             if outputs:
                 if bound is None:
                     bound = planning.bind(record, outputs)
-                wait = wait or record.doubtful > 0
-                buffers = bound.run([values[row] for row in bound.leaves], record.slots, wait)
+                may_fail = record.doubtful > 0
+                land()  # What is in the air holds what it reads.
+                homely = () if may_fail else homes(kept, storages, values)
+                leaves = [values[row] for row in bound.leaves]
+                buffers = bound.run(leaves, record.slots, wait or may_fail, homely)
                 statistics.runs += 1
                 computed = dict(zip(outputs, buffers, strict=True))
         except BaseException as failure:
@@ -159,7 +165,7 @@ def realize(wait: bool = True) -> None:
                 storage.withdraw(failure)
             raise
         if found is None:
-            _realizations[key] = saved, outputs, spent, bound
+            _realizations[key] = saved, outputs, spent, kept, bound
         tape = record.close()
         tape.values = {row: computed[row] if row in computed else values[row] for row in saved}
         for index, storage in zip(alive, storages, strict=True):

@@ -1,0 +1,51 @@
+"""Homes: values that are computed where those before them lie, in memory that nobody else looks at.
+
+A storage's next version may take the place of the present one if the plan allows it (`compiler.overwriting`) and the
+storage is the only one to hold that memory: no array, no tape of a graph that is kept, no other record. Parameters and
+an optimizer's state thus stay where they are.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping, Sequence
+
+from torturous.runtime.buffers import Buffer, allocate
+from torturous.runtime.storage import Storage
+
+Move = tuple[int, int, int]
+"""The position of an output, the row of the leaf that it may replace, and the position of its storage."""
+Home = tuple[int, int, Buffer]
+"""The position of an output, the row of the leaf that it may replace, and where that lies."""
+
+
+def moves(outputs: Sequence[int], alive: Sequence[int], storages: Sequence[Storage], values: Mapping[int, Buffer],
+          saved: Collection[int]) -> tuple[Move, ...]:
+    """Which outputs are next versions of what a leaf holds; `saved` are rows that a tape goes on to hold."""
+    leaf_of = {id(buffer): row for row, buffer in values.items() if row not in saved}
+    position_of = {row: position for position, row in enumerate(outputs)}
+    return tuple(
+        (position_of[row], leaf_of[id(storage.buffer)], number)
+        for number, (row, storage) in enumerate(zip(alive, storages, strict=True))
+        if row in position_of and storage.buffer is not None and id(storage.buffer) in leaf_of)
+
+
+def homes(moves: Sequence[Move], storages: Sequence[Storage], values: Mapping[int, Buffer]) -> list[Home]:
+    """Those of the moves that can be made now: the memory is held by storage and record alone."""
+    found = []
+    for position, row, number in moves:
+        storage, buffer = storages[number], values[row]
+        if storage.buffer is buffer and storage.foreign is None and sys.getrefcount(buffer) == _ALONE:
+            found.append((position, row, buffer))
+    return found
+
+
+def _count_when_alone() -> int:
+    """References to a buffer that only a storage and a record hold, as `homes` counts them."""
+    storage = Storage(0, allocate(0))
+    values = {0: storage.buffer}
+    buffer = values[0]
+    return sys.getrefcount(buffer)
+
+
+_ALONE = _count_when_alone()
