@@ -15,6 +15,7 @@ from torturous.ir.macros import CONVOLUTION, LINEAR
 from torturous.ir.op import TYPES, Type, type_number
 from torturous.tensor.applying import Rule, apply_rule, apply_typed
 from torturous.tensor.base import TensorBase
+from torturous.tensor.joining import pad
 from torturous.tensor.lowering import lowered_operands
 from torturous.tensor.lowering import switch as autocasts
 
@@ -188,8 +189,6 @@ def _named_padding(x: Any, padding: str, strides: tuple[int, ...], dilations: tu
         raise RuntimeError("padding='same' is not supported for strided convolutions")
     totals = [dilation * (size - 1) for dilation, size in zip(dilations, kernel, strict=True)]
     if any(total % 2 for total in totals):
-        from torturous.tensor.joining import pad
-
         extra = [amount for total in reversed(totals) for amount in (0, total % 2)]
         x = pad(x, extra)
     return x, tuple(total // 2 for total in totals)
