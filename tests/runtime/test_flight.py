@@ -239,6 +239,53 @@ def _in_child(model: Any, answers: Any) -> None:
     answers.put(model[0].weight.detach().numpy().tobytes())
 
 
+def test_nobody_passes_who_comes_while_another_thread_waits(monkeypatch):
+    """A thread that looks at memory while another one is landing the plan waits as well."""
+    model, optimizer = perceptron()
+    (x, y), *_ = batches(1)
+    step(model, optimizer, torch.tensor(x), torch.tensor(y))
+    flying = flight._flight
+    assert flying is not None
+    landing, done, seen = threading.Event(), threading.Event(), []
+
+    def join() -> None:
+        landing.set()
+        assert done.wait(30)
+        flying.join()
+
+    monkeypatch.setattr(flight, "_flight", flying._replace(join=join))
+    first = threading.Thread(target=flight.land)
+    first.start()
+    assert landing.wait(30)
+    second = threading.Thread(target=lambda: seen.append(model[0].weight.detach().numpy().copy()))
+    second.start()
+    second.join(0.05)
+    assert not seen
+    done.set()
+    first.join()
+    second.join()
+    assert np.array_equal(seen[0], model[0].weight.detach().numpy())
+
+
+def test_an_interrupt_leaves_the_plan_in_the_air(monkeypatch):
+    model, optimizer = perceptron()
+    (x, y), *_ = batches(1)
+    step(model, optimizer, torch.tensor(x), torch.tensor(y))
+    flying = flight._flight
+    assert flying is not None
+
+    def join() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(flight, "_flight", flying._replace(join=join))
+    with pytest.raises(KeyboardInterrupt):
+        flight.land()
+    assert in_the_air()
+    monkeypatch.setattr(flight, "_flight", flying)
+    assert np.isfinite(model[0].weight.detach().numpy()).all()
+    assert not in_the_air()
+
+
 def test_synchronizing_waits(launched):
     model, optimizer = perceptron()
     (x, y), *_ = batches(1)

@@ -40,13 +40,16 @@ def land() -> None:
     if _flight is None:
         return
     with _lock:
-        flight, _flight = _flight, None
-        if flight is not None:
-            try:
-                flight.join()
-            except BaseException:  # An interrupt, before or after it was done: joining again does no harm.
-                flight.join()
-                raise
+        flight = _flight
+        if flight is None:
+            return
+        # It is in the air for other threads until it is done, and still after an interrupt: joining again does no harm.
+        try:
+            flight.join()
+        except Exception:
+            _flight = None
+            raise
+        _flight = None
 
 
 def await_writer(buffer: object) -> None:
