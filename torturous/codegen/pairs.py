@@ -127,8 +127,31 @@ class PairedLanes(LanePanels):
 
     def _whole_lines(self, origin: str, lanes: tuple[Integer, Integer], k0: Integer, count: Integer, target: str
                      ) -> Integer:
-        """None: what makes a word of two lines goes panel by panel."""
-        return 0
+        """Two products' lines make one of words."""
+        side = self.side
+        b = side.b
+        if len(side.reduced.sizes) > 1:
+            return 0
+        whole = self._whole_panels(lanes)
+        step = b.mul(side.writer.size(side.reduced.strides[0]) if side.reduced.strides else 0, side.item)
+        start = b.offset(b.offset(origin, b.mul(lanes[0], side.item)), b.mul(k0, step))
+
+        def put(first: Integer, alone: bool) -> None:
+            line = b.offset(start, b.mul(first, step))
+            with looping(b, 0, whole) as panel:
+                values = []
+                others = [None] * self.tile.vectors if alone else self._coming(b.offset(line, step), panel)
+                for here, other in zip(self._coming(line, panel), others, strict=True):
+                    values.append(word(b, side.read(here, LANES), other and side.read(other, LANES), LANES))
+                self._put_words(values, b.offset(target, b.mul(panel, self.panel_bytes)), b.div(first, 2), LANES)
+
+        odd = b.rem(count, 2)
+        end = b.sub(count, odd)
+        with looping(b, 0, end, 2) as first:
+            put(first, False)
+        if odd != 0:
+            b.when(b.compare("eq", odd, 1), lambda: put(end, True))
+        return whole
 
     def _stretch(self, done: Integer, length: Integer, into: str, line: Callable[[Integer], list[str]], lanes: int,
                  lead: Integer = 0) -> None:

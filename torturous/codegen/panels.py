@@ -209,27 +209,36 @@ class LanePanels:
     def _whole_lines(self, origin: str, lanes: tuple[Integer, Integer], k0: Integer, count: Integer, target: str
                      ) -> Integer:
         """Panels that are whole, product by product: memory is read in its own order. Gives their number."""
-        side, tile = self.side, self.tile
+        side = self.side
         b = side.b
-        have = b.sub(lanes[1], lanes[0])
-        whole = b.div(b.maximum(b.add(b.sub(have, tile.lanes), self.width), 0), self.width)
+        whole = self._whole_panels(lanes)
         start = b.offset(origin, b.mul(lanes[0], side.item))
-        step = side.writer.size(side.reduced.strides[-1]) if side.reduced.strides else 0
-        ahead = b.mul(step, AHEAD * side.item)
 
         def line(offset: Integer, number: Integer) -> None:
             place = b.offset(start, offset)
             with looping(b, 0, whole) as panel:
-                source = b.offset(place, b.mul(panel, self.width * side.item))
-                places = [b.offset(source, v * LANES * side.item) for v in range(tile.vectors)]
-                for here in places:
-                    b.prefetch(b.offset(here, ahead))
-                into = b.offset(target, b.mul(panel, self.panel_bytes))
-                self._put([side.read(here, LANES) for here in places], into, number, LANES)
+                values = [side.read(here, LANES) for here in self._coming(place, panel)]
+                self._put(values, b.offset(target, b.mul(panel, self.panel_bytes)), number, LANES)
 
         self._products(k0, count, line)
         return whole
 
+    def _whole_panels(self, lanes: tuple[Integer, Integer]) -> Integer:
+        """How many panels have all the lanes that are read for them."""
+        b = self.side.b
+        have = b.sub(lanes[1], lanes[0])
+        return b.div(b.maximum(b.add(b.sub(have, self.tile.lanes), self.width), 0), self.width)
+
+    def _coming(self, line: str, panel: Integer) -> list[str]:
+        """Where a panel's vectors lie in a product's line; those of a later product are fetched."""
+        side = self.side
+        b = side.b
+        step = side.writer.size(side.reduced.strides[-1]) if side.reduced.strides else 0
+        source = b.offset(line, b.mul(panel, self.width * side.item))
+        places = [b.offset(source, v * LANES * side.item) for v in range(self.tile.vectors)]
+        for here in places:
+            b.prefetch(b.offset(here, b.mul(step, AHEAD * side.item)))
+        return places
 
     def _whole_runs(self, origin: str, first: Integer, last: Integer, k0: Integer, count: Integer, into: str) -> None:
         """A line is several whole runs, each contiguous in memory."""
