@@ -86,7 +86,8 @@ class ChannelContraction:
         self.batch = [writer.size(kernel.axes[axis]) for axis in self.axes.batch]
         batches = known(product(kernel.axes[axis] for axis in self.axes.batch))
         most = max(1, ITEM_RESULTS // (self.width * self.lane_width))
-        while self.groups * batches * -(-self.lines // most) < ENOUGH_ITEMS and most * self.width > 4 * LANES:
+        while self.groups * batches * -(-self.lines // most) < ENOUGH_ITEMS and most > 1 and (
+                most * self.width > 4 * LANES):
             most = -(-most // 2)
         self.item_lines = -(-self.lines // -(-self.lines // most))
         self.parts = -(-self.lines // self.item_lines)
