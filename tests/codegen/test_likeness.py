@@ -78,3 +78,17 @@ def test_what_differs(generated: list[bool]) -> None:
         F.scaled_dot_product_attention(q, k, v, **options).sum().backward()
         q.grad.numpy()
     assert any(generated) and not all(generated)
+
+
+def test_places_that_are_slots(generated: list[bool]) -> None:
+    """Slices from anywhere are alike; from one place or from two are not, nor are places that have changed parts."""
+    x, y = ordinary(0, 9, 40), ordinary(1, 9, 40)
+    expected = []
+    for a, b in ((3, 7), (7, 3), (5, 5), (0, 2)):
+        found = [x[:, a:a + 20] * y[:, b:b + 20], x[:, a:a + 20] - y[:, a:a + 20], (x[1:, a:] * 2.5)[:, b:] + a,
+                 x[:, a:a + 20] @ y[:, b:b + 20].mT]
+        expected.append([each.numpy() for each in found])
+    assert sum(generated) >= 8
+    with torch.no_grad():
+        for (a, b), (product, *_) in zip(((3, 7), (7, 3), (5, 5), (0, 2)), expected, strict=True):
+            assert np.array_equal(product, x.numpy()[:, a:a + 20] * y.numpy()[:, b:b + 20])

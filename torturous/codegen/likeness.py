@@ -6,6 +6,7 @@ plan takes would go into writing its products.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torturous.compiler.graph import Node
@@ -26,18 +27,20 @@ from torturous.compiler.kernel import (
     SlotNumber,
     Word,
 )
-from torturous.compiler.sizes import Affine
+from torturous.compiler.sizes import Affine, Size
 
 
 class _Likeness:
     """Writes a kernel's structure down as nested tuples."""
 
-    def __init__(self) -> None:
+    def __init__(self, placing: Iterable[int]) -> None:
+        """`placing`: the slots that addresses take. Sizes keep their terms in order, so these get numbers in theirs."""
         self.buffers: dict[Node, int] = {}
-        self.slots: dict[int, int] = {}
+        self._placed = {code: number for number, code in enumerate(sorted(placing))}
+        self.slots = dict(self._placed)
         """By code."""
-        self.moving = False
-        """Whether an address takes a slot: such slots are not exchanged."""
+        self.placing: set[int] = set()
+        """Those met in addresses."""
         self.parts: list[tuple] = []
         self._numbers: dict[int, int] = {}
 
@@ -86,10 +89,19 @@ class _Likeness:
         return tuple((self.affine(guard.position), guard.extent) for guard in guards)
 
     def affine(self, affine: Affine) -> Affine:
-        for size in (affine.constant, *affine.terms.values()):
-            if size.constant is None and any(kind == "slot" for kind, _ in size.variables()):
-                self.moving = True
-        return affine
+        """An address with its slots by number."""
+        sizes = (affine.constant, *affine.terms.values())
+        codes = {code for size in sizes if size.constant is None for kind, code in size.variables() if kind == "slot"}
+        self.placing |= codes
+        if not codes or not codes <= self._placed.keys():
+            return affine
+        return Affine(self.size(affine.constant), {axis: self.size(factor) for axis, factor in affine.terms.items()})
+
+    def size(self, size: Size) -> Size:
+        numbers = self._placed
+        return Size({
+            tuple((kind, numbers[which] if kind == "slot" else which) for kind, which in monomial): factor
+            for monomial, factor in size.terms.items()})
 
 
 def likeness(kernel: Kernel) -> tuple[tuple, list[Node], list[int]] | None:
@@ -97,7 +109,15 @@ def likeness(kernel: Kernel) -> tuple[tuple, list[Node], list[int]] | None:
     not known."""
     if kernel.special is not None:
         return None
-    notes = _Likeness()
+    notes = _Likeness(())
+    key = _key(kernel, notes)
+    if notes.placing:
+        notes = _Likeness(notes.placing)
+        key = _key(kernel, notes)
+    return None if key is None else (key, list(notes.buffers), list(notes.slots))
+
+
+def _key(kernel: Kernel, notes: _Likeness) -> tuple | None:
     derived: list[tuple] = []
     for each in kernel.derived:
         if isinstance(each, Quotient):
@@ -113,7 +133,6 @@ def likeness(kernel: Kernel) -> tuple[tuple, list[Node], list[int]] | None:
     product = tuple(map(notes.expression, kernel.product or ()))
     windows = tuple((notes.affine(each.position), each.divisor, each.extent, each.stride) for each in kernel.windows)
     attention = kernel.attention and notes.attention(kernel.attention)
-    key = (tuple(kernel.axes), tuple(kernel.reduced), kernel.outer_runs, kernel.unblocked, kernel.lane_axis,
-           kernel.lanewise, kernel.direct, kernel.words, kernel.windowed, kernel.gap, tuple(derived), accumulators,
-           product, windows, attention, stores, tuple(notes.parts))
-    return None if notes.moving else (key, list(notes.buffers), list(notes.slots))
+    return (tuple(kernel.axes), tuple(kernel.reduced), kernel.outer_runs, kernel.unblocked, kernel.lane_axis,
+            kernel.lanewise, kernel.direct, kernel.words, kernel.windowed, kernel.gap, tuple(derived), accumulators,
+            product, windows, attention, stores, tuple(notes.parts))
