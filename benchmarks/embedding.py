@@ -42,7 +42,8 @@ if kind == "resnet18":
 elif kind == "train":
     model = Net()
     sgd = torch.optim.SGD(model.parameters(), lr=0.01)
-    bundle = native.export_training(model, F.nll_loss, sgd, (image, target), folder, target="native", shared=False)
+    bundle = native.export_training(
+        model, F.nll_loss, sgd, (image, target), folder, "train", target="native", shared=False)
 else:
     options = {{"small": {{}}, "one": {{"batches": (1,)}}, "both": {{"batches": (1, 64)}}, "levels": {{"target": None}},
                "wasm": {{"target": "wasm32", "embed_weights": True, "shared": True}}}}[kind]
@@ -51,48 +52,47 @@ print(bundle.code_bytes, time.perf_counter() - started)
 """
 
 
-TRAINING = """
-import importlib.util, sys, time
+STEPS = """
+import sys, time
 sys.path.insert(0, {examples!r})
 from make import Net
 import torturous as torch, torturous.nn.functional as F
-from torturous import native
-folder = sys.argv[1]
 torch.manual_seed(0)
-torch.set_num_threads(1)
+torch.set_num_threads(int(sys.argv[1]))
 image, target = torch.rand(64, 1, 28, 28), torch.zeros(64, dtype=torch.int64)
 model = Net()
 sgd = torch.optim.SGD(model.parameters(), lr=0.01)
-native.export_training(model, F.nll_loss, sgd, (image, target), folder, target="native", shared=True)
-specification = importlib.util.spec_from_file_location("net", folder + "/net.py")
-module = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(module)
-trainer, arrays = module.Trainer(seed=0), (image.numpy().copy(), target.numpy().copy())
-
-def of_library():
-    trainer.step(*arrays, rate=0.01)
-
-def of_python():
+least = float("inf")
+for _ in range(300):
+    started = time.perf_counter()
     sgd.zero_grad()
     F.nll_loss(model(image), target).backward()
     sgd.step()
-
-least = [float("inf")] * 2
-for _ in range(300):
-    for which, step in enumerate((of_library, of_python)):
-        started = time.perf_counter()
-        step()
-        least[which] = min(least[which], time.perf_counter() - started)
-print(*[seconds * 1e3 for seconds in least])
+    least = min(least, time.perf_counter() - started)
+print(least * 1e6)
 """
 
 
-def training(folder: Path) -> tuple[float, float]:
-    """Milliseconds of a training step of 64 images on one thread: of the exported library, and of Python."""
-    ran = subprocess.run([sys.executable, "-c", TRAINING.format(examples=str(EXAMPLES)), folder], check=True, text=True,
-                         stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    library, python = map(float, ran.stdout.split())
-    return library, python
+def steps(folder: Path, digits: Path) -> tuple[list[float], list[float]]:
+    """Microseconds of a training step of 64 images on one thread and on two: of the exported library, and of Python."""
+    program = built(folder, "step_speed", "libtrain.a")
+    library, python = [], []
+    for _ in range(ROUNDS):
+        words = subprocess.check_output([program, folder / "train.safetensors", digits], text=True).split()
+        library.append((float(words[2].rstrip(",")), float(words[6])))
+        python.append([float(subprocess.check_output(
+            [sys.executable, "-c", STEPS.format(examples=str(EXAMPLES)), str(threads)], text=True, cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)})) for threads in (1, 2)])
+    return [min(column) for column in zip(*library, strict=True)], [min(column) for column in zip(*python, strict=True)]
+
+
+def built(folder: Path, program: str, library: str) -> Path:
+    """One of the programs in C, with the library of a folder."""
+    path = folder / program
+    if not path.exists():
+        subprocess.run(["cc", "-O2", "-pthread", f"-I{folder}", EXAMPLES / "c" / f"{program}.c", folder / library, "-o",
+                        path, "-lm"], check=True)
+    return path
 
 
 def export(folder: Path, kind: str) -> tuple[int, float]:
@@ -107,10 +107,7 @@ def export(folder: Path, kind: str) -> tuple[int, float]:
 
 def speed(folder: Path, digits: Path) -> tuple[float, ...]:
     """Microseconds from C: one image, a batch of 64, on two threads."""
-    program = folder / "speed"
-    if not program.exists():
-        subprocess.run(["cc", "-O2", "-pthread", f"-I{folder}", EXAMPLES / "c" / "speed.c", folder / "libnet.a", "-o",
-                        program], check=True)
+    program = built(folder, "speed", "libnet.a")
     words = subprocess.check_output([program, folder / "net.safetensors", digits], text=True).split()
     return float(words[2].rstrip(",")), float(words[6].rstrip(",")), float(words[10])
 
@@ -174,8 +171,9 @@ def main() -> None:
         digits = folder / "digits.bin"
         images = np.random.default_rng(0).random((64, 784), np.float32)
         digits.write_bytes((64).to_bytes(4, "little") + images.tobytes() + bytes(64))
-        library, python = training(folder / "trainer")
-        print(f"training step of 64 images, one thread: the library {library:.2f} ms, Python {python:.2f} ms")
+        library, python = steps(folder / "train", digits)
+        for threads, mine, theirs in zip(("one thread", "two threads"), library, python, strict=True):
+            print(f"training step of 64 images, {threads}: the library {mine:.0f} µs, Python {theirs:.0f} µs")
         compare = all(importlib.util.find_spec(module) for module in ("onnx", "onnxruntime"))
         runtimes = []
         if compare:

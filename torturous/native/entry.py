@@ -66,7 +66,8 @@ def common(library: Library, executions: Sequence[Execution], entry: Sequence[st
         parts.append(sharing(library.targets[-1], library.name))
     if any(f"@{library.name}_power(" in part for part in parts):
         parts.append(_power(library))
-    return "\n".join([*parts, f"attributes #0 = {{ {library.targets[-1].attributes()} }}", ""])
+    # Nothing here runs for long: it may as well be small.
+    return "\n".join([*parts, f"attributes #0 = {{ minsize optsize {library.targets[-1].attributes()} }}", ""])
 
 
 def _power(library: Library) -> str:

@@ -179,6 +179,10 @@ class Routine:
         b.store("i64", places.stride, b.offset("%workspace", STRIDE), 8)
         numbers = _Numbers(self, b, self._pointers(b, places))
         table, entry = places.tables, places.entries
+        with looping(b, 0, self.entries(target)) as number:
+            common = b.offset("%workspace", b.add(entry, b.mul(number, ENTRY_BYTES)))
+            b.store("i64", 1, b.offset(common, 8 * PIECES), 8)
+            b.store("i64", 1, b.offset(common, 8 * BARRIER), 8)
         for stretch in self.stretches(target):
             if stretch.repetition is None:
                 self._fill(b, stretch, numbers, "%workspace", "%workspace", table, entry)
@@ -199,8 +203,8 @@ class Routine:
             numbers.write(called.generated, tables, table)
             b.store("ptr", f"@{called.symbol}", b.offset(entries, entry + 8 * KERNEL), 8)
             b.store("ptr", b.offset(tables, table), b.offset(entries, entry + 8 * ARGUMENTS), 8)
-            b.store("i64", 1, b.offset(entries, entry + 8 * PIECES), 8)
-            b.store("i64", int(stretch.ends_level(number)), b.offset(entries, entry + 8 * BARRIER), 8)
+            if not stretch.ends_level(number):
+                b.store("i64", 0, b.offset(entries, entry + 8 * BARRIER), 8)
             table += 8 * len(called.generated.arguments)
             entry += ENTRY_BYTES
 
