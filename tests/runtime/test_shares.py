@@ -4,7 +4,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from torturous.runtime.shares import Shares, arranged, evened
+from torturous.codegen.kernels import Generated
+from torturous.codegen.loops import Divided, Work
+from torturous.compiler.sizes import ONE, ZERO, Size
+from torturous.runtime.shares import Shares, arranged, evened, share_out
 
 
 def random_level(random: np.random.Generator) -> list[Shares]:
@@ -50,3 +53,12 @@ def test_pieces_hold_all_items_and_none_is_much_smaller_than_the_largest() -> No
             assert after.granule * (after.pieces - 1) < before.granule * before.pieces
             assert after.pieces == 1 or after.cost / after.pieces >= largest / 5
         assert sorted(arranged(found)) == list(range(len(found)))
+
+
+@pytest.mark.parametrize("threads", [2, 3, 4])
+def test_few_items_are_as_many_for_each_thread_where_that_costs_nothing(threads: int) -> None:
+    for columns in (192, 320, 768, 1280):
+        work = Work(ONE, (Divided(Size.of(columns), 16, 256),), Size.of(columns << 13))
+        shares = share_out(Generated("k", "", (), work, ZERO), lambda size: size.constant or 0, threads)
+        taken = -(-columns // shares.groups[0])
+        assert taken % threads == 0 or taken >= 8 * threads or taken * 16 >= columns

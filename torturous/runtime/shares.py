@@ -59,6 +59,8 @@ def share_out(kernel: Generated, evaluate: Evaluate, threads: int | None = None)
         counts = _balanced(kernel, evaluate, units, least, threads)
     else:
         counts = _halved(kernel, evaluate, units, least)
+        if threads is not None:
+            _even_out(kernel, evaluate, units, counts, threads)
     taken = [max(1, -(-have // max(count, 1))) for have, count in zip(units, counts, strict=True)]
     return shared(kernel, evaluate, taken)
 
@@ -77,6 +79,24 @@ def _halved(kernel: Generated, evaluate: Evaluate, units: Sequence[int], least: 
         number = max(large, key=lambda n: -(-units[n] // counts[n]) * work.divided[n].unit)
         counts[number] = -(-units[number] // max(1, units[number] // counts[number] // 2))
     return counts
+
+
+def _even_out(kernel: Generated, evaluate: Evaluate, units: Sequence[int], counts: list[int], threads: int) -> None:
+    """Divides an extent a little further where a few large items are not as many for each thread."""
+    work = kernel.work
+    outer = evaluate(work.outer)
+    items = outer * prod(counts)
+    if not 0 < items < ENOUGH_ITEMS * threads or outer * evaluate(work.cost) // items < HANDING_OVER:
+        return
+    for number, part in enumerate(work.divided):
+        if part.unit == part.most:
+            continue
+        others = items // counts[number]
+        for count in range(counts[number], min(units[number], threads * counts[number]) + 1):
+            parts = -(-units[number] // -(-units[number] // count))
+            if others * parts % threads == 0:
+                counts[number] = count
+                return
 
 
 def _balanced(kernel: Generated, evaluate: Evaluate, units: Sequence[int], least: Sequence[int], threads: int
