@@ -47,6 +47,8 @@ def number_category(number: bool | int | float) -> Category:
     return Category.INTEGRAL if isinstance(number, int) else Category.FLOATING
 
 
+FLOATING = int(Category.FLOATING)
+
 inferred: dict[tuple, int] = {}
 """Result types by op, attributes and operand types (below zero: categories of numbers), as they were first
 worked out."""
@@ -230,7 +232,8 @@ class Record:
         """Appends a Python number; gives the operand that stands for it."""
         slots = self.slots
         slots.append(number)
-        return ~((len(slots) - 1) * 4 + number_category(number))
+        category = FLOATING if number.__class__ is float else number_category(number)
+        return ~((len(slots) - 1) * 4 + category)
 
     def _follow(self, following: Prefix, place: Place) -> int:
         """Goes on to a prefix one row longer; gives the index of the row."""

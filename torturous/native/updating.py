@@ -180,10 +180,9 @@ class _Asked(StateChanges):
         super().__init__()
         self.found: list[tuple[Tensor, str, partial[Tensor]]] = []
 
-    def buffer(self, param_state: dict[str, Any], name: str, create: Callable[[], Tensor]) -> Tensor:
-        assert isinstance(create, partial)  # Of zeros_like and its kind: the parameter comes first.
-        self.found.append((create.args[0], name, create))
-        return create()
+    def buffer(self, param_state: dict[str, Any], name: str, make: Callable[[Tensor], Tensor], param: Tensor) -> Tensor:
+        self.found.append((param, name, partial(make, param)))
+        return make(param)
 
 
 class _Given(StateChanges):
@@ -193,6 +192,5 @@ class _Given(StateChanges):
         super().__init__()
         self.kept = kept
 
-    def buffer(self, param_state: dict[str, Any], name: str, create: Callable[[], Tensor]) -> Tensor:
-        assert isinstance(create, partial)
-        return self.kept[id(create.args[0]), name]
+    def buffer(self, param_state: dict[str, Any], name: str, make: Callable[[Tensor], Tensor], param: Tensor) -> Tensor:
+        return self.kept[id(param), name]

@@ -337,7 +337,7 @@ class GroupOptimizer(Optimizer):
             steps.append(state.get("step", 0) + 1)
             changes.set(state, "step", steps[-1])
             for found, (name, make) in zip(buffers, create.items(), strict=True):
-                found.append(changes.buffer(state, name, functools.partial(make, param)))
+                found.append(changes.buffer(state, name, make, param))
         return steps, buffers
 
     def _pack(self, param_state: dict[str, Any]) -> dict[str, Any]:
@@ -363,11 +363,11 @@ class StateChanges:
         """Set an entry when the step has succeeded."""
         self._entries.append((param_state, name, value))
 
-    def buffer(self, param_state: dict[str, Any], name: str, create: Callable[[], Tensor]) -> Tensor:
-        """The state tensor `name`, made by `create` where the parameter has none yet."""
+    def buffer(self, param_state: dict[str, Any], name: str, make: Callable[[Tensor], Tensor], param: Tensor) -> Tensor:
+        """The state tensor `name` of a parameter, made for it where it has none yet."""
         value = param_state.get(name)
         if value is None:
-            value = create()
+            value = make(param)
             self.set(param_state, name, value)
         self.tensors.append(value)
         return value

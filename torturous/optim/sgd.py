@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges
@@ -53,7 +52,7 @@ class SGD(GroupOptimizer):
                 continue
             chosen_params = [params[position] for position in chosen]
             buffers = [
-                changes.buffer(self.state[param], "momentum_buffer", partial(empty_like, param))
+                changes.buffer(self.state[param], "momentum_buffer", empty_like, param)
                 for param in chosen_params
             ]
             _call(group, chosen_params, [grads[position] for position in chosen], buffers, first_step)

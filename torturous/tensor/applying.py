@@ -11,7 +11,7 @@ from torturous.core import settings
 from torturous.core.dtypes import Category, DType
 from torturous.core.shapes import Shape
 from torturous.ir.op import Attributes, Op, type_number
-from torturous.ir.record import Record, context, getframe, user_place
+from torturous.ir.record import FLOATING, Record, context, getframe, user_place
 from torturous.runtime.realize import realize
 from torturous.tensor import base
 from torturous.tensor.base import Number, TensorBase
@@ -40,7 +40,7 @@ def wrap_all(record: Record, indices: Sequence[int]) -> list[Tensor]:
     return tensors
 
 
-FLOATING, INTEGRAL = int(Category.FLOATING), int(Category.INTEGRAL)
+INTEGRAL = int(Category.INTEGRAL)
 
 
 def record_binary(op: Op, a: TensorBase, b: TensorBase) -> Tensor:

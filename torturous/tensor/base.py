@@ -200,9 +200,11 @@ class TensorBase:
 
         So it does if a loop came round (what is read now was written at its end), or if another thread recorded it.
         """
-        if self._storage is None and self._record.thread == get_ident():  # type: ignore[union-attr]
-            return
-        storage = self.storage
+        storage = self._storage
+        if storage is None:
+            if self._record.thread == get_ident():  # type: ignore[union-attr]
+                return
+            storage = self.storage
         if storage.pending and (self._record is not context.record or self._seen != storage.version):
             if storage.record is not context.record:
                 compute(storage)
@@ -327,14 +329,17 @@ class TensorBase:
         if settle and (record.urgent or storage.shared()):
             realize()
 
-    def _write_fresh(self, value: int, record: Record, place: Place) -> None:
+    def _write_fresh(self, value: int, record: Record, place: Place) -> bool:
         """`_write` for one of several values that an untracked row has just been recorded with: nobody else has it,
-        and the caller settles. An optimizer writes hundreds, nearly all of them whole tensors without a history."""
+        and the caller settles, if this says that others see the memory. An optimizer writes hundreds, nearly all of
+        them whole tensors without a history."""
         storage = self._storage
         if storage is None or self.base is not None or (storage.tracked and not self._requires_grad):
             self._write(value, place, settle=False)
-            return
+            return self.storage.shared()
         self._take(record, storage, value, 0, place)
+        buffer = storage.buffer
+        return (storage.foreign is not None or (buffer is not None and buffer._export is not None)) and storage.shared()
 
     def _take(self, record: Record, storage: Storage, value: int, tracked: int, place: Place) -> None:
         """Makes a row that nobody else has the next version of the storage."""

@@ -45,9 +45,7 @@ def _update(op: Op, attributes: Attributes, kinds: Sequence[Tensors], numbers: S
     record.apply_typed(op, attributes, first._type, operands, place, False)
     targets = [t for tensors in written for t in tensors]
     values = record.items(tuple([t._type for t in targets]), place)
-    for value, t in zip(values, targets, strict=True):
-        t._write_fresh(value, record, place)
-    if any(t.storage.shared() for t in targets):
+    if any([t._write_fresh(value, record, place) for value, t in zip(values, targets, strict=True)]):
         realize()
 
 
