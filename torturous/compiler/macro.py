@@ -13,7 +13,7 @@ from torturous.core import dtypes
 from torturous.core.dtypes import Category
 from torturous.ir.listing import Listing
 from torturous.ir.op import OPS, TYPES, Attributes
-from torturous.ir.record import LEAF, Place, Record, Row, number_category, slot_category, slot_code, slot_ordinal
+from torturous.ir.record import LEAF, Place, Row, number_category, slot_category, slot_code, slot_ordinal
 from torturous.ir.value import Value
 
 MOST_REMEMBERED = 1 << 13
@@ -33,21 +33,23 @@ class Expansion:
     several: bool
     """Whether the macro gives a list of values."""
 
-    def write(self, record: Record, operands: Sequence[int], place: Place) -> list[int]:
+    def write(self, record: Listing, operands: Sequence[int], place: Place) -> list[int]:
         """Appends the rows; gives the rows or slots of the results."""
-        slots = record.slots
+        slots, rows = record.slots, record.rows
         table = [*operands, *(slot_code(len(slots) + position, number_category(number))
                               for position, number in enumerate(self.numbers))]
         slots.extend(self.numbers)
         for head, positions in self.rows:
-            table.append(record.append((*head, *[table[position] for position in positions]), 0, place))
+            table.append(len(rows))
+            rows.append((*head, *[table[position] for position in positions]))
+        record.places.extend([place] * len(self.rows))
         return [table[position] for position in self.results]
 
 
 _expansions: dict[tuple, Expansion] = {}
 
 
-def expansion(record: Record, number: int, attributes: Attributes, type_index: int, operands: Sequence[int]
+def expansion(record: Listing, number: int, attributes: Attributes, type_index: int, operands: Sequence[int]
               ) -> Expansion:
     """The expansion of a macro with these operands in a record."""
     rows = record.rows

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from math import prod
-from operator import mul
+from math import inf, prod
 
 from torturous.codegen.kernels import Generated
 from torturous.compiler.sizes import Size
@@ -104,17 +103,25 @@ def _balanced(kernel: Generated, evaluate: Evaluate, units: Sequence[int], least
     """The same where every item has to prepare something: as even as possible for so many threads, with few items."""
     work = kernel.work
     outer, cost, preparing = evaluate(work.outer), evaluate(work.cost), evaluate(work.preparing)
-    sizes = [part.unit * part.weight for part in work.divided]
     per_unit = cost / prod(units)
-
-    def span(counts: Sequence[int]) -> float:
-        taken = [-(-have // count) for have, count in zip(units, counts, strict=True)]
-        items = outer * prod(-(-have // takes) for have, takes in zip(units, taken, strict=True))
-        each = per_unit * prod(taken) + preparing * sum(map(mul, taken, sizes))
-        return -(-items // threads) * each + each / threads / LATE + (HANDING_OVER if items > 1 else 0)
-
-    choices = [range(count, min(have, count + MOST_MORE) + 1) for count, have in zip(least, units, strict=True)]
-    return min([list(counts) for counts in product(*choices)], key=span)
+    ways: list[list[tuple[int, int, int, int]]] = []
+    """Of each extent: into how many parts to divide it, units of a part, how many these make, what they prepare."""
+    for have, fewest, part in zip(units, least, work.divided, strict=True):
+        of_taken: dict[int, tuple[int, int, int, int]] = {}
+        for count in range(fewest, min(have, fewest + MOST_MORE) + 1):
+            taken = -(-have // count)
+            of_taken.setdefault(taken, (count, taken, -(-have // taken), taken * part.unit * part.weight))
+        ways.append(list(of_taken.values()))
+    best, shortest = list(least), inf
+    for together in product(*ways):
+        items, size, prepared = outer, 1, 0
+        for _, taken, parts, prepares in together:
+            items, size, prepared = items * parts, size * taken, prepared + prepares
+        each = per_unit * size + preparing * prepared
+        span = -(-items // threads) * each + each / threads / LATE + (HANDING_OVER if items > 1 else 0)
+        if span < shortest:
+            best, shortest = [count for count, *_ in together], span
+    return best
 
 
 def shared(kernel: Generated, evaluate: Evaluate, taken: Sequence[int], granule: int | None = None) -> Shares:
