@@ -249,7 +249,32 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
     assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == ["kept.pt"]
 
 
-def test_files_of_old_are_refused_by_name(tmp_path):
-    reference.save({"x": reference.ones(2)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    with pytest.raises(NotImplementedError, match="old.pt"):
-        torch.load(tmp_path / "old.pt")
+@pytest.mark.parametrize("weights_only", [True, False])
+def test_old_files_are_read(weights_only, tmp_path):
+    path, base = tmp_path / "old.pt", reference.arange(12.0).reshape(3, 4)
+    _, _, state = trained(reference)
+    state |= {"part": base[1:, 2], "base": base, "parameter": reference.nn.Parameter(base[0]),
+              "empty": reference.ones(0, 2), "half": reference.ones(3).bfloat16()}
+    reference.save(state, path, _use_new_zipfile_serialization=False)
+    back = torch.load(path, weights_only=weights_only)
+    net, optimizer, _ = trained(torch)
+    net.load_state_dict(back["model"])
+    optimizer.load_state_dict(back["optimizer"])
+    for name, value in state["model"].items():
+        assert np.array_equal(values(net.state_dict()[name]), values(value))
+    assert back["part"].tolist() == [6, 10] and back["half"].tolist() == [1, 1, 1] and back["empty"].shape == (0, 2)
+    back["base"][2] = 0
+    assert back["part"].tolist() == [6, 0] and back["parameter"].tolist() == [0, 1, 2, 3]
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(RuntimeError, match="old.pt"):
+        torch.load(path)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(RuntimeError, match="old.pt"):
+        torch.load(path)
+
+
+def test_old_files_of_weights_run_nothing(tmp_path):
+    path = tmp_path / "old.pt"
+    reference.save(Calls(exec, "raise SystemExit"), path, _use_new_zipfile_serialization=False)
+    with pytest.raises(pickle.UnpicklingError, match="exec"):
+        torch.load(path)

@@ -1,7 +1,8 @@
 """Checkpoints: PyTorch's files of any objects, a ZIP archive of a pickle and the storages that its tensors look at.
 
 Records of the archive, under one folder: `data.pkl` (`pickling.py`), `byteorder`, `version`, and `data/KEY` with a
-storage's bytes, uncompressed and aligned, so that they can be mapped into memory.
+storage's bytes, uncompressed and aligned, so that they can be mapped into memory. Before version 1.6 PyTorch wrote
+several pickles one after another, and then the storages; such files can be read.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ ALIGNMENT = 64
 HEAD = 30
 """Bytes of a record's head before its name, at whose end stand the lengths of the name and of a field behind it."""
 VERSION, BYTE_ORDER = "3\n", "little"
+OLD = 0x1950A86A20F9469CFC6C, 1001
+"""What the first two pickles of an old file hold."""
 Placed = Callable[[str], None]
 """Says, or raises, where a storage that was saved on some device is to be loaded."""
 
@@ -71,9 +74,7 @@ class Storages:
         self.known: dict[str, _Whole] = {}
 
     def __call__(self, pid: tuple) -> _Whole:
-        kind, storage_type, key, location, count = pid
-        if kind != "storage" or not isinstance(storage_type, StorageType):
-            raise UnsupportedError(f"load(): the file holds a {storage_type} of a kind that is not supported")
+        storage_type, key, location, count = _parsed(pid)
         if key not in self.known:
             self.place(location)
             self.known[key] = _Whole(self._bytes(f"{self.folder}/data/{key}"), storage_type, count,
@@ -89,6 +90,14 @@ class Storages:
         head = self.memory[record.header_offset:record.header_offset + HEAD]
         begin = record.header_offset + HEAD + sum(map(int, head[-4:].view("<u2")))
         return self.memory[begin:begin + record.file_size]
+
+
+def _parsed(pid: tuple) -> tuple[StorageType, str, str, int]:
+    """What is held, the key, where it was, how many elements: of a storage's persistent id."""
+    kind, storage_type, key, location, count, *view = pid
+    if kind != "storage" or not isinstance(storage_type, StorageType) or view not in ([], [None]):
+        raise UnsupportedError(f"load(): the file holds a {kind} of {storage_type}, which is not supported")
+    return storage_type, key, location, count
 
 
 class _Whole:
@@ -119,6 +128,15 @@ class _Whole:
             return of_array(np.empty(size, self.dtype.numpy), self.dtype)
         return strided_view(self.first.view(-1), size, stride, offset).detach()
 
+    def fill(self, content: bytes) -> None:
+        """Gives the tensors that look at it their values."""
+        if len(content) != self.content.size:
+            raise Damaged(f"a storage of {self.content.size} bytes ends after {len(content)}")
+        if self.first is not None:
+            buffer = self.first.storage.buffer
+            assert buffer is not None
+            buffer.array(np.uint8, (len(content),))[...] = np.frombuffer(content, np.uint8)
+
 
 def read_checkpoint(content: np.ndarray, place: Placed, trusted: bool, mapped: bool) -> Any:
     """The object in a file that is given as its bytes; with `mapped`, tensors look at these themselves.
@@ -135,4 +153,34 @@ def read_checkpoint(content: np.ndarray, place: Placed, trusted: bool, mapped: b
         return Unpickler(io.BytesIO(archive.read(pickled)),
                          Storages(archive, folder, place, content if mapped else None), trusted).load()
     except (zipfile.BadZipFile, KeyError, EOFError, ValueError) as error:
+        raise Damaged(str(error)) from error
+
+
+def read_old_checkpoint(content: np.ndarray, place: Placed, trusted: bool) -> Any:
+    """The object in a file that PyTorch has written before 1.6 (or been told to write so); raises as above."""
+    file, storages = io.BytesIO(content), dict[str, _Whole]()  # type: ignore[arg-type]
+
+    def find(pid: tuple) -> _Whole:
+        storage_type, key, location, count = _parsed(pid)
+        if key not in storages:
+            place(location)
+            storages[key] = _Whole(np.zeros(count * storage_type.dtype.itemsize, np.uint8), storage_type, count, False)
+        return storages[key]
+
+    def read() -> Any:
+        return Unpickler(file, find, trusted).load()
+
+    try:
+        if (read(), read()) != OLD:
+            raise Damaged("it does not begin as one")
+        if not read()["little_endian"]:
+            raise UnsupportedError("load(): the file was written on a big-endian machine")
+        result = read()
+        for key in read():
+            whole = storages[key]
+            if int.from_bytes(file.read(8), "little") != whole.count:
+                raise Damaged(f"storage {key} is not as long as it is said to be")
+            whole.fill(file.read(whole.content.size))
+        return result
+    except (KeyError, IndexError, EOFError, ValueError, TypeError) as error:
         raise Damaged(str(error)) from error

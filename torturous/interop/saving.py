@@ -52,7 +52,7 @@ def save(obj: object, f: FileName | BinaryIO) -> None:
 
 def load(f: FileName | BinaryIO, map_location: Any = None, pickle_module: None = None, *,
          weights_only: bool | None = None, mmap: bool | None = None) -> Any:
-    """Reads what `save`, PyTorch (since 1.6) or safetensors wrote.
+    """Reads what `save`, PyTorch or safetensors wrote.
 
     Tensors come to the CPU: what was saved on a GPU needs `map_location="cpu"` (or a dict or function that says so),
     else RuntimeError. `weights_only=False` lets the file name any class and run any code; otherwise tensors, Python's
@@ -71,16 +71,15 @@ def load(f: FileName | BinaryIO, map_location: Any = None, pickle_module: None =
         # Written to by nobody but the tensors that look at it, of which the file hears nothing.
         content = np.memmap(f, np.uint8, "c") if mmap and os.path.getsize(f) else np.fromfile(f, np.uint8)
     start = content[:4].tobytes()
-    if start == _ARCHIVE:
-        try:
+    try:
+        if start == _ARCHIVE:
             return checkpoint.read_checkpoint(content, place, weights_only is False, bool(mmap))
-        except checkpoint.Damaged as error:
-            raise RuntimeError(f"{name} is no whole checkpoint: {error}") from error
-    if start[:2] == _PICKLE:
-        raise UnsupportedError(f"{name}: load() reads files of PyTorch since 1.6; read this one with PyTorch and save "
-                               "it again")
-    if mmap:
-        raise RuntimeError("load(mmap=True): only checkpoints can be mapped into memory")
+        if mmap:
+            raise RuntimeError("load(mmap=True): only checkpoints of PyTorch since 1.6 can be mapped into memory")
+        if start[:2] == _PICKLE:
+            return checkpoint.read_old_checkpoint(content, place, weights_only is False)
+    except checkpoint.Damaged as error:
+        raise RuntimeError(f"{name} is no whole checkpoint: {error}") from error
     return read_safetensors(content.tobytes(), name)
 
 
