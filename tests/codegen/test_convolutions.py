@@ -28,7 +28,15 @@ CASES = [
     (True, (3, 3), (2, 2), (1, 1), (1, 1), 1, 2, 32, 16, 4, 5),
     (True, (2, 2), (3, 3), (0, 0), (1, 1), 1, 1, 16, 16, 3, 4),
     (True, (3, 3), (1, 2), (2, 1), (1, 2), 2, 1, 32, 32, 4, 5),
+    # The gradient of weights tap by tap: lines cut by blocks, rows that reach back, windows beside each other.
+    (False, (3, 3), (1, 1), (1, 1), (1, 1), 1, 2, 48, 37, 6, 7),
+    (False, (3, 3), (2, 2), (1, 1), (1, 1), 1, 3, 64, 33, 21, 23),
+    (False, (5, 5, 5), (1, 1, 1), (2, 2, 2), (1, 1, 1), 1, 1, 48, 3, 4, 4, 5),
+    (False, (3, 2), (1, 2), (2, 0), (2, 1), 2, 2, 96, 70, 6, 14),
     (False, (4,), (1,), (3,), (1,), 1, 1, 48, 34, 300),
+    (False, (1, 1), (2, 2), (0, 0), (1, 1), 1, 2, 128, 9, 15, 17),
+    (False, (2, 2), (2, 2), (0, 0), (1, 1), 1, 5, 48, 2, 12, 10),
+    (True, (3, 3), (2, 2), (1, 1), (1, 1), 1, 2, 34, 48, 7, 8),
     # Pixels as lanes: several blocks of products, and lanes left over.
     (False, (3, 3), (1, 1), (1, 1), (1, 1), 1, 1, 32, 24, 8, 8),
     (False, (3, 3), (1, 1), (1, 1), (1, 1), 1, 2, 40, 6, 4, 21),
@@ -71,6 +79,33 @@ def test_other_types(dtype: dtypes.DType, stride: int) -> None:
         return [y, p.apply_typed(macros.CONVOLUTION_INPUT, x.shape, dtype, y, weight, attributes=at)]
 
     check(case, (6,))
+
+
+def test_which_gradients_of_weights_are_computed_tap_by_tap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of enough channels to be summed plainly, over enough pixels, samples before them."""
+    seen: list[bool] = []
+    judged = layout.sums_tap_by_tap
+
+    def noted(node: Node) -> bool:
+        seen.append(judged(node))
+        return seen[-1]
+
+    monkeypatch.setattr(layout, "sums_tap_by_tap", noted)
+
+    def taps(batch: int, entering: int, leaving: int, size: int) -> bool:
+        seen.clear()
+        p = Program(0)
+        g, x = p.normal(batch, leaving, size, size), p.normal(batch, entering, size, size)
+        at = (False, (1, 1), (1, 1), (1, 1), 1)
+        weights = (leaving, entering, 3, 3)
+        p.compiled([p.apply_typed(macros.CONVOLUTION_WEIGHT, weights, dtypes.float32, g, x, attributes=at)])
+        return any(seen)
+
+    assert taps(2, 48, 5, 6)
+    assert not taps(1, 48, 5, 6)  # Few pixels.
+    assert not taps(2, 49, 5, 6)
+    assert not taps(2, 32, 5, 6)  # Products are dealt out to lanes.
+    assert not taps(16, 48, 5, 6)
 
 
 def test_which_convolutions_have_channels_as_lanes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,17 +18,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torturous.codegen.builder import Integer, looping
-from torturous.codegen.emitter import kind
-from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
-from torturous.codegen.loops import Divided, Work, advance
+from torturous.codegen.columns import SQUARE, Columns
+from torturous.codegen.expressions import LANES, Argument, KernelWriter
+from torturous.codegen.loops import Divided, Work
 from torturous.codegen.microkernel import MicroKernel, Tile
 from torturous.codegen.operands import sides, split
 from torturous.codegen.runs import Border, Run, borders_of, known, runs_of
 from torturous.codegen.side import lane_and_row
 from torturous.codegen.target import Target
-from torturous.codegen.turning import turned
 from torturous.codegen.words import WORDS, factors
-from torturous.compiler.schedule import merged_results
 from torturous.compiler.sizes import ONE, Size, product
 from torturous.ir.contraction import BLOCK
 
@@ -191,7 +189,7 @@ class ChannelContraction:
     def scratch(self) -> Size:
         """Bytes of scratch a worker needs: the item's results, as many more as a square reads, and a square."""
         pixels = self.item_lines * self.width + LANES
-        return Size.of((pixels * self.lane_width + LANES * LANES) * self.bytes)
+        return Size.of((pixels * self.lane_width + SQUARE) * self.bytes)
 
     def _pixel_bytes(self) -> int:
         """A pixel of an item's results."""
@@ -319,41 +317,11 @@ class ChannelContraction:
         rows = self.b.offset(pixels, self.b.mul(kernel.row_stride, first))
         return [*state[:own.start], *some.run(weights, rows, count, state[own], unroll), *state[own.stop:]]
 
-    # The epilogue ------------------------------------------------------------------------------------------------
     def _epilogue(self, batch: list[Integer], lines: tuple[Integer, Integer], group: Integer) -> None:
-        """Turns squares of pixels and channels, and stores vectors of pixels."""
-        b, w = self.b, self.writer
-        kernel = w.kernel
-        merged = merged_results(kernel, self.axes.row)
-        extents = [w.size(product(kernel.axes[axis] for axis in axes)) for axes in merged]
-        pixel_axes = [axes[-1] for axes in merged]
+        b, kernel = self.b, self.writer.kernel
         fixed: dict[int, Integer] = {axis: 0 for axis in range(len(kernel.axes) + len(kernel.reduced))}
         fixed |= dict(zip(self.axes.batch, batch, strict=True))
-        first, last = (b.mul(line, self.width) for line in lines)
-        loop = b.begin_runs(first, last, split(w, first, extents))
-        flat, *places = loop.carried
-        fixed |= dict(zip(pixel_axes, places, strict=True))
-        length = b.minimum(b.minimum(b.sub(last, flat), b.sub(extents[-1], places[-1])), LANES)
-        here = b.offset("%scratch", b.mul(b.sub(flat, first), self._pixel_bytes()))
+        pixels = b.mul(lines[0], self.width), b.mul(lines[1], self.width)
         square = b.offset("%scratch", (self.item_lines * self.width + LANES) * self._pixel_bytes())
-        wide = kind(self.dtype, LANES)
-        channel_extents = [w.size(kernel.axes[axis]) for axis in self.axes.lane]
-        with looping(b, 0, self.vectors) as vector:
-            corner = b.offset(here, b.mul(vector, LANES * self.bytes))
-            rows = [b.load(wide, b.offset(corner, lane * self._pixel_bytes()), self.bytes) for lane in range(LANES)]
-            for lane, column in enumerate(turned(b, wide, rows)):
-                b.store(wide, column, b.offset(square, lane * LANES * self.bytes), self.bytes)
-            origin = b.add(b.mul(group, self.lane_width), b.mul(vector, LANES))
-
-            def store(mask: str | None) -> None:
-                with looping(b, 0, LANES) as lane:
-                    own = zip(self.axes.lane, split(w, b.add(origin, lane), channel_extents), strict=True)
-                    point = Point(fixed | dict(own), pixel_axes[-1], LANES, mask)
-                    point.accumulated = [b.load(wide, b.offset(square, b.mul(lane, LANES * self.bytes)), self.bytes)]
-                    for each in kernel.stores:
-                        w.store(w.emit(each.expression, point), each.buffer, each.address, point)
-
-            whole = b.compare("eq", length, LANES)
-            b.when(whole, lambda: store(None))
-            b.when(b.value(f"xor i1 {whole}, true"), lambda: store(w.tail_mask(length, LANES)))
-        b.end_runs(loop, [b.add(flat, length), *advance(b, places, extents, length)])
+        Columns(self.writer, self.dtype, self.axes.row, self.axes.lane).write(
+            fixed, pixels, b.mul(group, self.lane_width), self.vectors, "%scratch", square)

@@ -17,6 +17,7 @@ from torturous.codegen.expressions import Argument, KernelWriter
 from torturous.codegen.likeness import likeness
 from torturous.codegen.loops import Work, write_loops
 from torturous.codegen.special import write_special
+from torturous.codegen.taps import TapGradient
 from torturous.codegen.target import Target
 from torturous.codegen.windows import Windows
 from torturous.codegen.windowsums import WindowSums
@@ -95,6 +96,9 @@ def _generate(kernel: Kernel, target: Target, streaming: bool) -> Generated:
     elif kernel.channelwise:
         channels = ChannelContraction(writer)
         work, scratch = channels.write(), channels.scratch()
+    elif kernel.tapwise:
+        taps = TapGradient(writer)
+        work, scratch = taps.write(), taps.scratch()
     elif kernel.direct:
         direct = DirectContraction(writer)
         work, scratch = direct.write(), direct.scratch()

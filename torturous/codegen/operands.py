@@ -41,8 +41,8 @@ class Sides:
 
 
 def sides(kernel: Kernel) -> Sides:
-    """Lanes go where they cost least (see `_lane_cost`), or along the last axis where operands are read in place: that
-    is one of pixels, so it is not where channels are to be lanes."""
+    """Lanes go where they cost least (see `_lane_cost`), or, where operands are read in place, along the last axis or
+    where channels lie in blocks."""
     assert kernel.product is not None
     addresses = [loaded(side).address for side in kernel.product]
     both: list[int] = []
@@ -53,8 +53,10 @@ def sides(kernel: Kernel) -> Sides:
             both.append(axis)
         else:
             own[0 if in_left else 1].append(axis)
-    if kernel.direct:
-        lane = 0 if (len(kernel.axes) - 1 in own[0]) != kernel.channelwise else 1
+    if kernel.channelwise or kernel.tapwise:
+        lane = kernel.windowed if kernel.tapwise else 1 - kernel.windowed
+    elif kernel.direct:
+        lane = 0 if len(kernel.axes) - 1 in own[0] else 1
     else:
         lane = 0 if _lane_cost(kernel, 0, own[0], own[1]) < _lane_cost(kernel, 1, own[1], own[0]) else 1
     return Sides(both, own[lane], own[1 - lane], lane == 0)

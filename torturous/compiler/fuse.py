@@ -286,7 +286,7 @@ class _Fusion(Storing):
         if layout.slides_over_planes(anchor) or layout.sums_over_planes(anchor):
             self._over_planes(kernel, node, anchor)
             return
-        if layout.runs_across_channels(anchor, self.words):
+        if layout.runs_across_channels(anchor, self.words) or layout.sums_tap_by_tap(anchor):
             self._across_channels(kernel, node, anchor)
             return
         _, *maps = anchor.attributes[:3]
@@ -337,47 +337,63 @@ class _Fusion(Storing):
         self._finish(kernel, node, tuple(Affine.axis(loops[axis]) for axis in range(rank)), puller)
 
     def _across_channels(self, kernel: Kernel, node: Node, anchor: Node) -> None:
-        """A convolution whose lanes are channels of its result: these are two loops, blocks and the channels in one."""
-        _, *maps = anchor.attributes[:3]
-        rank, extents, order = len(anchor.shape), _loop_extents(anchor), self.order(node)
-        kernel.direct = kernel.channelwise = True
-        kernel.words = self.words and anchor.dtype is dtypes.bfloat16
+        """A convolution or a gradient of one whose lanes are channels of the result: they are two loops, blocks and the
+        channels in one."""
+        reduced, *maps = anchor.attributes[:3]
+        rank, extents = len(anchor.shape), _loop_extents(anchor)
+        kernel.direct = True
+        kernel.tapwise, kernel.channelwise = layout.sums_tap_by_tap(anchor), not layout.sums_tap_by_tap(anchor)
+        kernel.words = kernel.channelwise and self.words and anchor.dtype is dtypes.bfloat16
         if kernel.words:
             extents[-1] = layout.halved(extents[-1])
-        which, channels = layout.channel_loop(anchor)
+        kernel.windowed, channels = layout.channel_loop(anchor)
         together = layout.channels_together(extents[channels])
-        inner: dict[int, int] = {}
-        for axis in order:
+        loops: dict[int, int] = {}
+        for axis in self.order(node):
             if axis == channels:
                 kernel.axes.append(Size.of((extents[axis].constant or 0) // together))
-            inner[axis] = len(kernel.axes)
+            loops[axis] = len(kernel.axes)
             kernel.axes.append(Size.of(together) if axis == channels else extents[axis])
         kernel.reduced = extents[rank:]
-        inner |= {rank + number: len(kernel.axes) + number for number in range(len(kernel.reduced))}
+        loops |= {rank + number: len(kernel.axes) + number for number in range(reduced)}
         puller = self._puller(kernel)
         dtype = contraction.accumulator(anchor.dtype)
         sides = []
-        for number, (operand, its_maps) in enumerate(zip(anchor.inputs, maps, strict=True)):
+        for operand, its_maps in zip(anchor.inputs, maps, strict=True):
             if operand not in self.stored:
                 raise CannotPull(operand)
+            all_maps = _renamed(its_maps, loops)
             form = AS_IT_IS
-            all_maps = _renamed(its_maps, inner)
             if operand.dtype is not dtype:
-                form = Form(dtype, layout.axis_of(all_maps, inner[len(extents) - 1]) if kernel.words else None)
-            if number == which:
-                operand = self.operands.spread(operand, layout.axis_of(all_maps, inner[len(extents) - 1]), form)
-                value = puller.mapped(operand, all_maps)
-                if not is_plain_load(value, True):
-                    raise CannotPull(operand)
+                form = Form(dtype, layout.axis_of(all_maps, loops[rank + reduced - 1]) if kernel.words else None)
+            if loops[channels] in [m.lone for m in all_maps]:
+                operand, all_maps = self._in_blocks(operand, all_maps, loops[channels], len(kernel.axes), form)
             else:
-                value = self.operands.blocks_of_channels(operand, all_maps, inner[channels], len(kernel.axes), form)
+                kept = [axis for axis, m in enumerate(all_maps) if m.lone is not None and m.lone < len(kernel.axes)]
+                own = kept[-1] if kernel.tapwise else layout.axis_of(all_maps, loops[rank + reduced - 1])
+                operand = self.operands.spread(operand, own, form)  # Its channels: kept, or summed.
+            value = puller.mapped(operand, all_maps)
+            if not is_plain_load(value, True):
+                raise CannotPull(operand)
             sides.append(puller.convert(value, dtype))
         kernel.product = (sides[0], sides[1])
         kernel.accumulators.append(Accumulator(anchor.op, dtype, sides[0]))
         puller.accumulated[anchor] = (0, dtype)
-        positions = [Affine.axis(inner[axis]) for axis in range(rank)]
-        positions[channels] = Affine.axis(inner[channels] - 1) * Size.of(together) + positions[channels]
+        positions = [Affine.axis(loops[axis]) for axis in range(rank)]
+        positions[channels] = Affine.axis(loops[channels] - 1) * Size.of(together) + positions[channels]
         self._finish(kernel, node, tuple(positions), puller)
+
+    def _in_blocks(self, operand: Node, maps: list[contraction.Map], channels: int, rank: int, form: Form
+                   ) -> tuple[Node, list[contraction.Map]]:
+        """An operand with blocks of the channels that are lanes, and maps onto it: weights with a row of products for
+        each, what windows slide over with all samples and pixels."""
+        order = [axis for axis in layout.products_last(maps) if maps[axis].lone != channels]
+        windowed = any(len(m.terms) > 1 for m in maps)
+        kept = [axis for axis in order if not windowed and (maps[axis].lone or 0) < rank]
+        others = sorted(order) if windowed else [axis for axis in order if axis not in kept]
+        copy = self.operands.in_blocks(operand, layout.axis_of(maps, channels), kept, others, form)
+        return copy, [*(maps[axis] for axis in kept), contraction.lone(channels - 1), *(maps[axis] for axis in others),
+                      contraction.lone(channels)]
 
 
 def _loop_extents(anchor: Node) -> list[Size]:

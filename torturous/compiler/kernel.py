@@ -259,13 +259,16 @@ class Kernel:
     """Whether the contraction reads its operands where they lie: samples innermost, rows of products (see `layout`)."""
     channelwise: bool = False
     """Whether lanes are channels of the result then (see `codegen.channels`)."""
+    tapwise: bool = False
+    """Whether it is the gradient of weights, and lanes are channels of the operand that windows slide over (see
+    `codegen.taps`)."""
     words: bool = False
     """Whether it does so with copies that hold words: then the reduced loops count these."""
     windows: tuple[Window, ...] = ()
     """Of a contraction of few products per result, written plane by plane: its window along each axis (see
     `codegen.windows`)."""
     windowed: int = 0
-    """Which operand those windows slide over."""
+    """Which operand those windows slide over; also where lanes are channels."""
     gap: int = 0
     """Places between the lines of a sum over planes (see `ir.contraction`)."""
     stores: list[Store] = field(default_factory=list)

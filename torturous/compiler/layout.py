@@ -8,7 +8,7 @@ windows of any stride need no shuffling, and pooling, normalization and elementw
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import inf
+from math import inf, prod
 
 from torturous.compiler.graph import Graph, Node
 from torturous.compiler.sizes import Size, product
@@ -28,6 +28,10 @@ FEWEST_SUMMED = 8
 """Channels that are summed: a run of so many products is worth listing."""
 MOST_TAPS = 7
 """Taps along a line that may each exist for other pixels of it, and then have a loop of their own."""
+MOST_LINES = 1 << 12
+"""Of pixels, over which a gradient of weights is summed: each is listed."""
+FEWEST_PIXELS = 64
+"""Where a gradient of weights sums fewer, storing its results takes longer than computing them."""
 WHOLE = frozenset({Kind.RANDOM, Kind.SCATTER, Kind.ALONG, Kind.HOST, Kind.REPEAT, Kind.ITEM})
 """What has kernels of its own, which read and write whole values as they are shaped."""
 SPECIAL = WHOLE | {Kind.ATTENTION}
@@ -178,13 +182,45 @@ def runs_across_channels(node: Node, words: bool = False) -> bool:
             and all((size.constant or 0) <= MOST_TAPS for size in taps))
 
 
+def sums_tap_by_tap(node: Node) -> bool:
+    """Whether a contraction is the gradient of a convolution's weights whose lanes are channels of what windows slide
+    over: see `codegen.taps`. Its sum runs over samples first, sizes are known, these channels fill vectors."""
+    if node.op.kind is not Kind.CONTRACT or len(node.inputs) != 2 or node.attributes[3:] or node.dtype.is_half:
+        return False
+    if is_windowed(node) or batch(node) is None or sums_samples_last(node) or _has_divisors(node):
+        return False
+    if any(size.constant is None for shape in (node.shape, *(x.shape for x in node.inputs)) for size in shape):
+        return False
+    reduced, *maps = node.attributes[:3]
+    which, channels = channel_loop(node)
+    rank = len(node.shape)
+    upstream = [contraction.Map(*m).lone for m in maps[1 - which]]
+    summed = [loop for loop in upstream if loop is not None and loop >= rank]
+    windows = [dict(contraction.Map(*m).terms) for m in maps[which] if len(contraction.Map(*m).terms) > 1]
+    in_order = summed == list(range(rank, rank + reduced)) and None not in upstream
+    slid = all(len(terms) == 2 and sum(loop >= rank for loop in terms) == 1 and all(c > 0 for c in terms.values())
+               for terms in windows)
+    pixels = [node.inputs[1 - which].shape[axis].constant or 0 for axis, loop in enumerate(upstream) if loop in summed]
+    few_lines = prod(pixels) >= FEWEST_PIXELS and prod(pixels[:-1]) <= MOST_LINES
+    single = all(terms.get(loop) == 1 for terms in windows for loop in terms if loop >= rank) and all(
+        node.shape[loop] == 1 for terms in windows for loop in terms if loop < rank)
+    sizes = {loop: size.constant or 0 for loop, size in enumerate(node.shape)}
+    return (in_order and slid and not single and len(windows) == reduced - 1 and channels >= 0 and sizes[channels] > 0
+            and sizes[channels] % LANES == 0 and few_lines)
+
+
 def channel_loop(node: Node) -> tuple[int, int]:
-    """Which operand of a convolution windows slide over; the loop that is the channels of the result, which the other
-    one has alone."""
+    """Which operand of a convolution windows slide over; the loop that is the channels which are lanes: of the result,
+    which the other operand has alone, or in a gradient of weights, of that operand, which it has alone."""
     _, *maps = node.attributes[:3]
-    loops = [{loop for terms, _, _ in its_maps for loop, _ in terms if loop < len(node.shape)} for its_maps in maps]
+    rank = len(node.shape)
+    loops = [{loop for terms, _, _ in its_maps for loop, _ in terms if loop < rank} for its_maps in maps]
     which = next(n for n, its_maps in enumerate(maps) if any(len(terms) > 1 for terms, _, _ in its_maps))
-    own = loops[1 - which] - loops[which]
+    if is_windowed(node):
+        own = loops[1 - which] - loops[which]
+    else:
+        lone = {contraction.Map(*m).lone for m in maps[which]}
+        own = {loop for loop in loops[which] - loops[1 - which] if loop in lone}
     return which, (own.pop() if len(own) == 1 else -1)
 
 

@@ -5,7 +5,7 @@ A copy is a kernel of its own, made once per plan however many contractions read
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torturous.compiler import layout
@@ -119,35 +119,27 @@ class Operands:
             self._relay(operand, order, copy, strides, form)
         return Load(copy.dtype, copy, _address(positions, strides), ())
 
-    def blocks_of_channels(self, operand: Node, maps: list[contraction.Map], channels: int, rank: int,
-                           form: Form = AS_IT_IS) -> Expression:
-        """A convolution's weights as vectors of channels of the result, product after product: `channels` is the loop
-        that these are within a block; the one before it goes over blocks. `rank` loops are kept."""
-        if operand not in self.stored:
-            raise CannotPull(operand)
-        loops = [index_map.terms[0][0] for index_map in maps]  # No windows, so each axis is one loop.
+    def in_blocks(self, operand: Node, channels: int, before: Sequence[int], between: Sequence[int],
+                  form: Form = AS_IT_IS) -> Node:
+        """A copy in which blocks of an axis are vectors: axes before these, blocks, axes between, elements of a block.
+        """
         held = form.shape(operand.shape)
-        own = loops.index(channels)
-        together = layout.channels_together(held[own])
-        order = [axis for axis in layout.products_last(maps) if axis != own]
-        kept = [axis for axis in order if loops[axis] < rank]
-        summed = [axis for axis in order if loops[axis] >= rank]
-        blocks = Size.of((held[own].constant or 0) // together)
-        shape = (*(held[axis] for axis in kept), blocks, *(held[axis] for axis in summed), Size.of(together))
-        places = [*(loops[axis] for axis in kept), channels - 1, *(loops[axis] for axis in summed), channels]
-        key = (operand, (*map(Size.of, (own, *order)), *shape), form)
+        together = Size.of(layout.channels_together(held[channels]))
+        blocks = Size.of((held[channels].constant or 0) // layout.channels_together(held[channels]))
+        shape = (*(held[axis] for axis in before), blocks, *(held[axis] for axis in between), together)
+        key = (operand, (*map(Size.of, (*before, channels, *between)), *shape), form)
         copy = self._relaid.get(key)
         if copy is None:
             copy = self._relaid[key] = self._new_node(movement.ALIAS, shape, operand, form)
             kernel = Kernel(list(shape), names=["relay"], places=[operand.place])
             axes = [Affine.axis(number) for number in range(len(shape))]
-            position = dict(zip([*kept, None, *summed, own], axes, strict=True))
-            position[own] = position[own] + position.pop(None) * Size.of(together)
+            places = dict(zip((*before, channels, *between), axes, strict=False))
+            places[channels] = places[channels] * together + axes[-1]
             puller = self.puller(kernel)
-            value = form.value(tuple(position[axis] for axis in range(len(held))), lambda at: puller.pull(operand, at))
+            value = form.value(tuple(places[axis] for axis in range(len(held))), lambda at: puller.pull(operand, at))
             kernel.stores.append(Store(copy, flat_address(tuple(axes), shape), value))
             self.kernels.append(kernel)
-        return Load(copy.dtype, copy, flat_address(tuple(map(Affine.axis, places)), shape), ())
+        return copy
 
     def spread(self, operand: Node, channels: int, form: Form = AS_IT_IS) -> Node:
         """A convolution's operand so that a pixel's channels lie in many cache sets: where they would not, a copy of
