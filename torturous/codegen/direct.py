@@ -127,11 +127,13 @@ class DirectContraction:
             self._epilogue(batch, plane, (line_own, line), (lane_own, lane, width), (row_own, row))
         batches = product(kernel.axes[axis] for axis in self.axes.batch)
         cost = product(kernel.reduced) * product(kernel.axes[axis] for axis in self.axes.lane) * self.rows
-        parts = [Divided(Size.of(count), 1, 1) for count in (self.planes * self.most_bands, self.row_groups)]
+        parts = [Divided(Size.of(count), 1, 1) for count in (self.planes, self.row_groups)]
         if isinstance(self.segments, int):
-            parts.append(Divided(Size.of(self.segments), 1, 1))
-        else:
+            parts.append(Divided(Size.of(self.segments * self.most_bands), 1, 1))
+        elif self.lines == 1:
             parts.append(Divided(self.samples, MOST_LANES, MOST_LANES))
+        else:  # Every item has more than half of the lanes it may have, so that there are at most as many.
+            parts.append(Divided(self.samples * self.lines, MOST_LANES // 2, MOST_LANES // 2))
         return Work(batches, tuple(parts), Size.of(1) + cost)
 
     def _part(self, number: Integer, size: Integer, extent: Integer) -> tuple[Integer, Integer]:
