@@ -69,6 +69,11 @@ def compiled(built: Path, source: str, bundle: str, *options: str) -> Path:
     return program
 
 
+def test_programs_that_measure_compile(built: Path) -> None:
+    for source, bundle in (("c/speed.c", "net"), ("c/step_speed.c", "train")):
+        compiled(built, source, bundle, "-pthread", "-lm")
+
+
 def test_c(built: Path, right: str) -> None:
     program = compiled(built, "c/classify.c", "net")
     assert output(program, built / "net" / "net.safetensors", built / "digits.bin") == right

@@ -323,6 +323,16 @@ def test_nothing_in_python_changes(tmp_path: Path) -> None:
     assert optimizer.state_dict()["state"][1]["step"] == 1
 
 
+def test_the_classic_step_is_small(tmp_path: Path) -> None:
+    """The MNIST net's, for any batch, with what single samples and many are best computed by."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 10, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(10, 20, 5), nn.Dropout2d(), nn.MaxPool2d(2),
+        nn.ReLU(), nn.Flatten(), nn.Linear(320, 50), nn.ReLU(), nn.Dropout(), nn.Linear(50, 10), nn.LogSoftmax(1))
+    data = torch.zeros(64, 1, 28, 28), torch.zeros(64, dtype=torch.int64)
+    native.export_training(model, F.nll_loss, torch.optim.SGD(model.parameters(), lr=0.1), data, tmp_path,
+                           target="avx512", shared=False, size_budget=150_000)
+
+
 def test_refusals(tmp_path: Path) -> None:
     class Mine(torch.optim.Optimizer):
         def step(self, closure: Any = None) -> None:
