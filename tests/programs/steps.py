@@ -147,7 +147,9 @@ class Steps(Machine):
             (f"{a}[{a} > 0]", lambda: x[x > 0]),
             (f"{a}.gather({axis}, ({b} > 0).long().clamp(max={len(index) and int(index[1])}))",
              lambda: x.gather(axis, (y > 0).long().clamp(max=len(index) and int(index[1])))),
-            (f"embedding({first.tolist()}, {a})", lambda: self.library.nn.functional.embedding(first, x)),
+            # Which error a table without dimensions is, depends in PyTorch on whether gradients are tracked.
+            (f"embedding({first.tolist()}, {a})",
+             lambda: self.library.nn.functional.embedding(first, x if x.shape else x.reshape(1, 1))),
             (f"{a}[..., None, -1]", lambda: x[..., None, -1]),
         )
 

@@ -67,9 +67,10 @@ class Complete(Steps):
             handle.remove()
 
     def do_freeze(self, i: int, j: int, k: int) -> None:
+        """A tensor without views is told whether it is a leaf (docs/decisions.md, "What views pass on")."""
         a, x = self.pick(i)
-        self.say(f"{a}.requires_grad_({bool(k % 2)})")
-        x.requires_grad_(bool(k % 2))
+        text = f"{a}.detach().clone().requires_grad_({bool(k % 2)}).requires_grad_({bool(k // 2 % 2)})"
+        self.make(text, lambda: x.detach().clone().requires_grad_(bool(k % 2)).requires_grad_(bool(k // 2 % 2)))
 
     def do_clear(self, i: int, j: int, k: int) -> None:
         if not self.leaves:

@@ -347,14 +347,22 @@ class _Plan:
                 f"{t.dtype} for the destination and {given.dtype} for the source; use .to({t.dtype})")
         value = _value_for(t, given)
         shape = tuple(value.shape)
-        while len(shape) > len(self.taken) and shape[0] == 1:
-            shape = shape[1:]
         lead = len(self.taken) - len(shape)
         if lead < 0 or any(a not in (1, b) for a, b in zip(shape, self.taken[lead:], strict=True)):
             raise RuntimeError(
                 f"shape mismatch: value tensor of shape {list(value.shape)} cannot be broadcast to indexing "
                 f"result of shape {list(self.taken)}")
         return value.reshape(shape).expand(self.taken)
+
+
+def _without_leading_ones(value: Any) -> Any:
+    """What is assigned, without the sizes of one before all others, which an assignment may have too many of."""
+    if not isinstance(value, TensorBase):
+        return value
+    shape = list(value.shape)
+    while shape and shape[0] == 1:
+        del shape[0]
+    return value if len(shape) == len(value.shape) else value.reshape(tuple(shape))  # type: ignore[attr-defined]
 
 
 def _value_for(t: TensorBase, given: Any) -> Tensor:
@@ -403,7 +411,7 @@ class Indexing(Splitting):
             filling = _value_for(target, value).reshape(())
             target.masked_fill_(wide, filling)
         else:
-            target.index_put_(_by_axis(parsed.indices), value)
+            target.index_put_(_by_axis(parsed.indices), _without_leading_ones(value))
 
     def __len__(self) -> int:
         if not self.shape:
