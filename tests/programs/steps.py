@@ -100,13 +100,16 @@ class Steps(Machine):
         )
 
     def do_split(self, i: int, j: int, k: int) -> None:
-        """Two views of one tensor."""
+        """Parts put together again: PyTorch forbids most writes to the parts themselves, here they are views as any."""
         a, x = self.pick(i)
         axis = self.axis(x, j)
-        parts = x.split(1, axis) if k % 2 else x.unbind(axis)
-        text = f"split(1, {axis})" if k % 2 else f"unbind({axis})"
-        for number, part in list(enumerate(parts))[:2]:
-            self.make(f"{a}.{text}[{number}]", lambda part=part: part)
+        self.choose(
+            k,
+            (f"cat({a}.split(1, {axis})[::-1], {axis})",
+             lambda: self.library.cat(x.split(1, axis)[::-1], axis)),
+            (f"stack({a}.unbind({axis})[:2], {axis})", lambda: self.library.stack(x.unbind(axis)[:2], axis)),
+            (f"{a}.narrow({axis}, 0, 1)", lambda: x.narrow(axis, 0, 1)),
+        )
 
     # Along an axis ------------------------------------------------------------------------------------------
     def do_order(self, i: int, j: int, k: int) -> None:
