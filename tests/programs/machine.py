@@ -66,6 +66,8 @@ class Machine:
         self.retained: list[tuple[str, Any]] = []
         """What was told to keep its gradient."""
         self.optimizer: Any = None
+        self.threaded = False
+        """Whether another thread has recorded something: what it left pending does not see NumPy's writes coming."""
         self.updated = False
         """Whether a leaf was changed by hand."""
         self.names = 0
@@ -318,6 +320,8 @@ class Machine:
         if not self.arrays:
             return
         name, array = self.arrays[i % len(self.arrays)]
+        for _, t in self.pool if self.threaded else ():
+            self.values(t)
         if not array.flags.writeable or 0 in array.strides:
             return
         self.say(

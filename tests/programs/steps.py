@@ -135,7 +135,7 @@ class Steps(Machine):
             (f"{a}.any({axis})", lambda: x.any(axis)),
             (f"{a}.all()", lambda: x.all()),
             (f"{a}.count_nonzero({axis})", lambda: x.count_nonzero(axis)),
-            (f"{a}.nonzero()", lambda: x.nonzero()),
+            (f"{a}.nonzero().contiguous()", lambda: x.nonzero().contiguous()),
         )
 
     # Elements by their places -------------------------------------------------------------------------------

@@ -111,6 +111,7 @@ class Complete(Steps):
                 failed.append(error)
 
         self.say("in a thread:")
+        self.threaded = True
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
