@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ import torturous as torch
 from benchmarks.models.gpt import make_gpt
 from benchmarks.models.net import make_net
 from torturous.codegen import kernels
+from torturous.codegen.likeness import likeness
+from torturous.compiler.kernel import Kernel
+from torturous.compiler.sizes import Size
 from torturous.runtime import planning, realize
 
 F = torch.nn.functional
@@ -43,6 +47,17 @@ def training(model: Any, *inputs: Any) -> None:
     out = model(*inputs)
     out.square().mean().backward()
     optimizer.step()
+
+
+def test_whatever_a_kernel_says_of_itself_counts() -> None:
+    plain = Kernel([Size.of(2), Size.of(16)])
+    alike, *_ = likeness(plain) or (None,)
+    assert alike is not None
+    for field in fields(Kernel):
+        value = getattr(plain, field.name)
+        if isinstance(value, int):
+            changed, *_ = likeness(replace(plain, **{field.name: value + 1})) or (None,)
+            assert changed != alike, field.name
 
 
 def test_layers_of_one_kind(generated: list[bool]) -> None:

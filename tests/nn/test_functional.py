@@ -630,6 +630,11 @@ def test_a_class_out_of_range() -> None:
     good.numpy()
     with pytest.raises(IndexError, match=r"Target 10 is out of bounds\."):
         F.nll_loss(x, good)
+    # Another view of what was looked at in part.
+    classes = from_array(np.array([0, 1, 2, 1, 12]))
+    assert F.nll_loss(x, classes[:3]).item() == 0
+    with pytest.raises(IndexError, match=r"Target 12 is out of bounds\."):
+        F.nll_loss(x, classes[::2])
 
 
 def computed(t: Any) -> Any:

@@ -15,6 +15,7 @@ import torturous.nn as nn
 import torturous.nn.functional as F
 from benchmarks.models.net import make_net
 from torturous.runtime import bound, flight
+from torturous.runtime.workers import Workers
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +34,9 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[flight.Flight]:
     """The plans launched so far."""
     flights: list[flight.Flight] = []
 
-    def launch(each: flight.Flight) -> None:
+    def launch(each: flight.Flight, offer: Callable[[], None]) -> None:
         flights.append(each)
-        flight.launch(each)
+        flight.launch(each, offer)
 
     monkeypatch.setattr(bound, "launch", launch)
     return flights
@@ -200,6 +201,24 @@ def test_what_may_fail_is_waited_for(name, launched):
         assert np.array_equal(p.detach().numpy(), was)
 
 
+def test_what_may_fail_is_waited_for_in_a_repeated_call(launched):
+    """A compiled call whose rows are recorded without Python doubts what Python doubted."""
+    table, linear = nn.Embedding(5, 4), nn.Linear(4, 3)
+    optimizer = torch.optim.SGD([*table.parameters(), *linear.parameters()], lr=0.1)
+    call = torch.compile(lambda positions: linear(table(positions)).square().mean())
+    for turn in range(6):
+        before = linear.weight.detach().numpy().copy()
+        optimizer.zero_grad()
+        call(torch.tensor([0, 1]) * 0 + (1 if turn < 5 else 1000)).backward()
+        if turn < 5:
+            optimizer.step()
+        else:
+            with pytest.raises(IndexError, match="out of range"):
+                optimizer.step()
+    assert launched == []
+    assert np.array_equal(linear.weight.detach().numpy(), before)
+
+
 def test_doubt_outlives_a_realization_in_between(launched):
     """Entering the table, which a loop has written, realizes the record in which the positions are still pending."""
     table = torch.zeros(4, 3)
@@ -284,6 +303,30 @@ def test_an_interrupt_leaves_the_plan_in_the_air(monkeypatch):
     monkeypatch.setattr(flight, "_flight", flying)
     assert np.isfinite(model[0].weight.detach().numpy()).all()
     assert not in_the_air()
+
+
+def test_an_interrupt_at_the_offer_leaves_everything_usable(monkeypatch):
+    """Whether the workers have the plan by then or not."""
+    offer = Workers.offer
+    for late in (False, True):
+
+        def interrupted(workers: Workers, table: int, entries: int, late: bool = late) -> None:
+            if late:
+                offer(workers, table, entries)
+            raise KeyboardInterrupt
+
+        model, optimizer = perceptron()
+        (x, y), *_ = batches(1)
+        step(model, optimizer, torch.tensor(x), torch.tensor(y))
+        with monkeypatch.context() as patched:
+            patched.setattr(Workers, "offer", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                step(model, optimizer, torch.tensor(x), torch.tensor(y))
+        assert in_the_air()
+        for _ in range(3):
+            step(model, optimizer, torch.tensor(x), torch.tensor(y))
+        assert np.isfinite(model[0].weight.detach().numpy()).all()
+        assert not in_the_air()
 
 
 def test_synchronizing_waits(launched):

@@ -94,7 +94,7 @@ class Bound:
         for kernel_place, each in zip(layout.places, shares, strict=True):
             self.give(kernel_place, each)
         self.scratch = max((evaluate(kernel.scratch) for kernel in layout.distinct), default=0)
-        self.calls = [self._call(number, node) for number, node in layout.hosted]
+        self.calls = sorted((self._call(number, node) for number, node in layout.hosted), key=lambda call: call.entry)
         self.serial = self.cost <= SERIAL_COST
         self.tuned = False
         """Whether `TORTUROUS_TUNE=1` has measured its kernels."""
@@ -195,8 +195,8 @@ class Bound:
             elif wait or alone or any(map(Buffer.written_by_others, leaves)):
                 run(self.entry_address, len(self.entries))
             else:
-                crew.offer(self.entry_address, len(self.entries))
-                launch(Flight(partial(self._join, crew), outputs, (leaves, arena)))
+                launch(Flight(partial(self._join, crew), outputs, (leaves, arena)),
+                       partial(crew.offer, self.entry_address, len(self.entries)))
                 return self._chosen(outputs)
             if self.checks and any(self.error_words):
                 self._report()

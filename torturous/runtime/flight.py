@@ -28,10 +28,16 @@ _flight: Flight | None = None
 _lock = threading.RLock()
 
 
-def launch(flight: Flight) -> None:
-    """Notes what was offered; nothing may be in the air."""
+def launch(flight: Flight, offer: Callable[[], None]) -> None:
+    """Has a plan offered to the workers; nothing may be in the air.
+
+    It is noted first, for an interrupt after the offer must not leave a plan in the air that nobody lands. Until it is
+    offered, nobody may land it.
+    """
     global _flight
-    _flight = flight
+    with _lock:
+        _flight = flight
+        offer()
 
 
 def land() -> None:

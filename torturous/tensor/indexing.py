@@ -8,6 +8,7 @@ the host, because they decide a shape.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import dropwhile
 from math import prod
 from operator import index as whole
 from typing import TYPE_CHECKING, Any
@@ -39,9 +40,8 @@ if TYPE_CHECKING:
 def host_integer(t: TensorBase) -> int:
     """The one element of an integer tensor; TypeError if it is something else."""
     if prod(t.shape) != 1 or t.dtype.is_floating_point:
-        raise TypeError(
-            f"only integer tensors of a single element can be converted to an index, got {t.dtype} of "
-                        f"shape {list(t.shape)}")
+        raise TypeError("only integer tensors of a single element can be converted to an index, got "
+                        f"{t.dtype} of shape {list(t.shape)}")
     return int(computed_values(t).reshape(-1)[0])
 
 
@@ -342,27 +342,23 @@ class _Plan:
     def values(self, t: Movement, given: TensorBase | Number) -> Tensor:
         """What is to be written, in t's dtype and the shape of what it is written over."""
         if isinstance(given, TensorBase) and given.dtype is not t.dtype:
-            raise RuntimeError(
-                "Index put requires the source and destination dtypes match, got "
-                f"{t.dtype} for the destination and {given.dtype} for the source; use .to({t.dtype})")
+            raise RuntimeError("Index put requires the source and destination dtypes match, got "
+                               f"{t.dtype} for the destination and {given.dtype} for the source; use .to({t.dtype})")
         value = _value_for(t, given)
-        shape = tuple(value.shape)
-        lead = len(self.taken) - len(shape)
-        if lead < 0 or any(a not in (1, b) for a, b in zip(shape, self.taken[lead:], strict=True)):
+        lead = len(self.taken) - len(value.shape)
+        if lead < 0 or any(a not in (1, b) for a, b in zip(value.shape, self.taken[lead:], strict=True)):
             raise RuntimeError(
                 f"shape mismatch: value tensor of shape {list(value.shape)} cannot be broadcast to indexing "
                 f"result of shape {list(self.taken)}")
-        return value.reshape(shape).expand(self.taken)
+        return value.expand(self.taken)
 
 
 def _without_leading_ones(value: Any) -> Any:
     """What is assigned, without the sizes of one before all others, which an assignment may have too many of."""
     if not isinstance(value, TensorBase):
         return value
-    shape = list(value.shape)
-    while shape and shape[0] == 1:
-        del shape[0]
-    return value if len(shape) == len(value.shape) else value.reshape(tuple(shape))  # type: ignore[attr-defined]
+    shape = tuple(dropwhile(lambda size: size == 1, value.shape))
+    return value if len(shape) == len(value.shape) else value.reshape(shape)  # type: ignore[attr-defined]
 
 
 def _value_for(t: TensorBase, given: Any) -> Tensor:

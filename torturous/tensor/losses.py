@@ -62,14 +62,14 @@ def _check(name: str, **tensors: Any) -> None:
 
 # Classes ----------------------------------------------------------------------------------------------------
 _checked: weakref.WeakKeyDictionary[Storage, tuple] = weakref.WeakKeyDictionary()
-"""Storages whose classes were looked at: (version, offset, shape, number of classes, class left out)."""
+"""Storages whose classes were looked at: (version, offset, shape, strides, number of classes, class left out)."""
 
 
 @repeated_check
 def check_classes(target: TensorBase, classes: int, ignored: int) -> None:
     """Raises IndexError for a class out of range, if the classes are known; once for each version of them."""
     storage = target.storage
-    key = (storage.version, target._offset, target._type, classes, ignored)
+    key = (storage.version, target._offset, target._type, target.strides, classes, ignored)
     if _checked.get(storage) == key and not storage.shared():
         return
     values = known_values(target)

@@ -184,6 +184,8 @@ class Trace:
     constants: dict[int, Buffer]
     """Values that the call has made of Python numbers, by row."""
     checks: list[Check] = field(default_factory=list)
+    doubtful: bool = False
+    """Whether positions or classes that it reads may turn out to be out of range (see `Record.doubt`)."""
     agreed: bool = False
     """Whether the call has been made twice and has recorded the same."""
 
@@ -207,6 +209,8 @@ class Trace:
                 raise NotRepeatable("what it writes was written here before: a loop has come round")
         if context.record is not record or record.end is not start.end:
             raise NotRepeatable("checking its tensors has recorded something")
+        if self.doubtful:
+            record.doubt()
         record.end = self.end
         record.slots += self.slots
         if self.moved:
@@ -306,7 +310,7 @@ class _Reading:
         return Trace(
             record.end, record.slots[self.start.slots:],
             {row: place for row, place in record.moved.items() if row >= first},
-            self._result(result), written, self._constants(), checks)
+            self._result(result), written, self._constants(), checks, record.doubtful > 0)
 
     def _check_operands(self) -> None:
         given = set(self.start.rows)
