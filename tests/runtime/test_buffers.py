@@ -19,6 +19,7 @@ import pytest
 
 from torturous.runtime import buffers
 from torturous.runtime.buffers import Buffer, allocate, size_class, statistics, trim
+from torturous.runtime.flight import land
 
 SIZES = [0, 1, 63, 64, 65, 1000, 4096, 32768, 32769, 100_000]
 SIZES += [2**20, 2**21 - 1, 2**21, 2**21 + 1, 3 * 2**20, 2**24]
@@ -94,6 +95,8 @@ def test_a_dropped_buffer_is_gone():
 
 
 def test_statistics_and_trim():
+    land()
+    gc.collect()  # What earlier tests have left is not to go meanwhile.
     before = statistics()
     large = [allocate(2**22) for _ in range(8)]
     small = [allocate(64) for _ in range(1000)]

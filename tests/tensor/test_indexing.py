@@ -10,7 +10,7 @@ import pytest
 import torch
 from tensor.twins import agree, counted, integers, seen
 
-from torturous.tensor.indexing import checked_index
+from torturous.tensor.positions import checked_index
 from torturous.tensor.tensor import from_array
 
 ALL = slice(None)

@@ -170,6 +170,12 @@ def read_old_checkpoint(content: np.ndarray, place: Placed, trusted: bool) -> An
     def read() -> Any:
         return Unpickler(file, find, trusted).load()
 
+    def read_bytes(count: int) -> bytes:
+        found = file.read(count)
+        if len(found) < count:
+            raise Damaged("it ends within a storage")
+        return found
+
     try:
         if (read(), read()) != OLD:
             raise Damaged("it does not begin as one")
@@ -178,9 +184,9 @@ def read_old_checkpoint(content: np.ndarray, place: Placed, trusted: bool) -> An
         result = read()
         for key in read():
             whole = storages[key]
-            if int.from_bytes(file.read(8), "little") != whole.count:
+            if int.from_bytes(read_bytes(8), "little") != whole.count:
                 raise Damaged(f"storage {key} is not as long as it is said to be")
-            whole.fill(file.read(whole.content.size))
+            whole.fill(read_bytes(whole.content.size))
         return result
     except (KeyError, IndexError, EOFError, ValueError, TypeError) as error:
         raise Damaged(str(error)) from error

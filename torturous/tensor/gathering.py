@@ -14,9 +14,10 @@ from torturous.ir import creation, elementwise, indexing, movement
 from torturous.ir.op import Op
 from torturous.tensor.applying import apply, apply_typed
 from torturous.tensor.base import Number, TensorBase
-from torturous.tensor.indexing import Indexing, checked_index, index_tensor, rewrite
+from torturous.tensor.indexing import Indexing, rewrite
 from torturous.tensor.movement import Movement, as_function
 from torturous.tensor.paths import unrepeated
+from torturous.tensor.positions import checked_index, index_tensor
 from torturous.tensor.values import computed_values
 
 if TYPE_CHECKING:

@@ -12,107 +12,25 @@ from itertools import dropwhile
 from math import prod
 from operator import index as whole
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from torturous.core import dtypes
-from torturous.core.dtypes import Category
 from torturous.core.shapes import broadcast
 from torturous.ir import creation, elementwise, indexing, movement
 from torturous.ir.op import type_number
-from torturous.ir.record import context
-from torturous.runtime.storage import Storage
 from torturous.tensor.applying import apply, apply_typed
 from torturous.tensor.base import Number, Step, TensorBase
 from torturous.tensor.movement import Movement
 from torturous.tensor.paths import unrepeated
+from torturous.tensor.positions import checked_index, host_integer, index_tensor, inside
 from torturous.tensor.recording import begin_write, cast, write_value
 from torturous.tensor.splitting import Splitting
-from torturous.tensor.values import computed_values, of_array, repeated_check
+from torturous.tensor.values import computed_values
 from torturous.tensor.views import look
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
-
-
-# Values on the host -----------------------------------------------------------------------------------------
-def host_integer(t: TensorBase) -> int:
-    """The one element of an integer tensor; TypeError if it is something else."""
-    if prod(t.shape) != 1 or t.dtype.is_floating_point:
-        raise TypeError("only integer tensors of a single element can be converted to an index, got "
-                        f"{t.dtype} of shape {list(t.shape)}")
-    return int(computed_values(t).reshape(-1)[0])
-
-
-def index_tensor(values: np.ndarray) -> Tensor:
-    """An int64 tensor of positions worked out on the host."""
-    return of_array(values, dtypes.int64)
-
-
-# Checking positions -----------------------------------------------------------------------------------------
-_bounds: WeakKeyDictionary[Storage, tuple[int, int, int]] = WeakKeyDictionary()
-"""Version, least and greatest element of the index storages seen."""
-
-
-def _known_bounds(t: TensorBase) -> tuple[int, int] | None:
-    """Least and greatest element of the storage that t looks at, if it has a value and any elements."""
-    storage = t.storage
-    if storage.pending or storage.buffer is None or storage.failure is not None:
-        return None
-    shared = storage.shared()
-    if not shared and (known := _bounds.get(storage)) is not None and known[0] == storage.version:
-        return known[1:]
-    values = storage.buffer.brief(storage.dtype.numpy, storage.shape)
-    bounds = int(values.min()), int(values.max())
-    if not shared:
-        _bounds[storage] = (storage.version, *bounds)
-    return bounds
-
-
-def checked_index(index: TensorBase, size: int, op_name: str, *, negatives: bool = False, axis: int = 0,
-                  error: type[Exception] = IndexError) -> Tensor:
-    """An index tensor whose positions lie in 0 … size − 1, or are left to the kernel to check.
-
-    Known values are checked now (once per version of their storage), pending ones when they are used.
-    `negatives` counts positions below zero from the end. Raises TypeError for a tensor that is not of
-    integers, `error` for a position out of range.
-    """
-    if index.dtype.category is not Category.INTEGRAL:
-        raise TypeError(f"{op_name}(): expected an index of dtype int64 or int32, got {index.dtype}")
-    t: Any = index
-    if prod(index.shape) == 0 or _known_in_range(index, size, op_name, negatives, axis, error):
-        return t
-    return _from_end(t, size) if negatives else t
-
-
-@repeated_check
-def _known_in_range(index: TensorBase, size: int, op_name: str, negatives: bool, axis: int,
-                    error: type[Exception]) -> bool:
-    """Whether positions are known to lie in 0 … size − 1; `error` if one is known to be out of range."""
-    bounds = _known_bounds(index)
-    lowest = -size if negatives else 0
-    if bounds is not None and index.steps and not (lowest <= bounds[0] <= bounds[1] < size):
-        values = computed_values(index)
-        bounds = int(values.min()), int(values.max())
-    if bounds is not None:
-        if bounds[0] < lowest or bounds[1] >= size:
-            culprit = bounds[0] if bounds[0] < lowest else bounds[1]
-            raise error(
-                f"{op_name}(): index {culprit} is out of bounds for dimension {axis} with size {size}")
-        return bounds[0] >= 0
-    context.record.doubt()
-    return False
-
-
-def _from_end(index: TensorBase, size: int) -> Tensor:
-    """Positions below zero counted from the end."""
-    below = apply(elementwise.LT, index, 0)
-    return apply(elementwise.WHERE, below, apply(elementwise.ADD, index, size), index)
-
-
-def _inside(index: TensorBase, size: int) -> Tensor:
-    return apply(elementwise.BITWISE_AND, apply(elementwise.GE, index, 0), apply(elementwise.LT, index, size))
 
 
 # Keys -------------------------------------------------------------------------------------------------------
@@ -317,7 +235,7 @@ class _Plan:
             if number:
                 total = apply(elementwise.ADD, apply(elementwise.MUL, total, size), index)
             if index.storage.pending:
-                here = _inside(index, size)
+                here = inside(index, size)
                 valid = here if valid is None else apply(elementwise.BITWISE_AND, valid, here)
         if valid is not None:
             total = apply(elementwise.WHERE, valid, total, -1)

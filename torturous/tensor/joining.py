@@ -13,7 +13,7 @@ from torturous.core.shapes import normalize_axis
 from torturous.ir import creation, indexing, movement
 from torturous.tensor.applying import apply, apply_typed
 from torturous.tensor.base import Number, TensorBase
-from torturous.tensor.indexing import index_tensor
+from torturous.tensor.positions import index_tensor
 from torturous.tensor.recording import cast
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from torturous.ir import indexing, movement
 from torturous.tensor.applying import apply, apply_typed
 from torturous.tensor.base import Number, TensorBase
 from torturous.tensor.creation import arange, zeros
-from torturous.tensor.indexing import index_tensor
 from torturous.tensor.joining import cat, meshgrid, stack
 from torturous.tensor.lowering import lowered
 from torturous.tensor.movement import as_function
+from torturous.tensor.positions import index_tensor
 from torturous.tensor.recording import modifying
 from torturous.tensor.running import cumsum
 from torturous.tensor.summation import tensordot

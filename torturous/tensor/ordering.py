@@ -19,8 +19,8 @@ from torturous.ir import indexing, ordering
 from torturous.tensor.applying import apply, apply_typed
 from torturous.tensor.base import Number, TensorBase
 from torturous.tensor.creation import arange, as_tensor, zeros
-from torturous.tensor.indexing import index_tensor
 from torturous.tensor.movement import as_function
+from torturous.tensor.positions import index_tensor
 from torturous.tensor.reductions import numpy_names, return_type
 from torturous.tensor.running import running_position
 from torturous.tensor.values import computed_values

@@ -14,8 +14,8 @@ from torturous.core.shapes import normalize_axis
 from torturous.ir import indexing, movement
 from torturous.tensor.applying import apply, apply_typed
 from torturous.tensor.base import TensorBase
-from torturous.tensor.indexing import index_tensor
 from torturous.tensor.movement import Movement, as_function, sizes
+from torturous.tensor.positions import index_tensor
 from torturous.tensor.values import computed_values
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from torturous.ir.extremes import FIRST_MAX
 from torturous.ir.indexing import TAKE
 from torturous.tensor.applying import apply, apply_typed
 from torturous.tensor.base import TensorBase
-from torturous.tensor.indexing import index_tensor
 from torturous.tensor.pooling import average_pool, max_pool
+from torturous.tensor.positions import index_tensor
 from torturous.tensor.values import of_array
 from torturous.tensor.warn import warn_user
 

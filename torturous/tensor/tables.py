@@ -15,7 +15,7 @@ from torturous.ir.indexing import TAKE
 from torturous.ir.record import context
 from torturous.tensor.applying import apply
 from torturous.tensor.base import TensorBase
-from torturous.tensor.indexing import index_tensor
+from torturous.tensor.positions import index_tensor
 from torturous.tensor.values import computed_values, known_values
 
 if TYPE_CHECKING:
