@@ -198,6 +198,27 @@ def test_files_of_weights_run_nothing(pickled, tmp_path):
         torch.load(archived(tmp_path / "x.pt", pickled))
 
 
+@pytest.mark.parametrize("write, read", [(torch, reference), (reference, torch), (torch, torch)])
+def test_attributes_of_parameters(write, read, tmp_path):
+    parameter = write.nn.Parameter(write.ones(3))
+    parameter.kind, parameter._group = "embedding", {"lr": 0.5}
+    write.save({"p": parameter}, tmp_path / "p.pt")
+    back = read.load(tmp_path / "p.pt")["p"]
+    assert type(back) is read.nn.Parameter and back.tolist() == [1, 1, 1]
+    assert (back.kind, back._group) == ("embedding", {"lr": 0.5})
+
+
+@pytest.mark.parametrize("name", ["_offset", "_type", "steps", "__class__"])
+def test_no_file_says_where_memory_is(name, tmp_path):
+    parameter = reference.nn.Parameter(reference.ones(3))
+    state = {"p": Calls(reference._utils._rebuild_parameter_with_state, parameter.detach(), True, OrderedDict(),
+                        {name: 1 << 20})}
+    reference.save(state, tmp_path / "p.pt")
+    for weights_only in (True, False):
+        with pytest.raises(pickle.UnpicklingError, match=name):
+            torch.load(tmp_path / "p.pt", weights_only=weights_only)
+
+
 @pytest.mark.parametrize("offset, size, stride", [(0, (5,), (1,)), (4, (1,), (1,)), (-1, (1,), (1,)), (0, (2,), (4,)),
                                                   (0, (2, 2), (1,)), (0, (-1,), (1,))])
 def test_tensors_end_where_their_storage_ends(offset, size, stride, tmp_path):

@@ -44,11 +44,19 @@ def rebuild_parameter(data: Tensor, requires_grad: bool, hooks: Any) -> Paramete
 
 
 def rebuild_parameter_with_state(data: Tensor, requires_grad: bool, hooks: Any, state: Mapping[str, Any]) -> Parameter:
-    """A parameter that a program has given attributes of its own."""
+    """A parameter that a program has given attributes of its own: none of those that all have, which say where its
+    memory is and what it may be read as."""
     parameter = Parameter(data, requires_grad)
     for name, value in state.items():
+        if hasattr(Parameter, name):
+            raise pickle.UnpicklingError(f"load(): the file sets {name} of a parameter, which all have")
         setattr(parameter, name, value)
     return parameter
+
+
+def own_attributes(parameter: Parameter) -> dict[str, Any]:
+    """What a program has given it."""
+    return {name: value for name, value in vars(parameter).items() if not hasattr(Parameter, name)}
 
 
 def encode(text: str, encoding: str) -> bytes:
@@ -83,8 +91,6 @@ _PLAIN: dict[Name, Any] = {
 """Harmless types that a file with nothing but weights may name as well."""
 
 
-
-
 class _Stored(NamedTuple):
     """A storage, and the key by which the reader finds its bytes."""
 
@@ -107,7 +113,9 @@ class Pickler(_Pickling):
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, Parameter):
-            return rebuild_parameter, (obj.detach(), obj.requires_grad, OrderedDict())
+            parts: tuple[Any, ...] = (obj.detach(), obj.requires_grad, OrderedDict())
+            own = own_attributes(obj)
+            return (rebuild_parameter_with_state, (*parts, own)) if own else (rebuild_parameter, parts)
         if isinstance(obj, Tensor):
             stored = _Stored(obj.storage, self._keep(obj))
             return rebuild_tensor, (
