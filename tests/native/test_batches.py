@@ -84,6 +84,35 @@ def test_inference(layers: str, tmp_path: Path) -> None:
         assert got.tobytes() == expected[0].tobytes(), f"batch {batch}"
 
 
+BRANCHES: dict[str, Callable[[Tensor, list[nn.Module]], Tensor]] = {
+    "another operation": lambda x, layers: layers[x.shape[0] > 10](x),
+    "other weights": lambda x, layers: layers[2 * (x.shape[0] > 10)](x),
+    "another number": lambda x, layers: layers[0](x) * (1.0 if x.shape[0] < 10 else 2.0),
+    "a limit": lambda x, layers: layers[0](x[:10]),
+}
+
+
+@pytest.mark.parametrize("max_batch", [16, 48, 50])
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_what_else_depends_on_the_batch_is_refused(branch: str, max_batch: int, tmp_path: Path) -> None:
+    """Though some batches have a program of their own: not all those beyond ten."""
+
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Conv2d(1, 40, 3, padding=padding) for padding in (0, 1, 0)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return BRANCHES[branch](x, list(self.layers)).mean((2, 3))
+
+    model = Branching()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    examples = torch.zeros(4, 1, 9, 9), torch.zeros(4, 40)
+    with pytest.raises(NotImplementedError, match="batch"):
+        native.export_training(model, lambda out, target: (out.mean() - target.mean()).square(), optimizer, examples,
+                               tmp_path, target="avx2", shared=False, max_batch=max_batch, name="net")
+
+
 def test_fillings() -> None:
     for batch in range(1, 300):
         filling = filling_of(batch)

@@ -169,17 +169,21 @@ def record_versions(
 
 
 def _by_order_of_sums(trace: Callable[[int], _Trace], max_batch: int) -> list[list[_Trace]]:
-    """Recordings at all kinds of batches up to `max_batch`, by the orders of their sums; those for few samples first,
-    and one for the largest batch, where a limit (`x[:100]`) shows."""
+    """Recordings at all kinds of batches up to `max_batch`, by the orders of their sums; those for few samples first.
+    The largest batch of each kind is among them, where a limit (`x[:30]`) shows."""
     single = None
     with suppress(Exception):  # What cannot be recorded for one sample is computed for it as for others.
         single = trace(1)
     found: dict[tuple, list[_Trace]] = {}
-    full = [RECORDED[filling][0] for filling in (Filling.WHOLE, Filling.NEARLY)]
-    for batch in (*RECORDED[Filling.FEW][:3], *(least for least in full if least < max_batch), max(7, max_batch)):
+    most = max(7, max_batch)
+    largest = {filling_of(batch): batch for batch in range(2, most + 1)}
+    least = [RECORDED[filling][0] for filling in largest]
+    for batch in dict.fromkeys((*RECORDED[Filling.FEW][:3], *sorted({*least, *largest.values()}))):
         traced = trace(batch)
         found.setdefault(_orders_of_sums(traced), []).append(traced)
     groups = list(found.values())
+    for first, *_ in groups[1:]:  # Before it is expanded, what the program asks for is the same at all of them.
+        _check_rows(groups[0][0], first, groups[0][0].record, first.record)
     if single is not None and _orders_of_sums(single) != _orders_of_sums(groups[0][0]):
         groups.append([single])
     return groups
@@ -319,10 +323,16 @@ def _row_name(record: Record, row: int) -> str:
 # Records made one -------------------------------------------------------------------------------------------
 def _check_structure(first: _Trace, other: _Trace) -> None:
     mine, theirs = first.expanded.record, other.expanded.record
+    _check_rows(first, other, mine, theirs)
+    if first.expanded.outputs != other.expanded.outputs:
+        _refuse_structure(first, other, f"{len(mine.rows)} operations", f"{len(theirs.rows)} operations")
+
+
+def _check_rows(first: _Trace, other: _Trace, mine: Record, theirs: Record) -> None:
     for index, (a, b) in enumerate(zip(mine.rows, theirs.rows, strict=False)):
-        if _without_sizes(a) != _without_sizes(b):
+        if not _alike(a, b):
             _refuse_structure(first, other, _row_name(mine, index), _row_name(theirs, index))
-    if len(mine.rows) != len(theirs.rows) or first.expanded.outputs != other.expanded.outputs:
+    if len(mine.rows) != len(theirs.rows):
         _refuse_structure(first, other, f"{len(mine.rows)} operations", f"{len(theirs.rows)} operations")
 
 
