@@ -73,6 +73,8 @@ PROGRAMS = {
     "dot": lambda lib, t: t(3).dot(t(3)),
     "outer": lambda lib, t: lib.outer(t(3), t(4)),
     "addmm": lambda lib, t: lib.addmm(t(4), t(2, 3), t(3, 4), beta=0.5, alpha=2),
+    "addmm of integers": lambda lib, t: lib.addmm(lib.ones(2, 4, dtype=lib.int64), lib.arange(6).reshape(2, 3),
+                                                  lib.arange(12).reshape(3, 4), beta=1.5, alpha=-2.7),
     "addmm beta 0": lambda lib, t: lib.addmm(t(4) * float("nan"), t(2, 3), t(3, 4), beta=0),
     "baddbmm": lambda lib, t: t(2, 4).baddbmm(t(5, 2, 3), t(5, 3, 4)),
     "addmv": lambda lib, t: t(2).addmv(t(2, 3), t(3)),

@@ -122,6 +122,8 @@ def _sum(name: str, t: Any, product: Any, beta: Number, alpha: Number) -> Tensor
     if broadcast([t.shape, product.shape]) != tuple(product.shape):
         raise RuntimeError(f"{name}: self, of shape {list(t.shape)}, does not expand to the product's shape "
                            f"{list(product.shape)}")
+    if not t.dtype.is_floating_point:
+        beta, alpha = int(beta), int(alpha)  # As PyTorch does, without a word.
     scaled = product if alpha == 1 else product * alpha
     if beta == 0:
         return scaled
