@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 import torturous as torch
 from torturous import Tensor, native, nn
 from torturous.ir.contraction import LANES, fills_vectors
-from torturous.native.batches import Batches, Filling, filling_of
+from torturous.native.batches import Batches, Filling, filling_of, largest_of_each
 from torturous.nn import functional as F
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
@@ -133,3 +133,8 @@ def test_conditions_in_c(tmp_path: Path) -> None:
     ran = subprocess.run([test_training.build(tmp_path, source)], check=True, capture_output=True, text=True)
     for batch, line in enumerate(ran.stdout.split(), 1):
         assert line == "".join(str(int(each.hold(batch))) for each in batches), batch
+
+
+@pytest.mark.parametrize("most", [2, 7, 15, 16, 17, 40, 79, 128, 129, 1000])
+def test_the_largest_batch_of_each_kind(most: int) -> None:
+    assert largest_of_each(most) == {filling_of(batch): batch for batch in range(2, most + 1)}

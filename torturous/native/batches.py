@@ -37,6 +37,13 @@ def filling_of(batch: int) -> Filling:
     return Filling.NEARLY if fills_vectors(batch) else Filling.FEW
 
 
+def largest_of_each(most: int) -> dict[Filling, int]:
+    """The largest batch from 2 to `most` of each kind: all kinds occur among the first ones, and what occurs later too,
+    filling vectors at least nearly, among any LANES batches."""
+    first, last = range(2, min(most, 8 * LANES) + 1), range(max(2, most - 2 * LANES), most + 1)
+    return {filling_of(batch): batch for batch in (*first, *last)}
+
+
 @dataclass(frozen=True)
 class Batches:
     """A single batch, or all from `least` on, or those that fill vectors in some of the ways."""

@@ -25,7 +25,7 @@ from torturous.core import settings
 from torturous.core.errors import UnsupportedError
 from torturous.ir.op import OPS, TYPES, Kind, Type, type_number
 from torturous.ir.record import Record, context, describe_place
-from torturous.native.batches import EVERY, RECORDED, Batches, Filling, filling_of
+from torturous.native.batches import EVERY, RECORDED, Batches, Filling, filling_of, largest_of_each
 from torturous.runtime.realize import realize
 from torturous.runtime.storage import Storage
 from torturous.tensor.applying import wrap
@@ -176,7 +176,7 @@ def _by_order_of_sums(trace: Callable[[int], _Trace], max_batch: int) -> list[li
         single = trace(1)
     found: dict[tuple, list[_Trace]] = {}
     most = max(7, max_batch)
-    largest = {filling_of(batch): batch for batch in range(2, most + 1)}
+    largest = largest_of_each(most)
     least = [RECORDED[filling][0] for filling in largest]
     for batch in dict.fromkeys((*RECORDED[Filling.FEW][:3], *sorted({*least, *largest.values()}))):
         traced = trace(batch)
