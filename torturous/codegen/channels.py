@@ -21,10 +21,10 @@ from torturous.codegen.builder import Integer, looping
 from torturous.codegen.columns import SQUARE, Columns
 from torturous.codegen.expressions import LANES, Argument, KernelWriter
 from torturous.codegen.loops import Divided, Work
-from torturous.codegen.microkernel import MicroKernel, Tile
-from torturous.codegen.operands import sides, split
+from torturous.codegen.microkernel import MicroKernel, Tile, vectors_held
+from torturous.codegen.operands import split
 from torturous.codegen.runs import Border, Run, borders_of, known, runs_of
-from torturous.codegen.side import lane_and_row
+from torturous.codegen.side import Sided
 from torturous.codegen.target import Target
 from torturous.codegen.words import WORDS, factors
 from torturous.compiler.sizes import ONE, Size, product
@@ -34,8 +34,6 @@ ITEM_RESULTS = 1 << 15
 """Of an item, about: with a block's weights they stay in the second cache."""
 ENOUGH_ITEMS = 8
 """To share out, where there are as many lines or vectors of channels."""
-FEWEST_ACCUMULATORS = 8
-"""Chains that hide how long a multiply-add takes."""
 WORD = 8
 Reach = tuple[int, int]
 """The rows of a tile for which a tap exists: from the first to past the last."""
@@ -54,17 +52,12 @@ class Stretch:
         return sorted({reach for reach in self.reaches if reach is not None})
 
 
-class ChannelContraction:
+class ChannelContraction(Sided):
     """Writes one kernel: items are (batch, some lines of pixels, some vectors of channels)."""
 
     def __init__(self, writer: KernelWriter) -> None:
-        self.writer = writer
-        self.b = writer.builder
+        super().__init__(writer)
         kernel = writer.kernel
-        self.axes = sides(kernel)
-        self.lane, self.row = lane_and_row(writer, self.axes)
-        self.dtype = self.lane.dtype
-        self.bytes = self.dtype.itemsize
         self.products = known(product(kernel.reduced))
         self.block = WORDS if kernel.words else BLOCK
         self.blocks = max(1, -(-self.products // self.block))
@@ -110,8 +103,7 @@ class ChannelContraction:
 
     def _cut(self, target: Target) -> tuple[int, int]:
         """Vectors and rows of a tile: what loads least, and has chains enough."""
-        registers = max(1, LANES * max(self.bytes, 4) // (target.lanes * 4))
-        available = max(target.registers - 2, 4) // registers
+        available = vectors_held(target, self.bytes)
         pace, _ = self._pace()
         count = -(-self.width // pace)
         best, least = (1, 1), float("inf")
@@ -120,8 +112,7 @@ class ChannelContraction:
                 continue
             most = max(1, (available - vectors) // vectors)
             rows = -(-count // -(-count // most))
-            idle = max(1.0, FEWEST_ACCUMULATORS / (rows * vectors))
-            cost = idle * (1 + (rows + vectors) / (rows * vectors) / 2)
+            cost = Tile(rows, vectors).slowness
             if cost < least:
                 best, least = (vectors, rows), cost
         return best

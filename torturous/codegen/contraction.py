@@ -20,11 +20,11 @@ from torturous.codegen.builder import Builder, Integer, looping
 from torturous.codegen.expressions import LANES, Argument, KernelWriter
 from torturous.codegen.finishing import Finishing, Place
 from torturous.codegen.loops import Divided, Work
-from torturous.codegen.microkernel import MicroKernel, Tile
-from torturous.codegen.operands import sides, split, takes_pairs
+from torturous.codegen.microkernel import MicroKernel, Tile, registers_each, vectors_held
+from torturous.codegen.operands import split, takes_pairs
 from torturous.codegen.pairs import PairedLanes
 from torturous.codegen.panels import LanePanels
-from torturous.codegen.side import Side, lane_and_row
+from torturous.codegen.side import Side, Sided
 from torturous.codegen.words import factors
 from torturous.compiler.sizes import ZERO, Size, product
 from torturous.ir.contraction import BLOCK
@@ -67,18 +67,13 @@ class Panels:
             yield b.add(self.lane, b.mul(panel, self.width)), b.offset(self.place, b.mul(panel, self.stride))
 
 
-class Contraction:
+class Contraction(Sided):
     """Writes one contraction kernel: items are (batch, group of lane panels, group of rows)."""
 
     def __init__(self, writer: KernelWriter) -> None:
-        self.writer = writer
-        self.b = writer.builder
+        super().__init__(writer)
         kernel = writer.kernel
-        self.axes = sides(kernel)
-        self.lane, self.row = lane_and_row(writer, self.axes)
         self.pairs = takes_pairs(kernel, writer.target)
-        self.dtype = kernel.accumulators[0].dtype
-        self.bytes = self.dtype.itemsize
         self.rows = product(kernel.axes[axis] for axis in self.axes.row)
         self.lanes = product(kernel.axes[axis] for axis in self.axes.lane)
         self.batch = [writer.size(kernel.axes[axis]) for axis in self.axes.batch]
@@ -232,9 +227,8 @@ def _whole_tiles(extent: Size, unit: int, most: int) -> int:
 def choose_tile(writer: KernelWriter, rows: Size, lanes: Size, lane_side: Side) -> Tile:
     """As many accumulators as the registers hold, few wasted lanes and rows, panels of whole rows if possible."""
     kernel, target = writer.kernel, writer.target
-    itemsize = max(kernel.accumulators[0].dtype.itemsize, 4)
-    registers = max(1, LANES * itemsize // (target.lanes * 4))
-    available = max(target.registers - 2, 4) // registers
+    itemsize = kernel.accumulators[0].dtype.itemsize
+    registers, available = registers_each(target, itemsize), vectors_held(target, itemsize)
     known = lanes.constant
     vectors = 2 if registers <= 2 and (known is None or known > LANES) else 1
     run = lane_side.run

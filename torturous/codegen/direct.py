@@ -21,10 +21,10 @@ from math import inf, prod
 from torturous.codegen.builder import Integer, looping
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Divided, Work
-from torturous.codegen.microkernel import MicroKernel, Tile
-from torturous.codegen.operands import sides, split
+from torturous.codegen.microkernel import MicroKernel, Tile, vectors_held
+from torturous.codegen.operands import split
 from torturous.codegen.runs import borders_of, known, runs_of
-from torturous.codegen.side import lane_and_row
+from torturous.codegen.side import Sided
 from torturous.codegen.target import Target
 from torturous.codegen.words import WORDS, factors
 from torturous.compiler.sizes import MANY, ONE, ZERO, Size, product
@@ -39,17 +39,12 @@ ENOUGH_ITEMS = 8
 WORD = 8
 
 
-class DirectContraction:
+class DirectContraction(Sided):
     """Writes one kernel: items are (batch, pixel or a part of its samples, group of rows)."""
 
     def __init__(self, writer: KernelWriter) -> None:
-        self.writer = writer
-        self.b = writer.builder
+        super().__init__(writer)
         kernel = writer.kernel
-        self.axes = sides(kernel)
-        self.lane, self.row = lane_and_row(writer, self.axes)
-        self.dtype = self.lane.dtype
-        self.bytes = self.dtype.itemsize
         self.rows = known(self.row.own.count)
         self.products = known(product(kernel.reduced))
         assert self.row.reduced.strides in ([], [Size.of(1)]), "the products of a row are consecutive"
@@ -324,8 +319,7 @@ class Cut:
 
 def tiles(target: Target, itemsize: int, rows: int) -> Iterator[Tile]:
     """Tiles as large as the registers hold."""
-    registers = max(1, LANES * max(itemsize, 4) // (target.lanes * 4))
-    available = max(target.registers - 2, 4) // registers
+    available = vectors_held(target, itemsize)
     for vectors in (1, 2, 4):
         most = max(1, (available - vectors) // vectors)
         yield Tile(-(-rows // -(-rows // most)), vectors)

@@ -18,7 +18,7 @@ from torturous.codegen.combining import folded
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.lines import Lines, Step
 from torturous.codegen.loops import Divided, Work
-from torturous.codegen.microkernel import Tile
+from torturous.codegen.microkernel import Tile, registers_each
 from torturous.codegen.operands import loaded, split, takes_pairs
 from torturous.codegen.pairs import ACROSS, PairedRows
 from torturous.codegen.panels import RowPanels
@@ -103,7 +103,7 @@ class Dots:
     def _tile(self) -> tuple[int, int]:
         """Rows of each side whose products the registers hold."""
         target = self.writer.target
-        registers = max(1, LANES * max(self.bytes, 4) // (target.lanes * 4))
+        registers = registers_each(target, self.bytes)
         most = 5 if target.registers // registers >= 31 else 3 if target.registers // registers >= 14 else 1
 
         def rows(count: Size) -> int:

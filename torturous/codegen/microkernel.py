@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torturous.codegen.arithmetic import Arithmetic
 from torturous.codegen.builder import Builder, Integer
 from torturous.codegen.expressions import LANES
+from torturous.codegen.target import Target
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,27 @@ class Tile:
     @property
     def lanes(self) -> int:
         return self.vectors * LANES
+
+    @property
+    def slowness(self) -> float:
+        """How much longer a multiply-add takes than in the best of tiles: loads for each, and chains of them that are
+        too few to hide how long one takes."""
+        chains = self.rows * self.vectors
+        return max(1.0, FEWEST_ACCUMULATORS / chains) * (1 + (self.rows + self.vectors) / chains / 2)
+
+
+FEWEST_ACCUMULATORS = 8
+"""Chains that hide how long a multiply-add takes."""
+
+
+def registers_each(target: Target, itemsize: int) -> int:
+    """Registers that a vector of LANES elements takes; those of sixteen bits are computed in single precision."""
+    return max(1, LANES * max(itemsize, 4) // (target.lanes * 4))
+
+
+def vectors_held(target: Target, itemsize: int) -> int:
+    """Vectors of LANES that registers hold, leaving two for what is on its way."""
+    return max(target.registers - 2, 4) // registers_each(target, itemsize)
 
 
 MOST_UNROLLED = 128

@@ -9,7 +9,7 @@ from torturous.codegen.arithmetic import convert
 from torturous.codegen.builder import Integer
 from torturous.codegen.emitter import kind
 from torturous.codegen.expressions import KernelWriter
-from torturous.codegen.operands import Sides, loaded, takes_pairs
+from torturous.codegen.operands import Sides, loaded, sides, takes_pairs
 from torturous.compiler.kernel import Load
 from torturous.compiler.sizes import Affine, Size, product
 from torturous.core import dtypes
@@ -153,3 +153,15 @@ def lane_and_row(writer: KernelWriter, axes: Sides) -> tuple[Side, Side]:
         for operand, own in zip(operands, (axes.lane, axes.row), strict=True)
     )
     return lane, row
+
+
+class Sided:
+    """What every writer of a contraction begins with: its loops by side, its two operands, what it computes in."""
+
+    def __init__(self, writer: KernelWriter) -> None:
+        self.writer = writer
+        self.b = writer.builder
+        self.axes = sides(writer.kernel)
+        self.lane, self.row = lane_and_row(writer, self.axes)
+        self.dtype = writer.kernel.accumulators[0].dtype
+        self.bytes = self.dtype.itemsize

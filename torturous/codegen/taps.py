@@ -19,10 +19,10 @@ from torturous.codegen.builder import Integer, looping
 from torturous.codegen.columns import SQUARE, Columns
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Divided, Work
-from torturous.codegen.microkernel import MicroKernel, Tile
-from torturous.codegen.operands import sides, split
+from torturous.codegen.microkernel import MicroKernel, Tile, vectors_held
+from torturous.codegen.operands import split
 from torturous.codegen.runs import Border, borders_of, known
-from torturous.codegen.side import lane_and_row
+from torturous.codegen.side import Sided
 from torturous.codegen.target import Target
 from torturous.codegen.words import factors
 from torturous.compiler.kernel import Store
@@ -34,23 +34,16 @@ SUM_BYTES = 3 << 16
 """Of an item's results, about: with a block of pixels they stay in the second cache."""
 ENOUGH_ITEMS = 8
 """To share out, where there are as many tiles."""
-FEWEST_ACCUMULATORS = 8
-"""Chains that hide how long a multiply-add takes."""
 WORD = 8
 CACHE_LINE = 64
 
 
-class TapGradient:
+class TapGradient(Sided):
     """Writes one kernel: items are (batch, some rows, some vectors of channels)."""
 
     def __init__(self, writer: KernelWriter) -> None:
-        self.writer = writer
-        self.b = writer.builder
+        super().__init__(writer)
         kernel = writer.kernel
-        self.axes = sides(kernel)
-        self.lane, self.row = lane_and_row(writer, self.axes)
-        self.dtype = self.lane.dtype
-        self.bytes = self.dtype.itemsize
         address = self.lane.load.address
         innermost = next(axis for axis in self.axes.lane if address.factor(axis) == 1)
         self.channels = known(kernel.axes[innermost])
@@ -80,28 +73,26 @@ class TapGradient:
     def _cut(self, target: Target) -> tuple[Tile, int]:
         """The tile, and how many of them an item has: what computes least in vain, loads least, and leaves enough to
         share out."""
-        registers = max(1, LANES * max(self.bytes, 4) // (target.lanes * 4))
-        available = max(target.registers - 2, 4) // registers
+        available = vectors_held(target, self.bytes)
         best, least = (Tile(1, 1), 1), float("inf")
         for vectors in (4, 2, 1):
             if self.channels % (vectors * LANES):
                 continue
             row_bytes = self.taps * vectors * LANES * self.bytes
             for rows in range(1, min(self.rows, max(1, (available - vectors) // vectors)) + 1):
-                fitting = max(1, SUM_BYTES // (rows * row_bytes))
+                tile, fitting = Tile(rows, vectors), max(1, SUM_BYTES // (rows * row_bytes))
                 for together in range(1, min(fitting, -(-self.rows // rows)) + 1):
                     if rows * together > self.rows:
                         break
                     parts = -(-self.rows // (rows * together))
                     items = parts * self.batches * (self.groups // vectors)
                     vain = parts * rows * together / self.rows
-                    idle = max(1.0, FEWEST_ACCUMULATORS / (rows * vectors))
                     few = max(1.0, min(ENOUGH_ITEMS, self.groups * self.batches * self.rows) / items) ** 0.25
                     near = 1.0 if rows * together * row_bytes <= SUM_BYTES else 1.2
                     alone = 1 + 0.1 / together
-                    cost = vain * idle * few * near * alone * (1 + (rows + vectors) / (rows * vectors) / 2)
+                    cost = vain * few * near * alone * tile.slowness
                     if cost < least:
-                        best, least = (Tile(rows, vectors), together), cost
+                        best, least = (tile, together), cost
         return best
 
     # Tables ------------------------------------------------------------------------------------------------------

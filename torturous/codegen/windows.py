@@ -17,6 +17,7 @@ from torturous.codegen.arithmetic import Arithmetic, convert
 from torturous.codegen.builder import Integer, looping
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Divided, Work
+from torturous.codegen.microkernel import registers_each
 from torturous.codegen.operands import loaded, split
 from torturous.codegen.planes import Planes, picked, stretches, three_axes
 from torturous.codegen.side import Side
@@ -93,7 +94,7 @@ class Windows:
         length = None if known is None else -(-known // period) * self.unit
         self.length = self.places if length is None else Size.of(length)
         self.pitch = self.length + self.along.span * self.unit
-        registers = max(1, LANES * max(self.bytes, 4) // (self.writer.target.lanes * 4))
+        registers = registers_each(self.writer.target, self.bytes)
         available = self.writer.target.registers // registers
         each = self.row_count * self.lines.period * period
         weights = self.depth.taps * self.lines.taps * self.along.taps * self.channels * self.row_count

@@ -16,6 +16,7 @@ from torturous.codegen.builder import Integer, looping
 from torturous.codegen.combining import folded
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Work
+from torturous.codegen.microkernel import registers_each
 from torturous.codegen.operands import loaded, split
 from torturous.codegen.planes import Planes, Reach, three_axes
 from torturous.codegen.side import Side
@@ -139,7 +140,7 @@ class WindowSums:
     def _run(self, first: Integer, past: Integer) -> None:
         """Vectors `first` to `past` of a band enter every tap's chain; as many taps at a time as registers hold."""
         b, e = self.b, self.e
-        registers = max(1, LANES * max(self.bytes, 4) // (self.writer.target.lanes * 4))
+        registers = registers_each(self.writer.target, self.bytes)
         most = max(2, self.writer.target.registers // registers - 3)
         taps = list(enumerate(combinations(*map(range, (self.depth.taps, self.lines.taps, self.along.taps)))))
         groups = -(-len(taps) // most)

@@ -45,8 +45,8 @@ MOST_CHANNELS = 256
 """The gradient of a convolution's weights is LANEWISE where channels are few, whatever the batch; where they are more,
 if whole vectors of products lie beside each other; not where they are most: such layers have few pixels, whose products
 do not pay for combining the lanes."""
-MOST_WASTED = 1.2
-"""Samples computed for every sample asked for, up to which lanes are samples."""
+MOST_WASTED = 6, 5
+"""Samples computed for every sample asked for, up to which lanes are samples: as a fraction."""
 LANEWISE = "lanewise"
 """A fourth attribute: see the module's text."""
 PLANEWISE = "planewise"
@@ -77,7 +77,8 @@ def lone(loop: int) -> Map:
 
 def fills_vectors(samples: int) -> bool:
     """Whether vectors of samples waste few lanes: the last one reaches back over those before it."""
-    return samples >= LANES and -(-samples // LANES) * LANES <= MOST_WASTED * samples
+    computed, asked = MOST_WASTED
+    return samples >= LANES and -(-samples // LANES) * LANES * asked <= computed * samples
 
 
 def loop_extents(attributes: Attributes, out: Shape, a: Shape, b: Shape) -> Shape:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from torturous.codegen.builder import Builder
-from torturous.ir.contraction import LANES, fills_vectors
+from torturous.ir.contraction import LANES, MOST_WASTED, fills_vectors
 
 
 class Filling(Enum):
@@ -88,7 +88,8 @@ class Batches:
             found = b.compare("eq", "%batch", 1)
         if Filling.NEARLY in self.fillings:
             vectors = b.ceil_div("%batch", LANES)
-            fills = b.compare("sle", b.mul(vectors, 5 * LANES), b.mul("%batch", 6))
+            computed, asked = MOST_WASTED
+            fills = b.compare("sle", b.mul(vectors, asked * LANES), b.mul("%batch", computed))
             fills = b.value(f"and i1 {fills}, {b.compare('sge', '%batch', LANES)}")
             if Filling.WHOLE not in self.fillings:
                 fills = b.value(f"and i1 {fills}, {b.compare('ne', b.rem('%batch', LANES), 0)}")
@@ -106,5 +107,6 @@ class Batches:
 
 
 EVERY = Batches()
-_FILLS = f"(batch) >= {LANES} && ((int64_t)(batch) + {LANES - 1}) / {LANES} * {5 * LANES} <= (int64_t)(batch) * 6"
-"""That vectors have at most MOST_WASTED = 6/5 lanes a sample."""
+_FILLS = (f"(batch) >= {LANES} && ((int64_t)(batch) + {LANES - 1}) / {LANES} * {MOST_WASTED[1] * LANES} <= "
+          f"(int64_t)(batch) * {MOST_WASTED[0]}")
+"""`contraction.fills_vectors` in C."""

@@ -59,9 +59,6 @@ class Bound:
         self.constants = expanded.record.slots[numbers:]
         """Numbers that macro expansions brought along, as slots after these."""
         self.wanted = wanted
-        self.overwritable = self._overwritable(expanded)
-        """Pairs of an output's position and the row of a leaf in whose memory it may be written."""
-
         self.sizes = values
         self._evaluated: dict[Size, int] = {}
         self.successor: Callable[[], Bound | None] | None = None
@@ -98,13 +95,6 @@ class Bound:
         self.serial = self.cost <= SERIAL_COST
         self.tuned = False
         """Whether `TORTUROUS_TUNE=1` has measured its kernels."""
-
-    def _overwritable(self, expanded: Expanded) -> frozenset[tuple[int, int]]:
-        plan = self.loaded.plan
-        row_of = dict(zip(plan.leaves, expanded.leaves, strict=True))
-        position_of = {output: position for position, output in enumerate(plan.outputs)}
-        return frozenset((position_of[output], row_of[leaf])
-                         for output, leaves in plan.memory.overwritable.items() for leaf in leaves)
 
     def _share_out(self) -> tuple[list[Shares], list[int] | None]:
         """How each kernel's work is shared out; and in which order they run, if it is not that of their numbers."""
@@ -207,10 +197,10 @@ class Bound:
         if not homes or self.calls or settings.tune.value:
             return [allocate(nbytes) for nbytes in self.output_bytes]
         places: list[Buffer | None] = [None] * len(self.output_bytes)
-        for position, row, buffer in homes:
+        for position, leaf, buffer in homes:
             if self.wanted is not None:
                 position = self.wanted[position]
-            if (position, row) in self.overwritable:
+            if (position, leaf) in self.loaded.arrangement.overwritable:
                 places[position] = buffer
         return [place or allocate(nbytes) for place, nbytes in zip(places, self.output_bytes, strict=True)]
 

@@ -11,18 +11,20 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 
 from torturous.runtime.buffers import Buffer, allocate
+from torturous.runtime.flight import land
 from torturous.runtime.storage import Storage
 
 Move = tuple[int, int, int]
-"""The position of an output, the row of the leaf that it may replace, and the position of its storage."""
+"""The positions of an output, of the leaf that it may replace, and of its storage."""
 Home = tuple[int, int, Buffer]
-"""The position of an output, the row of the leaf that it may replace, and where that lies."""
+"""The positions of an output and of the leaf that it may replace, and where that lies."""
 
 
-def moves(outputs: Sequence[int], alive: Sequence[int], storages: Sequence[Storage], values: Mapping[int, Buffer],
-          saved: Collection[int]) -> tuple[Move, ...]:
-    """Which outputs are next versions of what a leaf holds; `saved` are rows that a tape goes on to hold."""
-    leaf_of = {id(buffer): row for row, buffer in values.items() if row not in saved}
+def moves(outputs: Sequence[int], alive: Sequence[int], storages: Sequence[Storage], leaves: Sequence[int],
+          values: Mapping[int, Buffer], saved: Collection[int]) -> tuple[Move, ...]:
+    """Which outputs are next versions of what a leaf holds; outputs, what is alive and leaves are rows, and `saved` are
+    those that a tape goes on to hold."""
+    leaf_of = {id(values[row]): position for position, row in enumerate(leaves) if row not in saved}
     position_of = {row: position for position, row in enumerate(outputs)}
     return tuple(
         (position_of[row], leaf_of[id(storage.buffer)], number)
@@ -30,13 +32,16 @@ def moves(outputs: Sequence[int], alive: Sequence[int], storages: Sequence[Stora
         if row in position_of and storage.buffer is not None and id(storage.buffer) in leaf_of)
 
 
-def homes(moves: Sequence[Move], storages: Sequence[Storage], values: Mapping[int, Buffer]) -> list[Home]:
+def homes(moves: Sequence[Move], storages: Sequence[Storage], leaves: Sequence[int], values: Mapping[int, Buffer]
+          ) -> list[Home]:
     """Those of the moves that can be made now: the memory is held by storage and record alone."""
+    if moves:
+        land()  # What is in the air holds what it reads.
     found = []
-    for position, row, number in moves:
-        storage, buffer = storages[number], values[row]
+    for position, leaf, number in moves:
+        storage, buffer = storages[number], values[leaves[leaf]]
         if storage.buffer is buffer and storage.foreign is None and sys.getrefcount(buffer) == _ALONE:
-            found.append((position, row, buffer))
+            found.append((position, leaf, buffer))
     return found
 
 

@@ -8,7 +8,6 @@ kernels take which, is the same for all sizes.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,8 +15,7 @@ from typing import Any
 from torturous.codegen.kernels import Generated
 from torturous.compiler.graph import Node
 from torturous.compiler.plan import Plan
-from torturous.compiler.sizes import Size
-from torturous.core.dtypes import DType
+from torturous.compiler.sizes import product
 from torturous.core.errors import UnsupportedError
 from torturous.ir.record import slot_ordinal
 from torturous.runtime.shares import GRANULE
@@ -48,7 +46,12 @@ class Arrangement:
 
     def __init__(self, loaded: Loaded) -> None:
         plan = loaded.plan
-        self.output_bytes = [_bytes(node.shape, node.dtype) for node in plan.outputs]
+        self.output_bytes = [product(node.shape) * node.dtype.itemsize for node in plan.outputs]
+        leaf_of = {leaf: position for position, leaf in enumerate(plan.leaves)}
+        output_of = {output: position for position, output in enumerate(plan.outputs)}
+        self.overwritable = frozenset((output_of[output], leaf_of[leaf])
+                                      for output, leaves in plan.memory.overwritable.items() for leaf in leaves)
+        """An output and a leaf in whose memory it may be written, by their positions."""
         self.position: dict[Any, int] = {}
         """Where among the values each word stands."""
         for node in (*plan.leaves, *plan.outputs, *plan.memory.slot_of):
@@ -124,10 +127,3 @@ class Arrangement:
             if argument.kind in ("granule", "group"):
                 which = GRANULE if argument.kind == "granule" else argument.what
                 self.shared.setdefault(place, []).append((which, self.position[key]))
-
-
-def _bytes(shape: Sequence[Size], dtype: DType) -> Size:
-    total = Size.of(dtype.itemsize)
-    for size in shape:
-        total = total * size
-    return total

@@ -19,7 +19,6 @@ from torturous.ir.op import OPS, Kind, Op, define
 from torturous.ir.prefix import tree
 from torturous.ir.record import Record, Row, context
 from torturous.runtime.buffers import Buffer
-from torturous.runtime.flight import land
 from torturous.runtime.homes import Move, homes, moves
 from torturous.runtime.storage import Storage
 from torturous.runtime.watching import statistics
@@ -143,7 +142,8 @@ def realize(wait: bool = True) -> None:
             saved = saved_rows(record, alive)
             outputs = tuple(sorted({*alive, *saved} - record.values.keys()))
             spent = frozenset(index for index in alive if record.tracked[index] and _spent(record, index))
-            kept, bound = moves(outputs, alive, storages, record.values, saved), None
+            kept: tuple[Move, ...] = ()
+            bound = None
         else:
             saved, outputs, spent, kept, bound = found
         values = record.values
@@ -152,9 +152,9 @@ def realize(wait: bool = True) -> None:
             if outputs:
                 if bound is None:
                     bound = planning.bind(record, outputs)
+                    kept = moves(outputs, alive, storages, bound.leaves, values, saved)
                 may_fail = record.doubtful > 0
-                land()  # What is in the air holds what it reads.
-                homely = () if may_fail else homes(kept, storages, values)
+                homely = () if may_fail else homes(kept, storages, bound.leaves, values)
                 leaves = [values[row] for row in bound.leaves]
                 buffers = bound.run(leaves, record.slots, wait or may_fail, homely)
                 statistics.runs += 1

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from torturous.nn.parameter import Parameter
-    from torturous.tensor import Tensor
+from torturous.nn.parameter import Parameter
+from torturous.tensor import Tensor
 
 
 class Nested(Protocol):
