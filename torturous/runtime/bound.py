@@ -67,7 +67,8 @@ class Bound:
         self.output_bytes = [evaluate(size) for size in layout.output_bytes]
         offsets, self.arena_bytes = plan.memory.offsets(evaluate)
         self.temporaries = [offsets[slot] for slot in layout.temporaries]
-        self.addresses, self.packing, self.checks = layout.addresses, layout.packing, layout.checks
+        self.read, self.written = layout.read, layout.written
+        self.packing, self.checks = layout.packing, layout.checks
         self.values = np.zeros(max(len(layout.position), 1), np.int64)
         for place, variable in layout.sizes:
             self.values[place] = values[variable]
@@ -157,18 +158,22 @@ class Bound:
             better = self.successor()
             if better is not None:
                 return better.run(leaves, numbers, wait, homes)
-        land()
-        outputs = self._places(homes)
-        arena = allocate(self.arena_bytes) if self.arena_bytes else None
+        # What is in the air reads the table, but not the values. The less is left to do once it has landed, the shorter
+        # the workers wait.
         values = self.values
-        addresses = [buffer.address for buffer in leaves]
-        addresses += [buffer.address for buffer in outputs]
-        base = 0 if arena is None else arena.address
-        addresses += [base + offset for offset in self.temporaries]
-        self.addresses.pack_into(values.data, 0, *addresses)
+        self.read.pack_into(values.data, 0, *[buffer.address for buffer in leaves])
         if self.packing is not None:
             numbers = [*numbers[:self.numbers], *self.constants] if self.constants else numbers
-            self.packing.pack(values.data, self.addresses.size, numbers)
+            self.packing.pack(values.data, self.read.size + self.written.size, numbers)
+        wait = wait or any(map(Buffer.written_by_others, leaves))
+        places = self._places(homes)
+        land()
+        outputs = [place or allocate(nbytes) for place, nbytes in zip(places, self.output_bytes, strict=True)]
+        arena = allocate(self.arena_bytes) if self.arena_bytes else None
+        base = 0 if arena is None else arena.address
+        addresses = [buffer.address for buffer in outputs]
+        addresses += [base + offset for offset in self.temporaries]
+        self.written.pack_into(values.data, self.read.size, *addresses)
         if len(self.entries):
             self.fill_table()
             crew = workers()
@@ -182,27 +187,27 @@ class Bound:
                 self._run_tuning(run)
             elif self.calls:
                 self._run_around_calls(run)
-            elif wait or alone or any(map(Buffer.written_by_others, leaves)):
+            elif wait or alone:
                 run(self.entry_address, len(self.entries))
             else:
-                launch(Flight(partial(self._join, crew), outputs, (leaves, arena)),
+                launch(Flight(partial(self._join, crew), outputs, leaves, arena),
                        partial(crew.offer, self.entry_address, len(self.entries)))
                 return self._chosen(outputs)
             if self.checks and any(self.error_words):
                 self._report()
         return self._chosen(outputs)
 
-    def _places(self, homes: Sequence[Home]) -> list[Buffer]:
-        """A buffer for each output of the plan."""
-        if not homes or self.calls or settings.tune.value:
-            return [allocate(nbytes) for nbytes in self.output_bytes]
+    def _places(self, homes: Sequence[Home]) -> list[Buffer | None]:
+        """For each output of the plan: where it is at home."""
         places: list[Buffer | None] = [None] * len(self.output_bytes)
+        if self.calls or settings.tune.value:
+            return places
         for position, leaf, buffer in homes:
             if self.wanted is not None:
                 position = self.wanted[position]
             if (position, leaf) in self.loaded.arrangement.overwritable:
                 places[position] = buffer
-        return [place or allocate(nbytes) for place, nbytes in zip(places, self.output_bytes, strict=True)]
+        return places
 
     def _chosen(self, outputs: list[Buffer]) -> list[Buffer]:
         return outputs if self.wanted is None else [outputs[position] for position in self.wanted]

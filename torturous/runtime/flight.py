@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 
@@ -20,8 +22,10 @@ class Flight(NamedTuple):
     """Returns when it is done."""
     written: Sequence[object]
     """The buffers that it writes."""
-    read: object
-    """Whatever else must live until it is done."""
+    read: Sequence[object]
+    """Those that it reads."""
+    arena: object
+    """Where its temporary values lie."""
 
 
 _flight: Flight | None = None
@@ -56,6 +60,14 @@ def land() -> None:
             _flight = None
             raise
         _flight = None
+
+
+@contextmanager
+def held() -> Iterator[Counter[int]]:
+    """How often what is in the air refers to each buffer, by identity; it does not land in the meantime."""
+    with _lock:
+        flight = _flight
+        yield Counter(map(id, [*flight.written, *flight.read] if flight is not None else ()))
 
 
 def await_writer(buffer: object) -> None:

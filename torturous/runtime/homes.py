@@ -11,7 +11,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 
 from torturous.runtime.buffers import Buffer, allocate
-from torturous.runtime.flight import land
+from torturous.runtime.flight import held
 from torturous.runtime.storage import Storage
 
 Move = tuple[int, int, int]
@@ -34,14 +34,17 @@ def moves(outputs: Sequence[int], alive: Sequence[int], storages: Sequence[Stora
 
 def homes(moves: Sequence[Move], storages: Sequence[Storage], leaves: Sequence[int], values: Mapping[int, Buffer]
           ) -> list[Home]:
-    """Those of the moves that can be made now: the memory is held by storage and record alone."""
-    if moves:
-        land()  # What is in the air holds what it reads.
-    found = []
-    for position, leaf, number in moves:
-        storage, buffer = storages[number], values[leaves[leaf]]
-        if storage.buffer is buffer and storage.foreign is None and sys.getrefcount(buffer) == _ALONE:
-            found.append((position, leaf, buffer))
+    """Those of the moves that can be made now: the memory is held by storage and record alone, and by what is in the
+    air, which lands before anything is written."""
+    found: list[Home] = []
+    if not moves:
+        return found
+    with held() as flying:
+        for position, leaf, number in moves:
+            storage, buffer = storages[number], values[leaves[leaf]]
+            references = sys.getrefcount(buffer) - flying.get(id(buffer), 0)
+            if references == _ALONE and storage.buffer is buffer and storage.foreign is None:
+                found.append((position, leaf, buffer))
     return found
 
 

@@ -58,7 +58,10 @@ class Arrangement:
             self.position.setdefault(("buffer", node), len(self.position))
         self.temporaries = list(plan.memory.slot_of.values())
         """The slots of the arena that temporary values lie in, in order."""
-        self.addresses = struct.Struct(f"<{len(self.position)}q")
+        self.read = struct.Struct(f"<{len(plan.leaves)}q")
+        """The leaves' addresses, as the values begin."""
+        self.written = struct.Struct(f"<{len(self.position) - len(plan.leaves)}q")
+        """Those of outputs and temporary values, which follow."""
         arguments = (argument for group in loaded.generated for kernel in group for argument in kernel.arguments)
         slots = list(dict.fromkeys(argument for argument in arguments if argument.kind == "slot"))
         self.packing = Packing([(slot_ordinal(a.what), a.dtype) for a in slots]) if slots else None  # type: ignore[misc]
