@@ -11,6 +11,7 @@ from torturous.compiler.graph import Node
 from torturous.core import dtypes
 from torturous.ir import macros
 from torturous.ir.value import Value
+from torturous.runtime.realize import forget_plans
 
 CASES = [
     # transposed, kernel, stride, padding, dilation, groups, then batch, channels in and out, sizes
@@ -37,6 +38,9 @@ CASES = [
     (False, (1, 1), (2, 2), (0, 0), (1, 1), 1, 2, 128, 9, 15, 17),
     (False, (2, 2), (2, 2), (0, 0), (1, 1), 1, 5, 48, 2, 12, 10),
     (True, (3, 3), (2, 2), (1, 1), (1, 1), 1, 2, 34, 48, 7, 8),
+    # Few rows: taps are shared out.
+    (False, (3, 3), (1, 1), (1, 1), (1, 1), 1, 2, 32, 2, 9, 11),
+    (False, (5, 5, 5), (1, 1, 1), (2, 2, 2), (1, 1, 1), 1, 1, 16, 3, 4, 5, 6),
     # Pixels as lanes: several blocks of products, and lanes left over.
     (False, (3, 3), (1, 1), (1, 1), (1, 1), 1, 1, 32, 24, 8, 8),
     (False, (3, 3), (1, 1), (1, 1), (1, 1), 1, 2, 40, 6, 4, 21),
@@ -94,6 +98,7 @@ def test_which_gradients_of_weights_are_computed_tap_by_tap(monkeypatch: pytest.
 
     def taps(batch: int, entering: int, leaving: int, size: int) -> bool:
         seen.clear()
+        forget_plans()  # One for several sizes would do as well.
         p = Program(0)
         g, x = p.normal(batch, leaving, size, size), p.normal(batch, entering, size, size)
         at = (False, (1, 1), (1, 1), (1, 1), 1)
@@ -103,8 +108,10 @@ def test_which_gradients_of_weights_are_computed_tap_by_tap(monkeypatch: pytest.
 
     assert taps(2, 48, 5, 6)
     assert not taps(1, 48, 5, 6)  # Few pixels.
+    assert taps(2, 32, 5, 6)
     assert not taps(2, 49, 5, 6)
-    assert not taps(2, 32, 5, 6)  # Products are dealt out to lanes.
+    assert not taps(2, 24, 5, 6)  # Products are dealt out to lanes.
+    assert not taps(16, 32, 5, 6)
     assert not taps(16, 48, 5, 6)
 
 

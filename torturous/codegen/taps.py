@@ -5,8 +5,8 @@ line of pixels these are consecutive. What windows slide over is relaid with its
 (`compiler.operands`), so that strides are steps; the gradient of the convolution's result is broadcast from where it
 lies.
 
-An item has some rows, which are channels of that result, and vectors of lanes, and all taps of them. Its sums wait in
-scratch memory from block to block of pixels, which all taps read out of the caches.
+An item has some rows, which are channels of that result, and vectors of lanes, and all taps of them, or a share where
+channels are few. Its sums wait in scratch memory from block to block of pixels, which all taps read out of the caches.
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ from torturous.ir.contraction import BLOCK
 SUM_BYTES = 3 << 16
 """Of an item's results, about: with a block of pixels they stay in the second cache."""
 ENOUGH_ITEMS = 8
-"""To share out, where there are as many tiles."""
+"""To share out, where there are as many tiles, or taps."""
+FEWEST_TAPS = 4
+"""Of an item that does not have all: each reads its pixels again."""
 WORD = 8
 CACHE_LINE = 64
 
 
 class TapGradient(Sided):
-    """Writes one kernel: items are (batch, some rows, some vectors of channels)."""
+    """Writes one kernel: items are (batch, some rows, some vectors of channels, some taps)."""
 
     def __init__(self, writer: KernelWriter) -> None:
         super().__init__(writer)
@@ -68,6 +70,9 @@ class TapGradient(Sided):
         self.groups //= self.tile.vectors
         self.item_rows = self.tile.rows * self.together
         self.parts = -(-self.rows // self.item_rows)
+        missing = -(-ENOUGH_ITEMS // max(1, self.batches * self.parts * self.groups))
+        self.item_taps = -(-self.taps // max(1, min(missing, self.taps // FEWEST_TAPS)))
+        self.shares = -(-self.taps // self.item_taps)
         self.announced = self._announced()
 
     def _cut(self, target: Target) -> tuple[Tile, int]:
@@ -154,33 +159,35 @@ class TapGradient(Sided):
         self.batch = [w.size(kernel.axes[axis]) for axis in self.axes.batch]
         granule = w.argument(Argument("granule"), "i64")
         first = b.mul("%first_piece", granule)
-        last = b.minimum(b.mul("%last_piece", granule), self.batches * self.parts * self.groups)
+        last = b.minimum(b.mul("%last_piece", granule), self.batches * self.parts * self.groups * self.shares)
         with looping(b, first, last) as item:
-            *batch, part, group = split(w, item, [*self.batch, self.parts, self.groups])
+            *batch, part, group, share = split(w, item, [*self.batch, self.parts, self.groups, self.shares])
+            tap = b.mul(share, self.item_taps)
+            taps = (tap, b.minimum(b.add(tap, self.item_taps), self.taps)) if self.shares > 1 else (0, self.taps)
             # The last rows reach back over those before them; `own` is where they begin anew.
             own = b.mul(part, self.item_rows)
             row = b.minimum(own, self.rows - self.item_rows)
-            self._blocks(batch, row, group)
-            self._epilogue(batch, own, row, group)
+            self._blocks(batch, row, group, taps)
+            self._epilogue(batch, own, row, group, taps)
         batches = product(kernel.axes[axis] for axis in self.axes.batch)
         cost = product(kernel.reduced) * (self.rows * self.taps * self.groups * self.tile.lanes)
-        divided = [Divided(Size.of(count), 1, 1) for count in (self.parts, self.groups)]
+        divided = [Divided(Size.of(count), 1, 1) for count in (self.parts, self.groups, self.shares)]
         return Work(batches, tuple(divided), Size.of(1) + cost)
 
     def scratch(self) -> Size:
         """Bytes of scratch a worker needs: the item's results, as many more as a square reads, and a square."""
-        lines = self.item_rows * self.taps + LANES
+        lines = self.item_rows * self.item_taps + LANES
         return Size.of((lines * self.tile.lanes + SQUARE) * self.bytes)
 
     def _line_bytes(self) -> int:
         """A row's results of a tap."""
         return self.tile.lanes * self.bytes
 
-    def _blocks(self, batch: list[Integer], row: Integer, group: Integer) -> None:
-        """Block by block, tile by tile, tap by tap."""
+    def _blocks(self, batch: list[Integer], row: Integer, group: Integer, span: tuple[Integer, Integer]) -> None:
+        """Block by block, tile by tile, tap by tap of those in the span."""
         b, w = self.b, self.writer
         lines, ends = self._lines()
-        all_lines, all_ends, taps = b.constants(lines), b.constants(ends), b.constants(self._tap_words())
+        all_lines, all_ends, all_taps = b.constants(lines), b.constants(ends), b.constants(self._tap_words())
         within = self.channels // self.tile.lanes
         lanes = b.offset(self.lane.origin(batch), b.mul(b.div(group, within), self.block_stride * self.bytes))
         lanes = b.offset(lanes, b.mul(b.rem(group, within), self._line_bytes()))
@@ -191,20 +198,20 @@ class TapGradient(Sided):
         kernel = MicroKernel(b, factors(b, self.dtype, False), self.tile, lane_step, row_step, row_stride)
         with looping(b, 0, self.blocks) as block:
             line = b.offset(all_ends, b.mul(block, WORD))
-            span = b.load("i64", line, WORD), b.load("i64", b.offset(line, WORD), WORD)
-            with looping(b, 0, self.together) as number, looping(b, 0, self.taps) as tap:
-                entry = b.offset(taps, b.mul(tap, (3 + len(self.borders)) * WORD))
+            block_lines = b.load("i64", line, WORD), b.load("i64", b.offset(line, WORD), WORD)
+            with looping(b, 0, self.together) as number, looping(b, *span) as tap:
+                entry = b.offset(all_taps, b.mul(tap, (3 + len(self.borders)) * WORD))
                 there = b.offset(lanes, b.load("i64", entry, WORD))
                 own_rows = b.offset(rows, b.mul(number, b.mul(row_stride, self.tile.rows)))
                 if self.announced is not None:
                     first = b.add(row, b.mul(number, self.tile.rows))
                     last = b.compare("eq", block, self.blocks - 1)
                     b.when(last, partial(self._announce, batch, first, b.mul(group, self.tile.lanes), tap))
-                state = self._tap(kernel, all_lines, span, entry, (there, own_rows))
-                place = b.add(b.mul(number, self.tile.rows * self.taps), tap)
+                state = self._tap(kernel, all_lines, block_lines, entry, (there, own_rows))
+                place = b.add(b.mul(number, self.tile.rows * self.item_taps), b.sub(tap, span[0]))
                 fresh = True if self.blocks == 1 else b.compare("eq", block, 0)
                 kernel.join(state, b.offset("%scratch", b.mul(place, self._line_bytes())),
-                            self.taps * self._line_bytes(), fresh)
+                            self.item_taps * self._line_bytes(), fresh)
 
     def _announced(self) -> Store | None:
         """What is stored side by side for all taps of an item's channels, if so: while these are computed, memory is
@@ -259,12 +266,13 @@ class TapGradient(Sided):
         rows = b.offset(b.offset(memory[1], row_place), b.mul(start, kernel.row_step))
         return b.end_loop(loop, kernel.run(lanes, rows, count, loop.carried, 1))
 
-    def _epilogue(self, batch: list[Integer], own: Integer, row: Integer, group: Integer) -> None:
+    def _epilogue(self, batch: list[Integer], own: Integer, row: Integer, group: Integer, taps: tuple[Integer, Integer]
+                  ) -> None:
         b, kernel, fixed = self.b, self.writer.kernel, self._fixed(batch)
         columns = Columns(self.writer, self.dtype, self.tap_axes, self.channel_axes)
         row_extents = [self.writer.size(kernel.axes[axis]) for axis in self.axes.row]
-        square = b.offset("%scratch", (self.item_rows * self.taps + LANES) * self._line_bytes())
+        square = b.offset("%scratch", (self.item_rows * self.item_taps + LANES) * self._line_bytes())
         with looping(b, b.sub(own, row), self.item_rows) as number:
             fixed |= dict(zip(self.axes.row, split(self.writer, b.add(row, number), row_extents), strict=True))
-            results = b.offset("%scratch", b.mul(number, self.taps * self._line_bytes()))
-            columns.write(fixed, (0, self.taps), b.mul(group, self.tile.lanes), self.tile.vectors, results, square)
+            results = b.offset("%scratch", b.mul(number, self.item_taps * self._line_bytes()))
+            columns.write(fixed, taps, b.mul(group, self.tile.lanes), self.tile.vectors, results, square)

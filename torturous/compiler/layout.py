@@ -28,8 +28,6 @@ FEWEST_SUMMED = 8
 """Channels that are summed: a run of so many products is worth listing."""
 MOST_TAPS = 7
 """Taps along a line that may each exist for other pixels of it, and then have a loop of their own."""
-MOST_LINES = 1 << 12
-"""Of pixels, over which a gradient of weights is summed: each is listed."""
 FEWEST_PIXELS = 64
 """Where a gradient of weights sums fewer, storing its results takes longer than computing them."""
 WHOLE = frozenset({Kind.RANDOM, Kind.SCATTER, Kind.ALONG, Kind.HOST, Kind.REPEAT, Kind.ITEM})
@@ -201,7 +199,7 @@ def sums_tap_by_tap(node: Node) -> bool:
     slid = all(len(terms) == 2 and sum(loop >= rank for loop in terms) == 1 and all(c > 0 for c in terms.values())
                for terms in windows)
     pixels = [node.inputs[1 - which].shape[axis].constant or 0 for axis, loop in enumerate(upstream) if loop in summed]
-    few_lines = prod(pixels) >= FEWEST_PIXELS and prod(pixels[:-1]) <= MOST_LINES
+    few_lines = prod(pixels) >= FEWEST_PIXELS and prod(pixels[:-1]) <= contraction.MOST_LINES
     single = all(terms.get(loop) == 1 for terms in windows for loop in terms if loop >= rank) and all(
         node.shape[loop] == 1 for terms in windows for loop in terms if loop < rank)
     sizes = {loop: size.constant or 0 for loop, size in enumerate(node.shape)}

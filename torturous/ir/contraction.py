@@ -44,7 +44,9 @@ FEW_CHANNELS = 32
 MOST_CHANNELS = 256
 """The gradient of a convolution's weights is LANEWISE where channels are few, whatever the batch; where they are more,
 if whole vectors of products lie beside each other; not where they are most: such layers have few pixels, whose products
-do not pay for combining the lanes."""
+do not pay for combining the lanes. Nor where channels fill vectors and samples do not (see `_taps_by_channels`)."""
+MOST_LINES = 1 << 12
+"""Of pixels, over which such a gradient is summed tap by tap: each is listed."""
 MOST_WASTED = 6, 5
 """Samples computed for every sample asked for, up to which lanes are samples: as a fraction."""
 LANEWISE = "lanewise"
@@ -213,7 +215,7 @@ def _gradient_rule(position: int) -> Any:
         order: tuple = ()
         if 0 in remaining and windowed:
             grouped = mine[0].lone == 1 and any(Map(*m).lone == 1 for m in both[1 - position])
-            order = _order_of_sum(out.shape, operand.shape, theirs, grouped)
+            order = _order_of_sum(out.shape, operand, theirs, grouped)
         if order[:1] != (PLANEWISE,) and (0 not in remaining or order or out.shape[0] % LANES == 0):
             remaining.sort(key=lambda loop: loop not in windowed)
         numbering = {total + axis: axis for axis in range(len(mine))}
@@ -230,7 +232,7 @@ def _gradient_rule(position: int) -> Any:
     return rule
 
 
-def _order_of_sum(out: Shape, weights: Shape, windows: list[Map], grouped: bool) -> tuple:
+def _order_of_sum(out: Shape, weights: Any, windows: list[Map], grouped: bool) -> tuple:
     """How a gradient of weights is summed up: further attributes of its contraction.
 
     `windows` are the maps of what the convolution reads, in which the weights' spatial axes are loops by now; if it is
@@ -238,15 +240,28 @@ def _order_of_sum(out: Shape, weights: Shape, windows: list[Map], grouped: bool)
     """
     slid = [index_map for index_map in windows if len(index_map.terms) > 1]
     spatial = len(slid)
-    own = weights[:len(weights) - spatial]
+    own = weights.shape[:len(weights.shape) - spatial]
     samples, width = out[0], out[-1]
     if grouped and not fills_vectors(samples) and prod(own[1:]) <= MOST_PAIRS and all(m.divisor == 1 for m in slid):
         (_, stride), (_, spacing) = slid[-1].terms
-        gap = -(-abs(spacing) * (weights[-1] - 1) // stride)
+        gap = -(-abs(spacing) * (weights.shape[-1] - 1) // stride)
         return PLANEWISE, gap, min(spatial, 2)
+    if _taps_by_channels(out, weights, slid):
+        return ()
     channels = max(own[1:] if grouped else own)
     vectors = samples % LANES == 0 or (samples == 1 and width % LANES == 0)
     return (LANEWISE,) if channels <= FEW_CHANNELS or (channels <= MOST_CHANNELS and vectors) else ()
+
+
+def _taps_by_channels(out: Shape, weights: Any, slid: list[Map]) -> bool:
+    """Whether such a gradient is best summed tap by tap, with the channels that windows slide over as lanes: no tap is
+    multiplied where it lies outside."""
+    spatial = len(slid)
+    channels, taps = weights.shape[-spatial - 1], weights.shape[len(weights.shape) - spatial:]
+    lines = out[0] * prod(out[len(out) - spatial:-1])
+    return (not fills_vectors(out[0]) and not weights.dtype.is_half and channels > 0 and channels % LANES == 0
+            and prod(taps) > 1 and lines <= MOST_LINES
+            and all(m.divisor == 1 and all(c > 0 for _, c in m.terms) for m in slid))
 
 
 def _infer(at: Attributes, operands: Sequence[Type]) -> Type:
