@@ -40,6 +40,25 @@ def batch(count, seed=0):
             torch.tensor(random.integers(0, 10, count)))
 
 
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "Adamax", "RMSprop", "Adadelta", "Rprop"])
+def test_the_first_step_of_an_optimizer_has_the_plan_of_all(name):
+    """What it keeps of parameters is there before they are updated the first time."""
+    net, x = small(), torch.ones(4, 6)
+    optimizer = getattr(torch.optim, name)(net.parameters())
+
+    def step():
+        optimizer.zero_grad()
+        net(x).square().sum().backward()
+        optimizer.step()
+
+    with Count() as first:
+        step()
+    with Count() as others:
+        step()
+        step()
+    assert first.plans == 1 and others.plans == 0
+
+
 def test_a_training_step_is_one_plan_of_few_rows():
     net = make_net(torch)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.5)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges
 from torturous.optim.options import as_number, learning_rate, not_negative, within
-from torturous.tensor import Tensor, multi_tensor, zeros_like
+from torturous.tensor import Tensor, multi_tensor
 
 
 class Adadelta(GroupOptimizer):
@@ -34,6 +34,6 @@ class Adadelta(GroupOptimizer):
     def _update(
         self, group: Group, params: list[Tensor], grads: list[Tensor], changes: StateChanges
     ) -> None:
-        _, states = self._buffers(params, changes, square_avg=zeros_like, acc_delta=zeros_like)
+        _, states = self._buffers(params, changes, square_avg=multi_tensor.state_of, acc_delta=multi_tensor.state_of)
         multi_tensor.adadelta([params, grads, *states], as_number(group["lr"]), group["rho"], group["eps"],
                               group["weight_decay"], group["maximize"])

@@ -8,7 +8,7 @@ from typing import Any
 
 from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges, by_step
 from torturous.optim.options import as_number, learning_rate, not_negative
-from torturous.tensor import Tensor, full_like, multi_tensor
+from torturous.tensor import Tensor, multi_tensor
 
 
 class Adagrad(GroupOptimizer):
@@ -39,13 +39,13 @@ class Adagrad(GroupOptimizer):
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         for param in group["params"]:
-            self.state[param] = {"step": 0, "sum": full_like(param, group["initial_accumulator_value"])}
+            self.state[param] = {"step": 0, "sum": multi_tensor.state_of(param, group["initial_accumulator_value"])}
 
     def _update(
         self, group: Group, params: list[Tensor], grads: list[Tensor], changes: StateChanges
     ) -> None:
         initial = group["initial_accumulator_value"]
-        steps, (sums,) = self._buffers(params, changes, sum=partial(full_like, fill_value=initial))
+        steps, (sums,) = self._buffers(params, changes, sum=partial(multi_tensor.state_of, number=initial))
         for step, kinds in by_step(steps, params, grads, sums):
             rate = as_number(group["lr"]) / (1 + (step - 1) * group["lr_decay"])
             multi_tensor.adagrad(kinds, rate, group["eps"], group["weight_decay"], group["maximize"])

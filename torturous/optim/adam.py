@@ -7,7 +7,7 @@ from typing import Any
 
 from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges
 from torturous.optim.options import as_number, learning_rate, not_negative, shares
-from torturous.tensor import Tensor, multi_tensor, zeros_like
+from torturous.tensor import Tensor, multi_tensor
 
 
 class Adam(GroupOptimizer):
@@ -43,7 +43,7 @@ class Adam(GroupOptimizer):
         self, group: Group, params: list[Tensor], grads: list[Tensor], changes: StateChanges
     ) -> None:
         entries = ["exp_avg", "exp_avg_sq", *["max_exp_avg_sq"] * bool(group["amsgrad"])]
-        steps, states = self._buffers(params, changes, **dict.fromkeys(entries, zeros_like))
+        steps, states = self._buffers(params, changes, **dict.fromkeys(entries, multi_tensor.state_of))
         means, squares, largest = (*states, None)[:3]
         beta1, beta2 = group["betas"]
         multi_tensor.adam(

@@ -7,7 +7,7 @@ from typing import Any
 
 from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges, by_step
 from torturous.optim.options import as_number, learning_rate, not_negative, shares
-from torturous.tensor import Tensor, multi_tensor, zeros_like
+from torturous.tensor import Tensor, multi_tensor
 
 
 class Adamax(GroupOptimizer):
@@ -35,7 +35,7 @@ class Adamax(GroupOptimizer):
         self, group: Group, params: list[Tensor], grads: list[Tensor], changes: StateChanges
     ) -> None:
         beta1, beta2 = group["betas"]
-        steps, states = self._buffers(params, changes, exp_avg=zeros_like, exp_inf=zeros_like)
+        steps, states = self._buffers(params, changes, exp_avg=multi_tensor.state_of, exp_inf=multi_tensor.state_of)
         for step, kinds in by_step(steps, params, grads, *states):
             rate = as_number(group["lr"]) / (1 - beta1**step)
             multi_tensor.adamax(kinds, rate, beta1, beta2, group["eps"], group["weight_decay"], group["maximize"])

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torturous.core.unknowns import single
 from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges, by_step
 from torturous.optim.options import as_number, learning_rate, not_negative
-from torturous.tensor import Tensor, multi_tensor, zeros_like
+from torturous.tensor import Tensor, multi_tensor
 
 
 class ASGD(GroupOptimizer):
@@ -44,7 +44,7 @@ class ASGD(GroupOptimizer):
             changes.set(self.state[param], "step", self.state[param].get("step", 0) + 1)
             for name, number in zip(("eta", "mu"), present[id(param)], strict=True):
                 changes.set(self.state[param], name, number)
-        steps, (averages,) = self._buffers(params, changes, ax=zeros_like)
+        steps, (averages,) = self._buffers(params, changes, ax=multi_tensor.state_of)
         for step, kinds in by_step(steps, params, grads, averages):
             eta, mu = present[id(kinds[0][0])]
             multi_tensor.asgd(kinds, eta, lambd, mu, group["weight_decay"], group["maximize"])

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torturous.core.unknowns import single
 from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges, by_step
 from torturous.optim.options import as_number, learning_rate, not_negative, shares
-from torturous.tensor import Tensor, multi_tensor, zeros_like
+from torturous.tensor import Tensor, multi_tensor
 
 
 class NAdam(GroupOptimizer):
@@ -48,7 +48,7 @@ class NAdam(GroupOptimizer):
         for param in params:  # PyTorch's order of a state: step, mu_product, then tensors.
             changes.set(self.state[param], "step", self.state[param].get("step", 0) + 1)
             changes.set(self.state[param], "mu_product", products[id(param)])
-        steps, states = self._buffers(params, changes, exp_avg=zeros_like, exp_avg_sq=zeros_like)
+        steps, states = self._buffers(params, changes, exp_avg=multi_tensor.state_of, exp_avg_sq=multi_tensor.state_of)
         for step, kinds in by_step(steps, params, grads, *states):
             mu, ahead = (beta1 * (1.0 - 0.5 * 0.96 ** (at * group["momentum_decay"])) for at in (step, step + 1))
             product = single(products[id(kinds[0][0])] * single(mu))

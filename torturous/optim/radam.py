@@ -7,7 +7,7 @@ from typing import Any
 
 from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges, by_step
 from torturous.optim.options import as_number, learning_rate, not_negative, shares
-from torturous.tensor import Tensor, multi_tensor, zeros_like
+from torturous.tensor import Tensor, multi_tensor
 
 
 class RAdam(GroupOptimizer):
@@ -38,7 +38,7 @@ class RAdam(GroupOptimizer):
         beta1, beta2 = group["betas"]
         rate, decay = as_number(group["lr"]), group["weight_decay"]
         shrunk = 1 - rate * decay if group["decoupled_weight_decay"] and decay else None
-        steps, states = self._buffers(params, changes, exp_avg=zeros_like, exp_avg_sq=zeros_like)
+        steps, states = self._buffers(params, changes, exp_avg=multi_tensor.state_of, exp_avg_sq=multi_tensor.state_of)
         for step, kinds in by_step(steps, params, grads, *states):
             multi_tensor.radam(
                 kinds, rate / (1 - beta1**step), _rectification(step, beta2), beta1, beta2, group["eps"],

@@ -7,7 +7,7 @@ from typing import Any
 
 from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges
 from torturous.optim.options import as_number, learning_rate, not_negative
-from torturous.tensor import Tensor, multi_tensor, zeros_like
+from torturous.tensor import Tensor, multi_tensor
 
 
 class RMSprop(GroupOptimizer):
@@ -42,7 +42,7 @@ class RMSprop(GroupOptimizer):
     ) -> None:
         optional = {"momentum_buffer": group["momentum"] > 0, "grad_avg": group["centered"]}
         entries = ["square_avg", *(entry for entry, wanted in optional.items() if wanted)]
-        _, states = self._buffers(params, changes, **dict.fromkeys(entries, zeros_like))
+        _, states = self._buffers(params, changes, **dict.fromkeys(entries, multi_tensor.state_of))
         buffers = dict(zip(entries, states, strict=True))
         multi_tensor.rmsprop(
             params, grads, buffers["square_avg"], buffers.get("momentum_buffer"), buffers.get("grad_avg"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges
 from torturous.optim.options import as_number, learning_rate
-from torturous.tensor import Tensor, full_like, multi_tensor, zeros_like
+from torturous.tensor import Tensor, multi_tensor
 
 
 class Rprop(GroupOptimizer):
@@ -35,6 +35,6 @@ class Rprop(GroupOptimizer):
     def _update(
         self, group: Group, params: list[Tensor], grads: list[Tensor], changes: StateChanges
     ) -> None:
-        initial = partial(full_like, fill_value=as_number(group["lr"]))
-        _, states = self._buffers(params, changes, prev=zeros_like, step_size=initial)
+        initial = partial(multi_tensor.state_of, number=as_number(group["lr"]))
+        _, states = self._buffers(params, changes, prev=multi_tensor.state_of, step_size=initial)
         multi_tensor.rprop([params, grads, *states], *group["etas"], *group["step_sizes"], group["maximize"])

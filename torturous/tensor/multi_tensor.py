@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from math import prod
+from typing import TYPE_CHECKING, Any
 
 from torturous.ir.op import Attributes, Op
 from torturous.ir.optimizers import (
@@ -22,9 +23,14 @@ from torturous.ir.optimizers import (
     TOTAL_NORM,
 )
 from torturous.ir.record import context, user_place
+from torturous.runtime.buffers import allocate
 from torturous.runtime.realize import realize
 from torturous.tensor.applying import apply_typed
 from torturous.tensor.base import TensorBase
+from torturous.tensor.creation import from_buffer
+
+if TYPE_CHECKING:
+    from torturous.tensor.tensor import Tensor
 
 Tensors = Sequence[TensorBase]
 
@@ -193,6 +199,18 @@ def clamp(tensors: Tensors, low: float, high: float) -> None:
         _update(CLAMPED, (), [tensors], (low, high), [tensors])
 
 
+def state_of(t: Tensor, number: float = 0.0) -> Tensor:
+    """What an optimizer keeps of a tensor, every element `number` at first.
+
+    It is in memory from the start, and not a row of the record: the first step is then the same as all others, and has
+    the same plan.
+    """
+    shape = tuple(t.shape)
+    buffer = allocate(prod(shape) * t.dtype.itemsize)
+    buffer.brief(t.dtype.numpy, shape)[...] = number
+    return from_buffer(buffer, shape, t.dtype)
+
+
 def realize_step(params: Tensors, states: Tensors, grads: Tensors) -> None:
     """The end of a training step: computes everything that is alive, parameters, states and gradients among it.
 
@@ -202,4 +220,4 @@ def realize_step(params: Tensors, states: Tensors, grads: Tensors) -> None:
 
 
 __all__ = ["adadelta", "adagrad", "adam", "adamax", "asgd", "clamp", "nadam", "radam", "realize_step", "rmsprop",
-           "rprop", "scale_to_norm", "sgd", "total_norm"]
+           "rprop", "scale_to_norm", "sgd", "state_of", "total_norm"]
