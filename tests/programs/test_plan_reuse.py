@@ -40,6 +40,24 @@ def batch(count, seed=0):
             torch.tensor(random.integers(0, 10, count)))
 
 
+def test_what_a_model_is_made_of_has_a_plan_of_its_own():
+    """The first step is then planned as all others are; so is the first pass of a model that is only used."""
+    x = torch.tensor(np.ones((5, 6), np.float32))
+    with Count() as count:
+        net = small()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            net(x).square().sum().backward()
+            optimizer.step()
+    assert count.plans == 2
+    with Count() as count:
+        net = small()
+        with torch.no_grad():
+            results = [net(x).numpy() for _ in range(3)]
+    assert count.plans == 1 and np.array_equal(results[0], results[2])  # Such a net has been made before.
+
+
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "Adamax", "RMSprop", "Adadelta", "Rprop"])
 def test_the_first_step_of_an_optimizer_has_the_plan_of_all(name):
     """What it keeps of parameters is there before they are updated the first time."""

@@ -5,12 +5,21 @@ from __future__ import annotations
 from torturous.nn import attention, functional, init, modules, parallel, utils
 from torturous.nn.modules import *  # noqa: F403
 from torturous.nn.modules.module import on_outermost_call
+from torturous.nn.modules.nested import Nested
 from torturous.nn.parallel import DataParallel
 from torturous.nn.parameter import Parameter, UninitializedParameter
-from torturous.tensor.applying import cut_here
+from torturous.tensor.applying import cut_before_first_use, cut_here
 
-# Where a program's iterations begin, past the soft limit of pending rows, is where work is realized.
-on_outermost_call.append(cut_here)
+
+def _cut(module: Nested) -> None:
+    """Realizes before a module's first call, and where a program's iterations begin, past the soft limit of rows."""
+    if not module._called:
+        module._called = True
+        cut_before_first_use(module.parameters())
+    cut_here()
+
+
+on_outermost_call.append(_cut)
 
 __all__ = [
     "DataParallel", "Parameter", "UninitializedParameter", "attention", "functional", "init", "modules", "parallel",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from _thread import get_ident
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torturous.core import settings
@@ -134,6 +134,16 @@ def cut_here(caller: object = None) -> None:
     """
     record = context.record
     if len(record) << (not record.tracking) > settings.row_limit.value:
+        realize(wait=False)
+
+
+def cut_before_first_use(tensors: Iterable[TensorBase]) -> None:
+    """Called where a model that consists of these is used the first time: they are computed by themselves.
+
+    The plan of that serves nothing else, while the first pass then has the plan of all others. Where something pending
+    has gradients a pass is under way, and is left whole.
+    """
+    if not any(context.record.tracked) and any(t.storage.pending for t in tensors):
         realize(wait=False)
 
 

@@ -40,6 +40,8 @@ class Module:
     _modules: dict[str, Module | None]
     # Most modules never have a hook: the class attribute serves them, and a call asks for nothing else.
     _hooks: ModuleHooks | None = None
+    # Whether it was the outermost module of a call (see `nn`).
+    _called = False
 
     def __init__(self) -> None:
         self.__dict__.update(

@@ -15,8 +15,11 @@ class Nested(Protocol):
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
     _non_persistent_buffers: set[str]
+    _called: bool
 
     @property
     def forward(self) -> Callable[..., Any]: ...
+
+    def parameters(self) -> Iterable[Parameter]: ...
 
     def named_modules(self, *, remove_duplicate: bool = True) -> Iterable[tuple[str, Nested]]: ...
