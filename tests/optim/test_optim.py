@@ -166,6 +166,19 @@ def test_steps_agree(name, data, presence, groups):
     assert repr(my_optimizer) == repr(their_optimizer)
 
 
+@pytest.mark.parametrize("dampening", [0, 0.5])
+def test_momentum_begins_as_the_gradient_to_the_bit(dampening):
+    gradient = numpy.array([0.0, -0.0, 1e-45, -3.5, numpy.inf, numpy.nan], numpy.float32)
+    buffers = []
+    for library in LIBRARIES:
+        param = library.nn.Parameter(library.ones(len(gradient)))
+        optimizer = library.optim.SGD([param], lr=0.1, momentum=0.9, dampening=dampening)
+        param.grad = library.tensor(gradient)
+        optimizer.step()
+        buffers.append(optimizer.state[param]["momentum_buffer"].numpy().view(numpy.int32))
+    assert numpy.array_equal(*buffers) and numpy.array_equal(buffers[0], gradient.view(numpy.int32))
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_loaded_optimizer_goes_on_as_if_nothing_had_happened(name):
     options = {"momentum": 0.9} if name in ("SGD", "RMSprop") else {}

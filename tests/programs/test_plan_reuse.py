@@ -58,11 +58,13 @@ def test_what_a_model_is_made_of_has_a_plan_of_its_own():
     assert count.plans == 1 and np.array_equal(results[0], results[2])  # Such a net has been made before.
 
 
-@pytest.mark.parametrize("name", ["Adam", "AdamW", "Adamax", "RMSprop", "Adadelta", "Rprop"])
-def test_the_first_step_of_an_optimizer_has_the_plan_of_all(name):
+@pytest.mark.parametrize("name, options", [
+    ("Adam", {}), ("AdamW", {}), ("Adamax", {}), ("RMSprop", {}), ("Adadelta", {}), ("Rprop", {}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True})])
+def test_the_first_step_of_an_optimizer_has_the_plan_of_all(name, options):
     """What it keeps of parameters is there before they are updated the first time."""
     net, x = small(), torch.ones(4, 6)
-    optimizer = getattr(torch.optim, name)(net.parameters())
+    optimizer = getattr(torch.optim, name)(net.parameters(), **options)
 
     def step():
         optimizer.zero_grad()

@@ -60,7 +60,7 @@ from torturous.native.updating import Update, Updating
 from torturous.native.weights import identity, place, weights_file
 from torturous.optim.optimizer import GroupOptimizer
 from torturous.runtime import build
-from torturous.tensor import Tensor, empty_like, enable_grad, no_grad
+from torturous.tensor import Tensor, enable_grad, no_grad
 from torturous.tensor.base import TensorBase
 from torturous.tensor.generator import default_generator, fork_rng, manual_seed
 from torturous.tensor.tensor import from_array
@@ -238,8 +238,6 @@ class _Step:
     def _moment(self, parameter: Tensor, entry: str, create: partial[Tensor]) -> np.ndarray:
         """What a tensor of the optimizer holds now, or will hold at first."""
         present = self.optimizer.state.get(parameter, {}).get(entry)
-        if present is None and create.func is empty_like:
-            return np.zeros(tuple(parameter.shape), parameter.dtype.numpy)
         return array_of(create() if present is None else present)
 
     def state(self) -> dict[str, np.ndarray]:

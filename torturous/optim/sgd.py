@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
-from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges
+from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges, by_step
 from torturous.optim.options import as_number, learning_rate, not_negative
-from torturous.tensor import Tensor, empty_like, multi_tensor
+from torturous.tensor import Tensor, multi_tensor
+
+NOTHING = -0.0
+"""What momentum begins as: added to a gradient it changes no bit, so that the first step is like all others."""
 
 
 class SGD(GroupOptimizer):
@@ -44,18 +48,15 @@ class SGD(GroupOptimizer):
         if group["momentum"] == 0:
             _call(group, params, grads, None, False)
             return
-        # A parameter's first step fills its buffer instead of adding to it. Nearly always one call is enough.
-        started = [self.state[param].get("momentum_buffer") is not None for param in params]
-        for first_step in (True, False):
-            chosen = [position for position, has in enumerate(started) if has != first_step]
-            if not chosen:
-                continue
-            chosen_params = [params[position] for position in chosen]
-            buffers = [
-                changes.buffer(self.state[param], "momentum_buffer", empty_like, param)
-                for param in chosen_params
-            ]
-            _call(group, chosen_params, [grads[position] for position in chosen], buffers, first_step)
+        make = partial(multi_tensor.state_of, number=NOTHING)
+        buffers = [changes.buffer(self.state[param], "momentum_buffer", make, param) for param in params]
+        if group["dampening"] == 0:
+            _call(group, params, grads, buffers, False)
+            return
+        # A parameter's first step is not dampened.
+        started = [int(self.state[param].get("momentum_buffer") is not None) for param in params]
+        for has_started, (own, slopes, means) in by_step(started, params, grads, buffers):
+            _call(group, own, slopes, means, not has_started)
 
 
 def _call(
