@@ -190,7 +190,7 @@ class Bound:
             elif wait or alone:
                 run(self.entry_address, len(self.entries))
             else:
-                launch(Flight(partial(self._join, crew), outputs, leaves, arena),
+                launch(Flight(partial(self._join, crew), set(outputs), set(leaves), arena),
                        partial(crew.offer, self.entry_address, len(self.entries)))
                 return self._chosen(outputs)
             if self.checks and any(self.error_words):

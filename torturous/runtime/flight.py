@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -20,9 +19,9 @@ class Flight(NamedTuple):
 
     join: Callable[[], None]
     """Returns when it is done."""
-    written: Sequence[object]
+    written: Set[object]
     """The buffers that it writes."""
-    read: Sequence[object]
+    read: Set[object]
     """Those that it reads."""
     arena: object
     """Where its temporary values lie."""
@@ -63,17 +62,17 @@ def land() -> None:
 
 
 @contextmanager
-def held() -> Iterator[Counter[int]]:
-    """How often what is in the air refers to each buffer, by identity; it does not land in the meantime."""
+def held() -> Iterator[tuple[Set[object], Set[object]]]:
+    """What the plan in the air writes, and what it reads: each refers to a buffer once. It does not land meanwhile."""
     with _lock:
         flight = _flight
-        yield Counter(map(id, [*flight.written, *flight.read] if flight is not None else ()))
+        yield (flight.written, flight.read) if flight is not None else (frozenset(), frozenset())
 
 
 def await_writer(buffer: object) -> None:
     """Returns when no plan in the air writes a buffer."""
     flight = _flight
-    if flight is not None and any(written is buffer for written in flight.written):
+    if flight is not None and buffer in flight.written:
         land()
 
 

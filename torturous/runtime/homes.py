@@ -39,11 +39,12 @@ def homes(moves: Sequence[Move], storages: Sequence[Storage], leaves: Sequence[i
     found: list[Home] = []
     if not moves:
         return found
-    with held() as flying:
+    with held() as (written, read):
         for position, leaf, number in moves:
-            storage, buffer = storages[number], values[leaves[leaf]]
-            references = sys.getrefcount(buffer) - flying.get(id(buffer), 0)
-            if references == _ALONE and storage.buffer is buffer and storage.foreign is None:
+            storage = storages[number]
+            buffer = storage.buffer
+            references = sys.getrefcount(buffer) - (buffer in written) - (buffer in read)
+            if references == _ALONE and buffer is values[leaves[leaf]] and storage.foreign is None:
                 found.append((position, leaf, buffer))
     return found
 
