@@ -15,6 +15,7 @@ import torturous.nn as nn
 import torturous.nn.functional as F
 from benchmarks.models.net import make_net
 from torturous.runtime import bound, flight
+from torturous.runtime.realize import realize
 from torturous.runtime.workers import Workers
 
 
@@ -75,13 +76,15 @@ def trained(optimizer: str, **options: Any) -> list[bytes]:
 @pytest.mark.parametrize("optimizer, options", [("SGD", {"momentum": 0.9}), ("Adam", {}), ("RMSprop", {})])
 def test_steps_in_the_air_give_the_same_bits(optimizer, options, launched, request):
     model, rule = perceptron(optimizer, **options)
+    realize()
+    launched.clear()
     for x, y in batches(6):
         loss = step(model, rule, torch.tensor(x), torch.tensor(y))
         assert in_the_air()
         loss.item()
         assert not in_the_air()
     waiting = [p.detach().numpy().tobytes() for p in model.parameters()]
-    assert len(launched) == 7  # What the net is made of, and its steps.
+    assert len(launched) == 6
     assert trained(optimizer, **options) == waiting
     request.getfixturevalue("late_plans")
     assert trained(optimizer, **options) == waiting
