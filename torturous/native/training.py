@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ from torturous.native.updating import Update, Updating
 from torturous.native.weights import identity, place, weights_file
 from torturous.optim.optimizer import GroupOptimizer
 from torturous.runtime import build
-from torturous.tensor import Tensor, enable_grad, no_grad
+from torturous.tensor import Tensor, enable_grad, multi_tensor, no_grad
 from torturous.tensor.base import TensorBase
 from torturous.tensor.generator import default_generator, fork_rng, manual_seed
 from torturous.tensor.tensor import from_array
@@ -225,9 +224,9 @@ class _Step:
         self.updating = Updating(self.optimizer, self.trained)
         kept: dict[tuple[int, str], Tensor] = {}
         parameters = {name: self.tensors[name] for name in self.trained}
-        for name, parameter, entry, create in self.updating.kept():
+        for name, parameter, entry, initial in self.updating.kept():
             key = f"torturous.optimizer.{entry}.{name}"
-            content = self._moment(parameter, entry, create)
+            content = self._moment(parameter, entry, initial)
             kept[id(parameter), entry] = self.tensors[key] = owned(content)
             if content.any():
                 self.required.add(key)
@@ -235,10 +234,10 @@ class _Step:
                    if name in parameters or name.startswith("torturous.optimizer.")}
         return self.updating.record(tensors, kept)
 
-    def _moment(self, parameter: Tensor, entry: str, create: partial[Tensor]) -> np.ndarray:
+    def _moment(self, parameter: Tensor, entry: str, initial: float) -> np.ndarray:
         """What a tensor of the optimizer holds now, or will hold at first."""
         present = self.optimizer.state.get(parameter, {}).get(entry)
-        return array_of(create() if present is None else present)
+        return array_of(multi_tensor.state_of(parameter, initial) if present is None else present)
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything in the state, as it is now."""

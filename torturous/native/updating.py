@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from torturous.core.unknowns import Answers, Expression, Path, TooManyWaysError,
 from torturous.ir.op import Type
 from torturous.native.recording import Program, record_body, same_structure
 from torturous.optim.optimizer import GroupOptimizer, StateChanges
-from torturous.tensor import Tensor, no_grad
+from torturous.tensor import Tensor, multi_tensor, no_grad
 from torturous.tensor.base import TensorBase
 
 
@@ -52,8 +51,8 @@ class Updating:
         """The optimizer's own numbers: group and entry of each."""
         self._types = [Type(tuple(parameter.shape), parameter.dtype) for parameter in trained.values()]
 
-    def kept(self) -> list[tuple[str, Tensor, str, partial[Tensor]]]:
-        """The tensors that the optimizer keeps: its parameter's name, it, the entry, and what makes it."""
+    def kept(self) -> list[tuple[str, Tensor, str, float]]:
+        """The tensors that the optimizer keeps: its parameter's name, it, the entry, and what it begins as."""
         asked = _Asked()
 
         def body(gradients: list[Any]) -> list[Any]:
@@ -63,7 +62,7 @@ class Updating:
         with suppress(_Answered):
             record_body(body, self.trained, self._types, training=True)
         names = {id(parameter): name for name, parameter in self.trained.items()}
-        return [(names[id(parameter)], parameter, entry, create) for parameter, entry, create in asked.found]
+        return [(names[id(parameter)], parameter, entry, initial) for parameter, entry, initial in asked.found]
 
     def record(self, tensors: Mapping[str, TensorBase], kept: Mapping[tuple[int, str], Tensor]) -> list[Update]:
         """Every way through a step, of which one leads to each step. `tensors` are what it may write, by name; `kept`
@@ -174,15 +173,15 @@ class _Answered(Exception):
 
 
 class _Asked(StateChanges):
-    """Notes which tensors an optimizer keeps, and how they are made."""
+    """Notes which tensors an optimizer keeps, and what they begin as."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[tuple[Tensor, str, partial[Tensor]]] = []
+        self.found: list[tuple[Tensor, str, float]] = []
 
-    def buffer(self, param_state: dict[str, Any], name: str, make: Callable[[Tensor], Tensor], param: Tensor) -> Tensor:
-        self.found.append((param, name, partial(make, param)))
-        return make(param)
+    def buffer(self, param_state: dict[str, Any], name: str, initial: float, param: Tensor) -> Tensor:
+        self.found.append((param, name, initial))
+        return multi_tensor.state_of(param, initial)
 
 
 class _Given(StateChanges):
@@ -192,5 +191,5 @@ class _Given(StateChanges):
         super().__init__()
         self.kept = kept
 
-    def buffer(self, param_state: dict[str, Any], name: str, make: Callable[[Tensor], Tensor], param: Tensor) -> Tensor:
+    def buffer(self, param_state: dict[str, Any], name: str, initial: float, param: Tensor) -> Tensor:
         return self.kept[id(param), name]

@@ -34,6 +34,6 @@ class Adadelta(GroupOptimizer):
     def _update(
         self, group: Group, params: list[Tensor], grads: list[Tensor], changes: StateChanges
     ) -> None:
-        _, states = self._buffers(params, changes, square_avg=multi_tensor.state_of, acc_delta=multi_tensor.state_of)
+        _, states = self._buffers(params, changes, square_avg=0.0, acc_delta=0.0)
         multi_tensor.adadelta([params, grads, *states], as_number(group["lr"]), group["rho"], group["eps"],
                               group["weight_decay"], group["maximize"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges, by_step
@@ -44,8 +43,7 @@ class Adagrad(GroupOptimizer):
     def _update(
         self, group: Group, params: list[Tensor], grads: list[Tensor], changes: StateChanges
     ) -> None:
-        initial = group["initial_accumulator_value"]
-        steps, (sums,) = self._buffers(params, changes, sum=partial(multi_tensor.state_of, number=initial))
+        steps, (sums,) = self._buffers(params, changes, sum=group["initial_accumulator_value"])
         for step, kinds in by_step(steps, params, grads, sums):
             rate = as_number(group["lr"]) / (1 + (step - 1) * group["lr_decay"])
             multi_tensor.adagrad(kinds, rate, group["eps"], group["weight_decay"], group["maximize"])

@@ -43,7 +43,7 @@ class Adam(GroupOptimizer):
         self, group: Group, params: list[Tensor], grads: list[Tensor], changes: StateChanges
     ) -> None:
         entries = ["exp_avg", "exp_avg_sq", *["max_exp_avg_sq"] * bool(group["amsgrad"])]
-        steps, states = self._buffers(params, changes, **dict.fromkeys(entries, multi_tensor.state_of))
+        steps, states = self._buffers(params, changes, **dict.fromkeys(entries, 0.0))
         means, squares, largest = (*states, None)[:3]
         beta1, beta2 = group["betas"]
         multi_tensor.adam(

@@ -35,7 +35,7 @@ class Adamax(GroupOptimizer):
         self, group: Group, params: list[Tensor], grads: list[Tensor], changes: StateChanges
     ) -> None:
         beta1, beta2 = group["betas"]
-        steps, states = self._buffers(params, changes, exp_avg=multi_tensor.state_of, exp_inf=multi_tensor.state_of)
+        steps, states = self._buffers(params, changes, exp_avg=0.0, exp_inf=0.0)
         for step, kinds in by_step(steps, params, grads, *states):
             rate = as_number(group["lr"]) / (1 - beta1**step)
             multi_tensor.adamax(kinds, rate, beta1, beta2, group["eps"], group["weight_decay"], group["maximize"])

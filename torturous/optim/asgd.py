@@ -44,7 +44,7 @@ class ASGD(GroupOptimizer):
             changes.set(self.state[param], "step", self.state[param].get("step", 0) + 1)
             for name, number in zip(("eta", "mu"), present[id(param)], strict=True):
                 changes.set(self.state[param], name, number)
-        steps, (averages,) = self._buffers(params, changes, ax=multi_tensor.state_of)
+        steps, (averages,) = self._buffers(params, changes, ax=0.0)
         for step, kinds in by_step(steps, params, grads, averages):
             eta, mu = present[id(kinds[0][0])]
             multi_tensor.asgd(kinds, eta, lambd, mu, group["weight_decay"], group["maximize"])

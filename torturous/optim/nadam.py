@@ -48,7 +48,7 @@ class NAdam(GroupOptimizer):
         for param in params:  # PyTorch's order of a state: step, mu_product, then tensors.
             changes.set(self.state[param], "step", self.state[param].get("step", 0) + 1)
             changes.set(self.state[param], "mu_product", products[id(param)])
-        steps, states = self._buffers(params, changes, exp_avg=multi_tensor.state_of, exp_avg_sq=multi_tensor.state_of)
+        steps, states = self._buffers(params, changes, exp_avg=0.0, exp_avg_sq=0.0)
         for step, kinds in by_step(steps, params, grads, *states):
             mu, ahead = (beta1 * (1.0 - 0.5 * 0.96 ** (at * group["momentum_decay"])) for at in (step, step + 1))
             product = single(products[id(kinds[0][0])] * single(mu))

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any, ClassVar
 
 from torturous.optim.options import as_number, check_implementation
-from torturous.tensor import Tensor, enable_grad, float32, no_grad, realize_step, tensor
+from torturous.tensor import Tensor, enable_grad, float32, multi_tensor, no_grad, realize_step, tensor
 from torturous.utils.hooks import RemovableHandle, add_hook
 
 Group = dict[str, Any]
@@ -327,17 +327,17 @@ class GroupOptimizer(Optimizer):
         raise NotImplementedError
 
     def _buffers(
-        self, params: list[Tensor], changes: StateChanges, **create: Callable[[Tensor], Tensor]
+        self, params: list[Tensor], changes: StateChanges, **initial: float
     ) -> tuple[list[int], list[list[Tensor]]]:
-        """The number of the step that each parameter takes now, and its state tensors, made where there are none."""
+        """The number of the step that each parameter takes now, and its state tensors, which begin as these numbers."""
         steps: list[int] = []
-        buffers: list[list[Tensor]] = [[] for _ in create]
+        buffers: list[list[Tensor]] = [[] for _ in initial]
         for param in params:
             state = self.state[param]
             steps.append(state.get("step", 0) + 1)
             changes.set(state, "step", steps[-1])
-            for found, (name, make) in zip(buffers, create.items(), strict=True):
-                found.append(changes.buffer(state, name, make, param))
+            for found, (name, number) in zip(buffers, initial.items(), strict=True):
+                found.append(changes.buffer(state, name, number, param))
         return steps, buffers
 
     def _pack(self, param_state: dict[str, Any]) -> dict[str, Any]:
@@ -363,11 +363,11 @@ class StateChanges:
         """Set an entry when the step has succeeded."""
         self._entries.append((param_state, name, value))
 
-    def buffer(self, param_state: dict[str, Any], name: str, make: Callable[[Tensor], Tensor], param: Tensor) -> Tensor:
+    def buffer(self, param_state: dict[str, Any], name: str, initial: float, param: Tensor) -> Tensor:
         """The state tensor `name` of a parameter, made for it where it has none yet."""
         value = param_state.get(name)
         if value is None:
-            value = make(param)
+            value = multi_tensor.state_of(param, initial)
             self.set(param_state, name, value)
         self.tensors.append(value)
         return value

@@ -38,7 +38,7 @@ class RAdam(GroupOptimizer):
         beta1, beta2 = group["betas"]
         rate, decay = as_number(group["lr"]), group["weight_decay"]
         shrunk = 1 - rate * decay if group["decoupled_weight_decay"] and decay else None
-        steps, states = self._buffers(params, changes, exp_avg=multi_tensor.state_of, exp_avg_sq=multi_tensor.state_of)
+        steps, states = self._buffers(params, changes, exp_avg=0.0, exp_avg_sq=0.0)
         for step, kinds in by_step(steps, params, grads, *states):
             multi_tensor.radam(
                 kinds, rate / (1 - beta1**step), _rectification(step, beta2), beta1, beta2, group["eps"],

@@ -42,7 +42,7 @@ class RMSprop(GroupOptimizer):
     ) -> None:
         optional = {"momentum_buffer": group["momentum"] > 0, "grad_avg": group["centered"]}
         entries = ["square_avg", *(entry for entry, wanted in optional.items() if wanted)]
-        _, states = self._buffers(params, changes, **dict.fromkeys(entries, multi_tensor.state_of))
+        _, states = self._buffers(params, changes, **dict.fromkeys(entries, 0.0))
         buffers = dict(zip(entries, states, strict=True))
         multi_tensor.rmsprop(
             params, grads, buffers["square_avg"], buffers.get("momentum_buffer"), buffers.get("grad_avg"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges
@@ -35,6 +34,5 @@ class Rprop(GroupOptimizer):
     def _update(
         self, group: Group, params: list[Tensor], grads: list[Tensor], changes: StateChanges
     ) -> None:
-        initial = partial(multi_tensor.state_of, number=as_number(group["lr"]))
-        _, states = self._buffers(params, changes, prev=multi_tensor.state_of, step_size=initial)
+        _, states = self._buffers(params, changes, prev=0.0, step_size=as_number(group["lr"]))
         multi_tensor.rprop([params, grads, *states], *group["etas"], *group["step_sizes"], group["maximize"])

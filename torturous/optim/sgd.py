@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 from torturous.optim.optimizer import Group, GroupOptimizer, StateChanges, by_step
@@ -48,8 +47,7 @@ class SGD(GroupOptimizer):
         if group["momentum"] == 0:
             _call(group, params, grads, None, False)
             return
-        make = partial(multi_tensor.state_of, number=NOTHING)
-        buffers = [changes.buffer(self.state[param], "momentum_buffer", make, param) for param in params]
+        buffers = [changes.buffer(self.state[param], "momentum_buffer", NOTHING, param) for param in params]
         if group["dampening"] == 0:
             _call(group, params, grads, buffers, False)
             return

@@ -199,7 +199,7 @@ def clamp(tensors: Tensors, low: float, high: float) -> None:
         _update(CLAMPED, (), [tensors], (low, high), [tensors])
 
 
-def state_of(t: Tensor, number: float = 0.0) -> Tensor:
+def state_of(t: Tensor, number: float) -> Tensor:
     """What an optimizer keeps of a tensor, every element `number` at first.
 
     It is in memory from the start, and not a row of the record: the first step is then the same as all others, and has
