@@ -128,8 +128,8 @@ class Combiner:
         better = test("and", exists, test("or", better, i.compare("eq", a_at, i.constant(-1))))
         return [e.select(better, c, a), i.select(better, c_at, a_at)]
 
-    def feed(self, state: State, element: State) -> State:
-        """`combine` with an element that comes after all that the state has seen."""
+    def feed(self, state: State, element: State, begun: bool = False) -> State:
+        """`combine` with an element that comes after all that the state has seen; `begun` says that there are such."""
         if not self.indexed:
             return self.combine(state, element)
         e, i, test = self.e, self.index, self._test
@@ -138,6 +138,8 @@ class Combiner:
         if e.floating:
             first_nan = test("and", e.compare("ne", c, c), test("xor", e.compare("ne", a, a), "splat (i1 true)"))
             better = test("or", better, first_nan)
+        if begun:
+            return [e.select(better, c, a), i.select(better, c_at, a_at)]
         better = test("or", better, i.compare("eq", a_at, i.constant(-1)))
         return [e.select(better, c, a), i.select(better, c_at, a_at)]
 
@@ -151,8 +153,8 @@ class Combiner:
             for k, n, s in zip(self.kinds(), new, state, strict=True)
         ]
 
-    def element(self, point: Point) -> State:
-        """One element per lane, at a point of the reduced loops."""
+    def element(self, point: Point, number: int | None = None) -> State:
+        """One element per lane, at a point of the reduced loops, or of a number among those that are combined."""
         writer, kernel = self.writer, self.writer.kernel
         value = writer.emit(self.accumulator.expression, point)
         if self.watches_nan:
@@ -161,6 +163,8 @@ class Combiner:
             return [self.e.select(missing, self.identity()[0], value), value]
         if not self.indexed:
             return [value]
+        if number is not None:
+            return [value, self.index.constant(number)]
         inner = len(kernel.axes) + len(kernel.reduced) - 1
         b = writer.builder
         base: Integer = point.axes[inner]

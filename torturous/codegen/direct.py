@@ -23,6 +23,7 @@ from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
 from torturous.codegen.loops import Divided, Work
 from torturous.codegen.microkernel import MicroKernel, Tile, vectors_held
 from torturous.codegen.operands import split
+from torturous.codegen.pooling import Pooling
 from torturous.codegen.runs import borders_of, known, runs_of
 from torturous.codegen.side import Sided
 from torturous.codegen.target import Target
@@ -31,7 +32,7 @@ from torturous.compiler.sizes import MANY, ONE, ZERO, Size, product
 from torturous.ir.contraction import BLOCK
 
 MOST_LANES = 512
-"""Of an item."""
+"""Of an item, its pixels together."""
 WEIGHT_BYTES = 1 << 19
 """Of the rows of an item, about."""
 ENOUGH_ITEMS = 8
@@ -59,8 +60,13 @@ class DirectContraction(Sided):
         self.runs, step = runs_of(
             kernel.reduced, self.lane.load, self.borders, len(kernel.axes), self.bytes, self.block, self.samples)
         self.lane_step = self.b.mul(writer.size(self.samples), step)
+        self.pooling = Pooling(writer)
+        self.taps = len(self.pooling.taps)
+        """Pixels of an item: those of a window that is pooled, one after the other."""
+        del planes[len(planes) - kernel.pooled:]
+        self.most_lanes = MOST_LANES // self.taps // LANES * LANES
         self.lines, pitch = 1, ZERO
-        if planes and not self.borders:  # Lanes that are computed together have the same taps.
+        if planes and not self.borders and self.taps == 1:  # Lanes that are computed together have the same taps.
             pitch = self.lane.load.address.factor(self.axes.lane[-2])
             if pitch.constant is not None or pitch == width:
                 self.lines = known(planes.pop())
@@ -90,11 +96,11 @@ class DirectContraction(Sided):
         b, target = self.b, self.writer.target
         if isinstance(self.width, int):
             assert isinstance(self.pitch, int)
-            return choose_cut(target, self.bytes, self.rows, self.width, self.lines, self.pitch)
+            return choose_cut(target, self.bytes, self.rows, self.width, self.lines, self.pitch, self.most_lanes)
         tile = min((tile for tile in tiles(target, self.bytes, self.rows) if tile.lanes <= MANY * self.lines),
                    key=lambda tile: -(-self.rows // tile.rows) * tile.rows * (1 + loads(tile)))
-        lines = b.minimum(b.maximum(b.div(MOST_LANES, self.width), 1), self.lines) if self.lines > 1 else 1
-        return Cut(tile, b.minimum(self.width, MOST_LANES), lines)
+        lines = b.minimum(b.maximum(b.div(self.most_lanes, self.width), 1), self.lines) if self.lines > 1 else 1
+        return Cut(tile, b.minimum(self.width, self.most_lanes), lines)
 
     # The whole ---------------------------------------------------------------------------------------------------
     def write(self) -> Work:
@@ -115,10 +121,11 @@ class DirectContraction(Sided):
             row_own, row = self._part(row_group, self.rows_per_item, self.rows)
             line_own, line = self._part(band, self.cut.lines, self.lines)
             lane_own, lane, width = self._stretch(segment)
-            flat = b.add(b.mul(b.add(b.mul(plane, self.lines), line), self.width), lane)
-            runs, ends, start = self._existing(table, flat)
-            lanes = b.offset(self.lane.origin(batch), b.mul(start, self.bytes))
-            self._tiles(batch, lanes, row, runs, ends, width)
+            with looping(b, 0, self.taps) as tap:
+                pixel = b.add(b.mul(b.add(b.mul(plane, self.lines), line), self.taps), tap)
+                runs, ends, start = self._existing(table, b.add(b.mul(pixel, self.width), lane))
+                lanes = b.offset(self.lane.origin(batch), b.mul(start, self.bytes))
+                self._tiles(batch, lanes, row, runs, ends, width, b.offset("%scratch", b.mul(tap, self._tap_bytes())))
             self._epilogue(batch, plane, (line_own, line), (lane_own, lane, width), (row_own, row))
         batches = product(kernel.axes[axis] for axis in self.axes.batch)
         cost = product(kernel.reduced) * product(kernel.axes[axis] for axis in self.axes.lane) * self.rows
@@ -126,9 +133,9 @@ class DirectContraction(Sided):
         if isinstance(self.segments, int):
             parts.append(Divided(Size.of(self.segments * self.most_bands), 1, 1))
         elif self.lines == 1:
-            parts.append(Divided(self.samples, MOST_LANES, MOST_LANES))
+            parts.append(Divided(self.samples, self.most_lanes, self.most_lanes))
         else:  # Every item has more than half of the lanes it may have, so that there are at most as many.
-            parts.append(Divided(self.samples * self.lines, MOST_LANES // 2, MOST_LANES // 2))
+            parts.append(Divided(self.samples * self.lines, self.most_lanes // 2, self.most_lanes // 2))
         return Work(batches, tuple(parts), Size.of(1) + cost)
 
     def _part(self, number: Integer, size: Integer, extent: Integer) -> tuple[Integer, Integer]:
@@ -159,14 +166,18 @@ class DirectContraction(Sided):
         return max(1, -(-self.products // self.block))
 
     def _list_place(self) -> int:
-        return -(-self.rows_per_item * self._row_bytes() // 64) * 64
+        return self.taps * self._tap_bytes()
 
     def _ends_place(self) -> int:
         return self._list_place() + (len(self.runs) + self.blocks) * self._entry_bytes()
 
+    def _tap_bytes(self) -> int:
+        """An item's results, or a pixel's of those that are pooled."""
+        return -(-self.rows_per_item * self._row_bytes() // 64) * 64
+
     def _row_bytes(self) -> int:
         """A row of an item's results."""
-        span = self._span(self.cut.width) if isinstance(self.width, int) else MOST_LANES
+        span = self._span(self.cut.width) if isinstance(self.width, int) else self.most_lanes
         assert isinstance(span, int)
         return span * self.bytes
 
@@ -226,9 +237,9 @@ class DirectContraction(Sided):
         return listed, ends, place
 
     # Products ----------------------------------------------------------------------------------------------------
-    def _tiles(self, batch: list[Integer], lanes: str, row_first: Integer, runs: str, ends: str, width: Integer
-               ) -> None:
-        """The item's results, tile by tile. The last tile reaches back over rows of the one before it."""
+    def _tiles(self, batch: list[Integer], lanes: str, row_first: Integer, runs: str, ends: str, width: Integer,
+               results: str) -> None:
+        """The results of an item, or of one of its pixels, tile by tile. The last tile reaches back over rows of the one before it."""
         b, w, tile = self.b, self.writer, self.tile
         e = factors(b, self.dtype, w.kernel.words)
         row_stride = b.mul(w.size(self.row.own.strides[0]) if self.row.own.strides else 0, self.bytes)
@@ -246,7 +257,7 @@ class DirectContraction(Sided):
                 with looping(b, b.choose(late, panels, 0), b.choose(late, end, panels)) as panel:
                     lane = b.minimum(b.mul(panel, tile.lanes), b.sub(span, tile.lanes))
                     lane_place = b.offset(lanes, b.mul(lane, self.bytes))
-                    out = b.offset("%scratch", b.add(b.mul(row, self._row_bytes()), b.mul(lane, self.bytes)))
+                    out = b.offset(results, b.add(b.mul(row, self._row_bytes()), b.mul(lane, self.bytes)))
                     first, last = (b.load("i64", b.offset(ends, b.add(block, word)), WORD) for word in (0, WORD))
                     state = self._chain(kernel, lane_place, row_place, runs, first, last)
                     fresh = True if self.blocks == 1 else b.compare("eq", block, 0)
@@ -276,14 +287,16 @@ class DirectContraction(Sided):
         inner = self.axes.lane[-1]
         fixed: dict[int, Integer] = {axis: 0 for axis in range(len(kernel.axes) + len(kernel.reduced))}
         fixed |= dict(zip(self.axes.batch, batch, strict=True))
-        lane_extents = [w.size(kernel.axes[axis]) for axis in self.axes.lane]
+        inside = set(self.pooling.axes)
+        lane_axes = [axis for axis in self.axes.lane if axis not in inside]
+        lane_extents = [w.size(kernel.axes[axis]) for axis in lane_axes]
         row_extents = [w.size(kernel.axes[axis]) for axis in self.axes.row]
         with looping(b, b.sub(rows[0], rows[1]), self.rows_per_item) as row:
             fixed |= dict(zip(self.axes.row, split(w, b.add(rows[1], row), row_extents), strict=True))
             with looping(b, b.sub(lines[0], lines[1]), cut.lines) as line:
                 flat = b.mul(b.add(b.mul(plane, self.lines), b.add(lines[1], line)), self.width)
                 place = split(w, b.add(flat, lanes[1]), lane_extents)
-                fixed |= dict(zip(self.axes.lane, place, strict=True))
+                fixed |= dict(zip(lane_axes, place, strict=True))
                 lead = b.add(b.mul(row, self._row_bytes()), b.mul(b.mul(line, self.pitch), self.bytes))
                 results = b.offset("%scratch", lead)
 
@@ -293,9 +306,8 @@ class DirectContraction(Sided):
                     known = tail if isinstance(tail, int) else None
                     point = Point(fixed | {inner: b.add(last, lane)}, inner, LANES, mask, known)
                     at = b.offset(results, b.mul(lane, self.bytes))
-                    point.accumulated = [self.lane.read_results(at, LANES, mask)]
-                    for store in kernel.stores:
-                        w.store(w.emit(store.expression, point), store.buffer, store.address, point)
+                    self.pooling.store(point, lambda tap: self.lane.read_results(
+                        b.offset(at, tap * self._tap_bytes()), LANES, mask))
 
                 first = b.sub(lanes[0], lanes[1])
                 rest = b.rem(b.sub(lanes[2], first), LANES)
@@ -330,12 +342,12 @@ def loads(tile: Tile) -> float:
     return (tile.rows / 2 + tile.vectors) / (tile.rows * tile.vectors)
 
 
-def choose_cut(target: Target, itemsize: int, rows: int, width: int, lines: int, pitch: int) -> Cut:
+def choose_cut(target: Target, itemsize: int, rows: int, width: int, lines: int, pitch: int, most: int) -> Cut:
     """The cut that computes least beside what is asked for, with tiles as large as the registers hold."""
     best: Cut | None = None
     least = inf
     for tile in tiles(target, itemsize, rows):
-        for part, together in _cuts(width, lines, pitch):
+        for part, together in _cuts(width, lines, pitch, most):
             span = (together - 1) * pitch + part
             if span < tile.lanes:
                 continue
@@ -348,13 +360,13 @@ def choose_cut(target: Target, itemsize: int, rows: int, width: int, lines: int,
     return best
 
 
-def _cuts(width: int, lines: int, pitch: int) -> Iterator[tuple[int, int]]:
-    """So much of a line, so many lines at once."""
-    if width <= MOST_LANES or width % LANES:
+def _cuts(width: int, lines: int, pitch: int, most: int) -> Iterator[tuple[int, int]]:
+    """So much of a line, so many lines at once, with `most` lanes in all."""
+    if width <= most or width % LANES:
         yield width, 1
     else:
-        yield next(part for part in range(MOST_LANES, 0, -LANES) if width % part == 0), 1
+        yield next(part for part in range(most, 0, -LANES) if width % part == 0), 1
     if 0 < pitch < 2 * width:
         for count in range(2, lines + 1):
-            if (count - 1) * pitch + width <= MOST_LANES:
+            if (count - 1) * pitch + width <= most:
                 yield width, count

@@ -292,15 +292,15 @@ class KernelWriter:
         value = point.memo[key] = self._emit(expression, point)
         return value
 
-    def hoist(self, expressions: list[Expression], point: Point, axis: int) -> None:
-        """Evaluates now, at a point outside the loop over `axis`, whatever does not vary along it."""
+    def hoist(self, expressions: list[Expression], point: Point, *axes: int) -> None:
+        """Evaluates now, at a point outside the loops over these axes, whatever does not vary along any of them."""
         pending, seen = list(expressions), set()
         while pending:
             expression = pending.pop()
             if isinstance(expression, (Accumulated, Literal)) or id(expression) in seen:
                 continue
             seen.add(id(expression))
-            if not depends(self.kernel, expression, axis):
+            if not any(depends(self.kernel, expression, axis) for axis in axes):
                 self.emit(expression, point)
             else:
                 pending += children(expression)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from torturous.compiler import attention, layout
+from torturous.compiler import attention, layout, pooling
 from torturous.compiler.graph import Graph, Node
 from torturous.compiler.groups import Group
 from torturous.compiler.kernel import Accumulator, Fused, Kernel, Store
@@ -75,7 +75,8 @@ class _Fusion(Storing):
             written.add(group)
             try:
                 # It may first append kernels of its own needs.
-                kernels.append(self._kernel(node) if group.space is None else self._grouped(group))
+                kernels.append(self._kernel(node) if group.space is None else self._pooled(group)
+                               if group in self.pools else self._grouped(group))
             except CannotPull as refusal:
                 refused[refusal.node] = None
             except CannotGroup:
@@ -270,17 +271,17 @@ class _Fusion(Storing):
                 inputs[which] = self.operands.in_order(inputs[which], order)
         extents = _loop_extents(anchor)
         kernel.axes, kernel.reduced = [extents[axis] for axis in order], extents[rank:]
-        loops = {axis: order.index(axis) for axis in range(rank)} | {n: n for n in range(rank, len(extents))}
+        _, places = pooling.places(order, extents)
         puller = self._puller(kernel)
         dtype = contraction.accumulator(anchor.dtype)
-        all_maps = [_renamed(its_maps, loops) for its_maps in maps]
+        all_maps = [_renamed(its_maps, places) for its_maps in maps]
         sides = [puller.mapped(*both) for both in zip(inputs, all_maps, strict=True)]
         kernel.product = (puller.convert(sides[0], dtype), puller.convert(sides[1], dtype))
         kernel.windowed = which
         kernel.windows = self.operands.windows(inputs[which], all_maps[which])
         kernel.accumulators.append(Accumulator(anchor.op, dtype, kernel.product[0]))
         puller.accumulated[anchor] = (0, dtype)
-        self._finish(kernel, node, tuple(Affine.axis(loops[axis]) for axis in range(rank)), puller)
+        self._finish(kernel, node, _results(places, anchor), puller)
 
     def _contraction(self, kernel: Kernel, node: Node, anchor: Node) -> None:
         if layout.slides_over_planes(anchor) or layout.sums_over_planes(anchor):
@@ -289,6 +290,12 @@ class _Fusion(Storing):
         if layout.runs_across_channels(anchor, self.words) or layout.sums_tap_by_tap(anchor):
             self._across_channels(kernel, node, anchor)
             return
+        puller, places = self._products(kernel, node, anchor)
+        self._finish(kernel, node, _results(places, anchor), puller)
+
+    def _products(self, kernel: Kernel, node: Node, anchor: Node, pool: pooling.Pool | None = None,
+                  is_stored: Callable[[Node], bool] | None = None) -> tuple[Puller, dict[int, pooling.Terms]]:
+        """Fills in what a contraction multiplies and adds up; gives where its loops are among the kernel's."""
         _, *maps = anchor.attributes[:3]
         kernel.lanewise = anchor.attributes[3:] == (contraction.LANEWISE,)
         left, right = anchor.inputs if len(anchor.inputs) == 2 else (anchor.inputs[0],) * 2
@@ -304,25 +311,26 @@ class _Fusion(Storing):
         order = layout.samples_innermost(rank) if guarded else self.order(node)
         if kernel.words:
             extents[-1] = layout.halved(extents[-1])
-        kernel.axes, kernel.reduced = [extents[axis] for axis in order], extents[rank:]
-        loops = {axis: order.index(axis) for axis in range(rank)} | {n: n for n in range(rank, len(extents))}
-        puller = self._puller(kernel)
+        kernel.axes, places = pooling.places(order, extents, pool)
+        kernel.reduced, kernel.pooled = extents[rank:], len(kernel.axes) - rank
+        kept, last = len(kernel.axes), len(kernel.axes) + len(kernel.reduced) - 1
+        puller = self._puller(kernel, is_stored)
         dtype = contraction.accumulator(anchor.dtype)
         sides = []
         for operand, its_maps in zip((left, right), maps, strict=True):
-            all_maps = _renamed(its_maps, loops)
+            all_maps = _renamed(its_maps, places)
             windows = any(len(terms) > 1 for terms, _, _ in its_maps)
             if kernel.direct and operand not in self.stored:
                 raise CannotPull(operand)
             form = AS_IT_IS
             if kernel.direct and operand.dtype is not dtype:
-                form = Form(dtype, layout.axis_of(all_maps, len(extents) - 1) if kernel.words else None)
+                form = Form(dtype, layout.axis_of(all_maps, last) if kernel.words else None)
             if samples is not None and operand.shape[0] == samples and len(operand.shape) > 2 and (
                     windows or not layout.is_windowed(anchor)):
                 operand = self.operands.in_order(operand, layout.samples_innermost(len(operand.shape)), form)
                 form = AS_IT_IS
             if not windows and layout.is_windowed(anchor):
-                value = self.operands.rows_of_products(operand, all_maps, rank, form)
+                value = self.operands.rows_of_products(operand, all_maps, kept, form)
             elif guarded:
                 value = puller.mapped(operand, all_maps)  # Guards and all: borders are left out, not multiplied.
             else:
@@ -334,7 +342,29 @@ class _Fusion(Storing):
         kernel.product = (sides[0], sides[1])
         kernel.accumulators.append(Accumulator(anchor.op, dtype, sides[0]))
         puller.accumulated[anchor] = (0, dtype)
-        self._finish(kernel, node, tuple(Affine.axis(loops[axis]) for axis in range(rank)), puller)
+        return puller, places
+
+    def _pooled(self, group: Group) -> Kernel:
+        """The kernel of a convolution and of a group that pools its results."""
+        pool = self.pools[group]
+        anchor = self.anchor[pool.pooled]
+        members = sorted(group.members, key=lambda node: node.number)
+        kernel = Kernel([], names=[node.op.name for node in members], places=[anchor.place])
+        above = self.groups.above
+        puller, places = self._products(
+            kernel, pool.pooled, anchor, pool, lambda node: node in self.stored and not above.get(node, 0) & group.mask)
+        results = _results(places, anchor)
+        windows = tuple(Affine.axis(places[axis][0][0]) for axis in range(len(anchor.shape)))
+        within = tuple(Affine.axis(places[axis][1][0]) for axis in sorted(pool.lengths))
+        puller.members = {node: results if node in (anchor, pool.pooled) else windows for node in members}
+        for node in members:
+            if node.op.kind is Kind.REDUCE:
+                self._accumulate(kernel, node, (*windows, *within), puller)
+            if node in self.stored:
+                place = puller.members[node]
+                address = flat_address(place, node.shape, self.order(node))
+                kernel.stores.append(Store(node, address, puller.pull(node, place), node is pool.pooled))
+        return kernel
 
     def _across_channels(self, kernel: Kernel, node: Node, anchor: Node) -> None:
         """A convolution or a gradient of one whose lanes are channels of the result: they are two loops, blocks and the
@@ -362,7 +392,7 @@ class _Fusion(Storing):
         for operand, its_maps in zip(anchor.inputs, maps, strict=True):
             if operand not in self.stored:
                 raise CannotPull(operand)
-            all_maps = _renamed(its_maps, loops)
+            all_maps = _renamed(its_maps, {loop: ((axis, 1),) for loop, axis in loops.items()})
             form = AS_IT_IS
             if operand.dtype is not dtype:
                 form = Form(dtype, layout.axis_of(all_maps, loops[rank + reduced - 1]) if kernel.words else None)
@@ -409,7 +439,15 @@ def _loop_extents(anchor: Node) -> list[Size]:
     return extents
 
 
-def _renamed(its_maps: Sequence, loops: Mapping[int, int]) -> list[contraction.Map]:
+def _results(places: Mapping[int, pooling.Terms], anchor: Node) -> Positions:
+    """Where a contraction's results are in a kernel's loops."""
+    return tuple(Affine.sum((Affine.axis(axis), Size.of(factor)) for axis, factor in places[loop])
+                 for loop in range(len(anchor.shape)))
+
+
+def _renamed(its_maps: Sequence, places: Mapping[int, pooling.Terms]) -> list[contraction.Map]:
     """Maps onto an operand's axes, in the loops of a kernel."""
-    return [contraction.Map(tuple((loops[loop], factor) for loop, factor in terms), offset, divisor)
-            for terms, offset, divisor in its_maps]
+    return [
+        contraction.Map(tuple((axis, factor * scale) for loop, factor in terms for axis, scale in places[loop]),
+                        offset, divisor)
+        for terms, offset, divisor in its_maps]

@@ -103,6 +103,19 @@ class Groups:
         return sum({1 << node.number for node in nodes})
 
     # Joining -------------------------------------------------------------------------------------------------------
+    def absorb(self, group: Group, other: Group) -> bool:
+        """Makes one kernel of two, to which nothing more is added, unless a third would have to run in between."""
+        bits = group.mask | other.mask
+        needs = (group.needs | other.needs) & ~bits
+        between = any(third is not group and third is not other and third.mask & needs and third.needs & bits
+                      for third in self.kernels)
+        if between:
+            return False
+        self.kernels.remove(other)
+        group.closed = True
+        self._add(group, other.members)
+        return True
+
     def enter_alone(self, *nodes: Node) -> None:
         """A kernel of its own for what nothing can join."""
         group = Group(closed=True)

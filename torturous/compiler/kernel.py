@@ -269,6 +269,9 @@ class Kernel:
     `codegen.windows`)."""
     windowed: int = 0
     """Which operand those windows slide over; also where lanes are channels."""
+    pooled: int = 0
+    """How many of the axes, those right before the last one, go through windows of a contraction's results: all
+    accumulators but the first pool these."""
     gap: int = 0
     """Places between the lines of a sum over planes (see `ir.contraction`)."""
     stores: list[Store] = field(default_factory=list)
@@ -291,6 +294,8 @@ class Kernel:
         lines = [f"kernel {'+'.join(self.names)} axes {self.axes} reduced {self.reduced} lanes {self.lane_axis}"]
         for number, derived in enumerate(self.derived):
             lines.append(f"  d{number} = {derived}")
+        if self.pooled:
+            lines.append(f"  pools axes {list(range(len(self.axes) - 1 - self.pooled, len(self.axes) - 1))}")
         if self.product:
             lines.append(f"  product {describe(self.product[0])} · {describe(self.product[1])}")
         lines += [f"  window {window}" for window in self.windows]

@@ -57,10 +57,16 @@ def children(expression: Expression) -> tuple[Expression, ...]:
 def roots(kernel: Kernel) -> list[Expression]:
     """Every expression a kernel evaluates."""
     found = [store.expression for store in kernel.stores]
-    found += list(kernel.product) if kernel.product else [a.expression for a in kernel.accumulators]
+    found += kernel.product or ()
+    found += [a.expression for a in kernel.accumulators[1 if kernel.product else 0:]]
     found += [derived.expression for derived in kernel.derived if isinstance(derived, DataPosition)]
     found += kernel.attention.expressions if kernel.attention else []
     return found
+
+
+def pooled_axes(kernel: Kernel) -> range:
+    """Loops through a window of a contraction's results."""
+    return range(len(kernel.axes) - 1 - kernel.pooled, len(kernel.axes) - 1)
 
 
 def walk(expressions: list[Expression]) -> Iterator[Expression]:
@@ -126,6 +132,7 @@ def rewrite(kernel: Kernel, axes: dict[int, Affine], extents: list[Size], reduce
         lanewise=kernel.lanewise, direct=kernel.direct, channelwise=kernel.channelwise, tapwise=kernel.tapwise,
         words=kernel.words,
         windows=tuple(window.renamed(axes) for window in kernel.windows), windowed=kernel.windowed, gap=kernel.gap,
+        pooled=sum(axes[axis] != Affine.fixed(0) for axis in pooled_axes(kernel)),
         stores=[Store(s.buffer, s.address.renamed(axes), expression(s.expression), s.inside) for s in kernel.stores],
         derived=[*map(position, kernel.derived), *derived], names=kernel.names, places=kernel.places,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from torturous.compiler import attention, layout
+from torturous.compiler import attention, layout, pooling
 from torturous.compiler.graph import Graph, Node
 from torturous.compiler.groups import Group, Groups
 from torturous.compiler.layout import SPECIAL, WHOLE
@@ -56,6 +56,8 @@ class Storing:
         """Elementwise nodes that a reduction's or contraction's kernel computes on its results."""
         self.orders: dict[Node, layout.Order] = {}
         """Of what was relaid for one contraction."""
+        self.pools: dict[Group, pooling.Pool] = {}
+        """Groups that a convolution's kernel computes on its results."""
         self.flat: set[Node] = set()
         """What has to lie row-major, whatever would read it faster."""
         fixed = {node for node in self.graph.outputs if not layout.computes_samples(node)}
@@ -67,6 +69,7 @@ class Storing:
             self._store_factors()
             self._store_reshaped()
             self._group({node: node for node in deep} | self.anchor, refused)
+            self._pool(refused)
             self._store_shared(wanted)
         else:
             self.stored.update(graph.nodes)
@@ -144,6 +147,21 @@ class Storing:
         for node in self.graph.nodes:
             if node in self.stored and node.op.kind is not Kind.LEAF:
                 self.groups.enter(node)
+
+    def _pool(self, refused: Collection[Node]) -> None:
+        """Lets convolutions pool their own results."""
+        for group in list(self.groups.kernels):
+            pool = pooling.pool_of(group) if group.axes else None
+            if pool is None or not refused.isdisjoint((pool.pooled, *group.members)):
+                continue
+            convolution = self.anchor.get(pool.pooled)
+            if convolution is None or not pooling.takes_pools(convolution, self.words):
+                continue
+            if not pool.covers and pooling.is_read_elsewhere(self.graph, pool, group):
+                continue
+            if self.groups.of[pool.pooled] not in self.pools and self.groups.absorb(
+                    group, self.groups.of[pool.pooled]):
+                self.pools[group] = pool
 
     def _store_shared(self, wanted: Collection[Node]) -> None:
         """Stores what several kernels compute, unless that is about as cheap as reading it; and of what reductions
