@@ -18,6 +18,7 @@ from torturous.compiler.kernel import (
     Convert,
     DataPosition,
     Derived,
+    Digit,
     Expression,
     Guard,
     Literal,
@@ -26,7 +27,7 @@ from torturous.compiler.kernel import (
     Quotient,
     SlotNumber,
 )
-from torturous.compiler.sizes import ONE, ZERO, Affine, Size, row_major
+from torturous.compiler.sizes import ONE, ZERO, Affine, Size, product, row_major
 from torturous.core import dtypes
 from torturous.core.dtypes import DType
 from torturous.ir import creation, elementwise, indexing, movement
@@ -150,8 +151,9 @@ class Puller:
             flat = self.order(self.storage_of(x)) == layout.row_major(len(x.shape))
             if flat and self.is_stored(x):
                 return Load(node.dtype, self.storage_of(x), flat_address(positions, node.shape), guards)
+            apart = self.order(node) == layout.samples_innermost(len(node.shape)) and len(node.shape) > 2
             try:
-                return self.pull(x, self.reshaped(x, node.shape, positions), guards)
+                return self.pull(x, self.reshaped(x, node.shape, positions, apart), guards)
             except CannotPull as refusal:
                 # Storing x helps if it lies flat: then a place under any shape is an address.
                 here = self.is_stored(x) or refusal.node is x and not flat
@@ -288,8 +290,12 @@ class Puller:
         return known
 
     # Reshape -----------------------------------------------------------------------------------------------------
-    def reshaped(self, x: Node, out: Shape, positions: Positions) -> Positions:
-        """Positions in x for positions under another shape of the same elements."""
+    def reshaped(self, x: Node, out: Shape, positions: Positions, apart: bool = False) -> Positions:
+        """Positions in x for positions under another shape of the same elements.
+
+        With `apart` an axis other than the first may be a loop that x has several axes for: its digits are worked out,
+        which costs little where lanes run along the first axis, that of the samples.
+        """
         result: list[Affine] = []
         for x_axes, out_axes in matched_groups(self.graph, x, out):
             if not x_axes:
@@ -298,8 +304,19 @@ class Puller:
                 result.append(positions[out_axes[0]])
                 continue
             place = flat_address([positions[a] for a in out_axes], tuple(out[a] for a in out_axes))
-            result.extend(self._digits(x, place, [x.shape[axis] for axis in x_axes]))
+            sizes = [x.shape[axis] for axis in x_axes]
+            if apart and out_axes[0] != 0 and self._is_loop(place, product(sizes)):
+                strides = row_major(tuple(sizes))
+                result.extend(self._derive(("digit", place, stride, size), Digit(place, stride, size))
+                              for stride, size in zip(strides, sizes, strict=True))
+            else:
+                result.extend(self._digits(x, place, sizes))
         return tuple(result)
+
+    def _is_loop(self, place: Affine, extent: Size) -> bool:
+        """Whether a position is one of the kernel's loops, as it is."""
+        axis = next(iter(place.terms), -1)
+        return axis >= 0 and place == Affine.axis(axis) and self.extents[axis] == extent
 
     def _digits(self, x: Node, place: Affine, sizes: list[Size]) -> list[Affine]:
         """Splits a flat place into one position per axis, where its terms allow."""

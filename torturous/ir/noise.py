@@ -51,7 +51,7 @@ def _expand_noise(out: Type, at: Attributes, raw: Any, keep: Any) -> Any:
     """As PyTorch computes it: 1 where an element stays, else 0, divided by `keep` and then rounded."""
     kept = _uniform53(raw, prod(out.shape)).lt(keep)
     one = raw.full((), dtypes.float32 if out.dtype.is_half else out.dtype, 1)
-    return kept.where(one / keep, 0.0).to(out.dtype).reshape(out.shape)
+    return kept.reshape(out.shape).where(one / keep, 0.0).to(out.dtype)
 
 
 def _expand_normal(out: Type, at: Attributes, raw: Any, mean: Any, std: Any) -> Any:
