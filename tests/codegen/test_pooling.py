@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from codegen.test_kernels import check
 from compiler.oracle import Program
@@ -12,6 +13,7 @@ from compiler.verify import verify
 from torturous.compiler.expand import expand
 from torturous.compiler.graph import dimensions, unify
 from torturous.compiler.plan import make_plan
+from torturous.compiler.schedule import loads
 from torturous.core import dtypes
 from torturous.ir import contraction, macros
 from torturous.ir.value import Value
@@ -81,6 +83,52 @@ def test_wide_numbers(what: tuple) -> None:
         return [pool(p, y, what[1]), pool(p, y, what[1], macros.MAX_POOL_TAP, dtypes.int64)]
 
     check(case, (600,))
+
+
+@pytest.mark.parametrize("dtype", [dtypes.float32, dtypes.float64], ids=str)
+@pytest.mark.parametrize("what", [
+    ((5, 5), (2, 2), (1, 10), (8, 8)), ((3, 3), (2, 1), (3, 7), (6, 5)), ((3,), (4,), (9, 2), (24,)),
+    ((2, 2, 2), (2, 2, 2), (1, 3), (4, 2, 6)), ((3, 3), (2, 2), (70, 6), (4, 4)),
+], ids=str)
+def test_gradients_of_weights_through_pools(what: tuple, dtype: dtypes.DType) -> None:
+    """What was pooled is spread while products are gone through; the sum over pixels spreads it for itself."""
+    kernel, window, (entering, leaving), size = what
+
+    def case(p: Program, batch: int) -> list[Value]:
+        space = len(kernel)
+        pooled = [n // k for n, k in zip(size, window, strict=True)]
+        tap = p.leaf(p.random.integers(0, np.prod(window), (batch, leaving, *pooled)).astype(np.uint8))
+        g = p.normal(batch, leaving, *pooled, dtype=dtype)
+        at = (window, window, (0,) * space, (1,) * space)
+        spread = p.apply_typed(macros.MAX_UNPOOL, (batch, leaving, *size), dtype, g, tap, attributes=at)
+        x = p.normal(batch, entering, *(n + k - 1 for n, k in zip(size, kernel, strict=True)), dtype=dtype)
+        plain = (False, (1,) * space, (0,) * space, (1,) * space, 1)
+        weights = p.apply_typed(
+            macros.CONVOLUTION_WEIGHT, (leaving, entering, *kernel), dtype, spread, x, attributes=plain)
+        return [weights * 2.0, spread.sum((0, *range(2, space + 2)))]
+
+    check(case, (32,))
+    check(case, (16,), (48,), (80,))
+
+
+def test_which_factors_are_computed_on_the_way() -> None:
+    """Thin ones that only the gradient of weights reads, of samples in whole vectors."""
+    def sources(batch: int, wanted: bool) -> set[str]:
+        p = Program()
+        g, tap = p.normal(batch, 4, 3, 3), p.leaf(p.random.integers(0, 4, (batch, 4, 3, 3)).astype(np.uint8))
+        at = ((2, 2), (2, 2), (0, 0), (1, 1))
+        spread = p.apply_typed(macros.MAX_UNPOOL, (batch, 4, 6, 6), g.dtype, g, tap, attributes=at)
+        weights = p.apply_typed(macros.CONVOLUTION_WEIGHT, (4, 2, 3, 3), g.dtype, spread, p.normal(batch, 2, 8, 8),
+                                attributes=(False, (1, 1), (0, 0), (1, 1), 1))
+        expanded = expand(p.record, [value.index for value in ([weights, spread] if wanted else [weights])])
+        plan = make_plan(expanded, unify([dimensions(expanded)]), (), True)
+        verify(plan)
+        (kernel,) = [kernel for level in plan.memory.levels for kernel in level if kernel.product]
+        return {load.dtype.name for load in loads(kernel)}
+
+    assert sources(16, False) == {"float32", "uint8"}
+    assert sources(16, True) == {"float32"}
+    assert sources(24, False) == {"float32"}
 
 
 def kernels_of(outputs: Sequence[Value]) -> list[tuple[bool, list[str]]]:

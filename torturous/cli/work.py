@@ -13,6 +13,7 @@ import numpy as np
 from torturous.compiler.graph import Node
 from torturous.compiler.kernel import Choose, Compute, Convert, Expression, Guard, Kernel, Load, Word
 from torturous.compiler.memory import read_by, written_by
+from torturous.compiler.schedule import depends, pooled_axes
 from torturous.compiler.sizes import Size
 
 Evaluate = Callable[[Size], int]
@@ -31,12 +32,17 @@ def work_of(kernel: Kernel, evaluate: Evaluate) -> Work:
     """The work of a kernel at given sizes. Kernels of their own kind (random words, scatter) count no operations."""
     points = prod(map(evaluate, kernel.axes))
     reduced = prod(map(evaluate, kernel.reduced))
-    inside = [each.expression for each in kernel.accumulators]
-    operations = points * reduced * (arithmetic(inside) + len(kernel.accumulators))
+    followed = points // prod(evaluate(kernel.axes[axis]) for axis in pooled_axes(kernel))
+    """Places of what follows; in a convolution that pools its results, windows."""
+    folding = kernel.accumulators[1 if kernel.product is not None else 0:]
+    operations = points * reduced * (arithmetic([each.expression for each in folding]) + len(folding))
     if kernel.product is not None:
         products = round(points * reduced * _inside(kernel, evaluate))
-        operations = products * 2 + products * arithmetic(kernel.product)
-    operations += points * arithmetic([store.expression for store in kernel.stores])
+        made = sum(reduced * arithmetic([factor]) * prod(
+            evaluate(extent) for axis, extent in enumerate(kernel.axes) if depends(kernel, factor, axis))
+            for factor in kernel.product)
+        operations = products * 2 + made + operations // max(reduced, 1)
+    operations += followed * arithmetic([store.expression for store in kernel.stores])
     if kernel.attention is not None:
         operations = _of_attention(kernel, evaluate)
     touched = sum(_bytes(node, evaluate) for node in read_by(kernel) | written_by(kernel))
@@ -80,7 +86,9 @@ def arithmetic(expressions: list[Expression] | tuple[Expression, ...]) -> int:
 def operations_in(kernel: Kernel) -> list[str]:
     """Names of all operations that were fused into a kernel, in the order of the data's way through it."""
     inside: list[Expression] = [*(kernel.product or ()), *(each.expression for each in kernel.accumulators)]
-    anchors = ["product"] if kernel.product is not None else [each.op.name for each in kernel.accumulators]
+    anchors = [each.op.name for each in kernel.accumulators]
+    if kernel.product is not None:
+        anchors[0] = "product"
     if kernel.attention is not None:
         inside, anchors = kernel.attention.expressions, [kernel.attention.node.op.name]
     after = [store.expression for store in kernel.stores]

@@ -82,6 +82,10 @@ class Combiner:
             return [first, self.index.constant(-1)]
         return [first, self.e.constant(0)] if self.watches_nan else [first]
 
+    def begun(self, element: State) -> State:
+        """What the first element makes of the identity: itself, but that a sum of −0 is 0."""
+        return self.combine(self.identity(), element) if self.op is reduction.SUM else element
+
     def combine(self, state: State, other: State) -> State:
         """Two partial results as one."""
         e, op = self.e, self.op
@@ -134,10 +138,12 @@ class Combiner:
             return self.combine(state, element)
         e, i, test = self.e, self.index, self._test
         (a, a_at), (c, c_at) = state, element
-        better = e.compare("gt" if self.op is reduction.ARGMAX else "lt", c, a)
-        if e.floating:
-            first_nan = test("and", e.compare("ne", c, c), test("xor", e.compare("ne", a, a), "splat (i1 true)"))
-            better = test("or", better, first_nan)
+        greater = self.op is reduction.ARGMAX
+        if e.floating:  # Better, or the first that is not a number.
+            better = self.writer.builder.value(f"fcmp {'ugt' if greater else 'ult'} {e.kind} {c}, {a}")
+            better = test("and", better, e.compare("eq", a, a))
+        else:
+            better = e.compare("gt" if greater else "lt", c, a)
         if begun:
             return [e.select(better, c, a), i.select(better, c_at, a_at)]
         better = test("or", better, i.compare("eq", a_at, i.constant(-1)))

@@ -239,7 +239,8 @@ class DirectContraction(Sided):
     # Products ----------------------------------------------------------------------------------------------------
     def _tiles(self, batch: list[Integer], lanes: str, row_first: Integer, runs: str, ends: str, width: Integer,
                results: str) -> None:
-        """The results of an item, or of one of its pixels, tile by tile. The last tile reaches back over rows of the one before it."""
+        """The results of an item, or of one of its pixels, tile by tile. The last tile reaches back over rows of the
+        one before it."""
         b, w, tile = self.b, self.writer, self.tile
         e = factors(b, self.dtype, w.kernel.words)
         row_stride = b.mul(w.size(self.row.own.strides[0]) if self.row.own.strides else 0, self.bytes)

@@ -16,14 +16,16 @@ from torturous.codegen.arithmetic import Arithmetic
 from torturous.codegen.builder import Integer, looping
 from torturous.codegen.combining import folded
 from torturous.codegen.expressions import LANES, Argument, KernelWriter, Point
-from torturous.codegen.lines import Lines, Step
+from torturous.codegen.lines import Lines, Step, Stretch
 from torturous.codegen.loops import Divided, Work
+from torturous.codegen.made import Made, described
 from torturous.codegen.microkernel import Tile, registers_each
 from torturous.codegen.operands import loaded, split, takes_pairs
 from torturous.codegen.pairs import ACROSS, PairedRows
 from torturous.codegen.panels import RowPanels
 from torturous.codegen.side import Side
 from torturous.codegen.words import factors
+from torturous.compiler.operands import is_plain_load
 from torturous.compiler.sizes import Size, product
 from torturous.core import dtypes
 from torturous.ir.contraction import BLOCK
@@ -37,6 +39,8 @@ ENOUGH_ITEMS = 20
 """Items to share out, where tiles are that many."""
 MOST_ROWS = 65
 """Of either side in an item: with a chunk of products they stay in the second cache."""
+MAKING = 6
+"""Multiply-adds in whose time an element of a factor is computed."""
 Rows = Callable[[int, Integer], list[str]]
 """`rows(side, number of the tile)`: where the tile's rows have their products of the present chunk."""
 Feed = Callable[[Arithmetic, list[str], Step], list[str]]
@@ -51,7 +55,10 @@ class Dots:
         self.b = writer.builder
         kernel = writer.kernel
         assert kernel.product is not None
-        loads = [loaded(side) for side in kernel.product]
+        made = [which for which, side in enumerate(kernel.product) if not is_plain_load(side, True)]
+        assert len(made) < 2, "one factor at least is read"
+        loads = [described(writer, side) if which in made else loaded(side)
+                 for which, side in enumerate(kernel.product)]
         axes: list[list[int]] = [[], []]
         self.batch_axes: list[int] = []
         for axis in range(len(kernel.axes)):
@@ -61,14 +68,16 @@ class Dots:
             else:
                 axes[0 if present[0] else 1].append(axis)
         counts = [product(kernel.axes[axis] for axis in own) for own in axes]
-        long = 0 if (counts[0].constant or 0) >= (counts[1].constant or 0) else 1
+        long = made[0] if made else 0 if (counts[0].constant or 0) >= (counts[1].constant or 0) else 1
         self.own_axes = [axes[long], axes[1 - long]]
         self.counts = [counts[long], counts[1 - long]]
         first = len(kernel.axes)
         reduced = list(range(first, first + len(kernel.reduced)))
         self.dtype = kernel.accumulators[0].dtype
         self.bytes = self.dtype.itemsize
-        self.pairs = takes_pairs(kernel, writer.target)
+        self.made = Made(writer, kernel.product[long], axes[long], CHUNK * self.bytes) if made else None
+        """What computes the first side's rows, where they are not read."""
+        self.pairs = not made and takes_pairs(kernel, writer.target)
         """Whether a step takes in two vectors of products (see `codegen.pairs`)."""
         packed = dtypes.bfloat16 if self.pairs else self.dtype
         self.sides = [
@@ -81,6 +90,8 @@ class Dots:
         """Rows of the longer side per item."""
         self.other_group = self.tile[1] if tiles[0] < ENOUGH_ITEMS else tiles[1] * self.tile[1]
         """Rows of the other side per item."""
+        if self.made is not None:  # Every item has a few of its rows, and the other side whole.
+            self.group, self.other_group = self.tile[0], tiles[1] * self.tile[1]
         if not kernel.direct:  # Every item packs: few of them, and the other side whole.
             self.group, self.other_group = -(-tiles[0] // 8) * self.tile[0], tiles[1] * self.tile[1]
         self.group, self.other_group = (
@@ -105,7 +116,6 @@ class Dots:
         target = self.writer.target
         registers = registers_each(target, self.bytes)
         most = 5 if target.registers // registers >= 31 else 3 if target.registers // registers >= 14 else 1
-
         def rows(count: Size) -> int:
             known = count.constant
             return most if known is None else max(1, -(-known // -(-known // most))) if known else 1
@@ -116,18 +126,25 @@ class Dots:
     def _sums_bytes(self) -> int:
         return self.group * self.other_group * LANES * self.bytes
 
+    def _made_place(self) -> int:
+        """Where rows that are computed lie, in bytes."""
+        return self._sums_bytes() * (2 if self.blocked else 1)
+
     def scratch(self) -> Size:
         """Bytes of scratch a worker needs."""
         sums = self._sums_bytes() * (2 if self.blocked else 1)
         panels = 0 if self.writer.kernel.direct else (self.group + self.other_group) * self.line
-        return Size.of(sums + panels)
+        return Size.of(sums + panels + (self.group * self.made.pitch if self.made is not None else 0))
 
     # The whole ---------------------------------------------------------------------------------------------------
     def write(self) -> Work:
         b, w = self.b, self.writer
         mine, other = (w.size(count) for count in self.counts)
         groups = b.ceil_div(mine, self.group)
-        other_groups = b.ceil_div(other, self.other_group)
+        other_group: Integer = self.other_group
+        if self.made is not None:  # At most so many: what is made is made again in every item.
+            other_group = w.argument(Argument("group", 1), "i64")
+        other_groups = b.ceil_div(other, other_group)
         batch_count: Integer = 1
         for extent in self.batch:
             batch_count = b.mul(batch_count, extent)
@@ -138,10 +155,10 @@ class Dots:
         with looping(b, first, last) as item:
             rest = b.div(item, groups)
             start = b.mul(b.rem(item, groups), self.group)
-            other_start = b.mul(b.rem(rest, other_groups), self.other_group)
+            other_start = b.mul(b.rem(rest, other_groups), other_group)
             batch = split(w, b.div(rest, other_groups), self.batch)
             ranges = [(start, b.minimum(b.add(start, self.group), mine)),
-                      (other_start, b.minimum(b.add(other_start, self.other_group), other))]
+                      (other_start, b.minimum(b.add(other_start, other_group), other))]
             if w.kernel.direct:
                 self._read_in_place(batch, ranges)
             else:
@@ -152,24 +169,36 @@ class Dots:
         batches = product(kernel.axes[axis] for axis in self.batch_axes)
         divided = [Divided(count, group, group)
                    for count, group in zip(self.counts, (self.group, self.other_group), strict=True)]
-        return Work(batches, tuple(divided), Size.of(1) + cost)
+        if self.made is None:
+            return Work(batches, tuple(divided), Size.of(1) + cost)
+        divided[1] = Divided(self.counts[1], self.tile[1], self.other_group, weight=0)
+        return Work(batches, tuple(divided), Size.of(1) + cost, product(kernel.reduced) * MAKING)
 
     # Chunks of products ------------------------------------------------------------------------------------------
     def _read_in_place(self, batch: list[Integer], ranges: Sequence[tuple[Integer, Integer]]) -> None:
         """Lines of products as they lie, a chunk of vectors at a time; constant data say where each row begins."""
         b = self.b
         lines = Lines(self.writer, self.sides)
-        listed = [lines.rows(which, axes, self.tile[which]) for which, axes in enumerate(self.own_axes)]
-        origins = [side.origin(batch) for side in self.sides]
-
-        def rows(which: int, tile: Integer) -> list[str]:
-            first = b.add(ranges[which][0], b.mul(tile, self.tile[which]))
-            return [b.offset(origins[which], place) for place in listed[which](first)]
+        listed = {which: lines.rows(which, self.own_axes[which], self.tile[which])
+                  for which in ((1,) if self.made is not None else (0, 1))}
+        origins = {which: self.sides[which].origin(batch) for which in listed}
 
         with looping(b, 0, lines.vectors, CHUNK // LANES) as first:
             stretch = lines.stretch(first, CHUNK // LANES)
+            begun = b.offset("%scratch", b.sub(self._made_place(), b.mul(first, LANES * self.bytes)))
+            if self.made is not None:
+                here = dict(zip(self.batch_axes, batch, strict=True))
+                self.made.fill(here, ranges[0], stretch, b.offset("%scratch", self._made_place()))
 
-            def feed(e: Arithmetic, state: list[str], step: Step) -> list[str]:
+            def rows(which: int, tile: Integer, begun: str = begun) -> list[str]:
+                if which not in listed:
+                    assert self.made is not None
+                    line = b.offset(begun, b.mul(tile, self.tile[which] * self.made.pitch))
+                    return [b.offset(line, row * self.made.pitch) for row in range(self.tile[which])]
+                start = b.add(ranges[which][0], b.mul(tile, self.tile[which]))
+                return [b.offset(origins[which], place) for place in listed[which](start)]
+
+            def feed(e: Arithmetic, state: list[str], step: Step, stretch: Stretch = stretch) -> list[str]:
                 return lines.feed(stretch, e.kind, self.bytes, state, step)
 
             fresh = b.compare("eq", b.rem(first, BLOCK), 0)

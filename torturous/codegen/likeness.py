@@ -135,4 +135,5 @@ def _key(kernel: Kernel, notes: _Likeness) -> tuple | None:
     attention = kernel.attention and notes.attention(kernel.attention)
     return (tuple(kernel.axes), tuple(kernel.reduced), kernel.outer_runs, kernel.unblocked, kernel.lane_axis,
             kernel.lanewise, kernel.direct, kernel.channelwise, kernel.tapwise, kernel.words, kernel.windowed,
-            kernel.gap, kernel.pooled, tuple(derived), accumulators, product, windows, attention, stores, tuple(notes.parts))
+            kernel.gap, kernel.pooled, tuple(derived), accumulators, product, windows, attention, stores,
+            tuple(notes.parts))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import product as combinations
 
-from torturous.codegen.builder import Integer
 from torturous.codegen.combining import Combiner, State, tree
 from torturous.codegen.expressions import LANES, KernelWriter, Point
 from torturous.compiler.schedule import pooled_axes, roots
@@ -56,7 +55,7 @@ class Pooling:
     def _combined(combiner: Combiner, elements: Sequence[State]) -> State:
         """A window's elements in the order of a reduction; the first of several best is found in any."""
         if not combiner.indexed:
-            states = [combiner.combine(combiner.identity(), element) for element in elements]
+            states = [combiner.begun(element) for element in elements]
             return tree(combiner, [*states, *[None] * (LANES - len(states))])
         state, *rest = elements
         for element in rest:

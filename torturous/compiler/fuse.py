@@ -320,6 +320,9 @@ class _Fusion(Storing):
         for operand, its_maps in zip((left, right), maps, strict=True):
             all_maps = _renamed(its_maps, places)
             windows = any(len(terms) > 1 for terms, _, _ in its_maps)
+            if operand not in self.stored and (anchor, operand) in self.made:
+                sides.append(puller.convert(puller.mapped(operand, all_maps), dtype))
+                continue
             if kernel.direct and operand not in self.stored:
                 raise CannotPull(operand)
             form = AS_IT_IS

@@ -303,6 +303,14 @@ def sums_samples_last(node: Node) -> bool:
     return all(contraction.Map(*its_maps[0]).lone == len(node.shape) + reduced - 1 for its_maps in maps)
 
 
+def makes_upstream(node: Node) -> bool:
+    """Whether a gradient of weights may compute its first operand, the convolution's gradient, while it goes through
+    its products: these are whole vectors of samples, dealt out to lanes."""
+    samples = batch(node) if sums_samples_last(node) else None
+    return (samples is not None and samples.constant is not None and samples.constant % LANES == 0
+            and node.attributes[3:] == (contraction.LANEWISE,) and not node.dtype.is_half and reads_in_place(node))
+
+
 def products_last(its_maps: Sequence[contraction.Map]) -> Order:
     """The order in which the axes of an operand without windows are loops: those that the sum runs over last."""
     return tuple(sorted(range(len(its_maps)), key=lambda axis: (its_maps[axis].lone or 0)))

@@ -15,7 +15,7 @@ from torturous.compiler.graph import Graph, Node
 from torturous.compiler.groups import Group
 from torturous.compiler.sizes import Size, product
 from torturous.core import dtypes
-from torturous.ir import contraction, movement
+from torturous.ir import movement
 from torturous.ir.op import Kind
 
 MOST_TAPS = 16
@@ -100,8 +100,8 @@ Terms = tuple[tuple[int, int], ...]
 
 
 def places(order: layout.Order, extents: list[Size], pool: Pool | None = None) -> tuple[list[Size], dict[int, Terms]]:
-    """A kernel's loops over a contraction's results in this order, and where a contraction's loops are among them. Those
-    that are pooled go over windows, then, right before the last loop, through them."""
+    """A kernel's loops over a contraction's results in this order, and where all loops of the contraction are among
+    them. Those that are pooled go over windows, then, right before the last loop, through them."""
     axes: list[Size] = []
     found: dict[int, Terms] = {}
 

@@ -14,6 +14,7 @@ from torturous.compiler import attention, layout, pooling
 from torturous.compiler.graph import Graph, Node
 from torturous.compiler.groups import Group, Groups
 from torturous.compiler.layout import SPECIAL, WHOLE
+from torturous.compiler.sizes import ZERO, product
 from torturous.ir import movement
 from torturous.ir.op import Kind
 
@@ -58,6 +59,8 @@ class Storing:
         """Of what was relaid for one contraction."""
         self.pools: dict[Group, pooling.Pool] = {}
         """Groups that a convolution's kernel computes on its results."""
+        self.made: set[tuple[Node, Node]] = set()
+        """Contractions with factors that they make themselves while they go through their products."""
         self.flat: set[Node] = set()
         """What has to lie row-major, whatever would read it faster."""
         fixed = {node for node in self.graph.outputs if not layout.computes_samples(node)}
@@ -131,7 +134,29 @@ class Storing:
                     repeated = repeated or below.op is movement.EXPAND
                     below = below.inputs[0]
                 if below not in self.stored and below.op.kind not in ANCHORS:
-                    self.stored.add(below if repeated else operand)
+                    if layout.makes_upstream(node) and operand is node.inputs[0] and self._is_thin(operand):
+                        self.made.add((node, operand))
+                    else:
+                        self.stored.add(below if repeated else operand)
+
+    def _is_thin(self, node: Node) -> bool:
+        """Whether a value is cheap to compute from much less memory than it would take: a gradient of pooling is."""
+        pending, seen, sources, cost = [node], {node}, ZERO, 0
+        while pending:
+            above = pending.pop()
+            for operand in above.inputs:
+                if operand in seen:
+                    continue
+                seen.add(operand)
+                if operand in self.stored or operand.op.kind in ANCHORS:
+                    sources = sources + product(operand.shape) * operand.dtype.itemsize
+                elif operand.op.kind in (Kind.ELEMENTWISE, Kind.MOVEMENT, Kind.CREATE):
+                    cost += operand.op.cost if operand.op.kind is Kind.ELEMENTWISE else 0
+                    pending.append(operand)
+                else:
+                    return False
+        hint = self.graph.hint
+        return cost <= RECOMPUTED_COST and 2 * hint(sources) <= hint(product(node.shape)) * node.dtype.itemsize
 
     def _store_reshaped(self) -> None:
         """A stored reshape is free if its operand is stored, and both lie row-major."""
@@ -234,6 +259,8 @@ class Storing:
 
     def _repeats(self, node: Node, user: Node) -> bool:
         """Whether a user reads each element of a node several times."""
+        if (user, node) in self.made:
+            return False
         if user.op.kind in PRODUCTS or user.op in (movement.EXPAND, movement.WINDOW, movement.UNWINDOW):
             return True
         if user.op.kind is Kind.ELEMENTWISE and node.shape != user.shape:

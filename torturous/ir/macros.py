@@ -240,7 +240,8 @@ def _expand_max_pick(out: Type, at: Attributes, x: Any, tap: Any) -> Any:
 
 
 def _max_pool_rule(g: Any, out: Any, at: Attributes, x: Any) -> Any:
-    tap = x.apply_typed(MAX_POOL_TAP, out.shape, dtypes.int32, attributes=at)
+    few = prod(at[0]) <= 256
+    tap = x.apply_typed(MAX_POOL_TAP, out.shape, dtypes.uint8 if few else dtypes.int32, attributes=at)
     return g.apply_typed(MAX_UNPOOL, x.shape, x.dtype, tap, attributes=at)
 
 
