@@ -173,7 +173,7 @@ class Storing:
             if node in self.stored and node.op.kind is not Kind.LEAF:
                 self.groups.enter(node)
 
-    def _pool(self, refused: Collection[Node]) -> None:
+    def _pool(self, refused: set[Node]) -> None:
         """Lets convolutions pool their own results."""
         for group in list(self.groups.kernels):
             pool = pooling.pool_of(group) if group.axes else None
