@@ -52,7 +52,7 @@ class Panels:
     """Panels of lanes that lie evenly: `stride` bytes from panel to panel, `step` from product to product."""
 
     builder: Builder
-    width: int
+    tile: Tile
     lane: Integer
     count: Integer
     place: str
@@ -64,7 +64,7 @@ class Panels:
         """A loop over the panels: first lane and place of each."""
         b = self.builder
         with looping(b, 0, self.count) as panel:
-            yield b.add(self.lane, b.mul(panel, self.width)), b.offset(self.place, b.mul(panel, self.stride))
+            yield b.add(self.lane, b.mul(panel, self.tile.lanes)), b.offset(self.place, b.mul(panel, self.stride))
 
 
 class Contraction(Sided):
@@ -79,6 +79,8 @@ class Contraction(Sided):
         self.batch = [writer.size(kernel.axes[axis]) for axis in self.axes.batch]
         self.total = writer.size(product(kernel.reduced))
         self.tile = choose_tile(writer, self.rows, self.lanes, self.lane)
+        self.last_tile = self._last_tile()
+        """For the last panel: no wider than it must be."""
         self.products = product(kernel.reduced).constant or 0
         """How many products a sum has, 0 where that is not known when generating."""
         assert not self.row.load.guards and not self.lane.load.guards, "a guarded operand to pack"
@@ -91,11 +93,16 @@ class Contraction(Sided):
         self.row_side = rows_of(self.row, self.tile, self.pairs, self.rows, self.most_rows)
         self.finishing = Finishing(writer, self.axes, self.bytes)
 
+    def _last_tile(self) -> Tile:
+        left = (self.lanes.constant or 0) % self.tile.lanes
+        vectors = -(-left // LANES) if left and not self.pairs else self.tile.vectors
+        return Tile(self.tile.rows, vectors)
+
     def _in_place(self) -> bool:
         """Whether lanes are read where they lie: side by side, for so few rows that packing them would not pay."""
         rows, lane = self.rows.constant, self.lane
         return (rows is not None and rows <= FEW_TILES * self.tile.rows and lane.load.dtype is self.dtype
-                and [stride.constant for stride in lane.own.strides] == [1] and len(lane.reduced.sizes) == 1)
+                and lies_side_by_side(lane))
 
     # The whole ---------------------------------------------------------------------------------------------------
     def write(self) -> Work:
@@ -163,19 +170,19 @@ class Contraction(Sided):
                 with some.each() as (lane, lane_panel):
                     part = b.div(b.sub(lane, lanes[0]), tile.lanes)
                     self.row_side.fetch(block, rows, number, part, self.most_lanes // tile.lanes)
-                    self._tile(block, Place(batch, row, lane, rows[1], lanes[1]), (rows[0], lanes[0], lanes[1]),
-                               (row_panel, row_step, lane_panel, some.step), memory.sums)
+                    self._tile(some.tile, block, Place(batch, row, lane, rows[1], lanes[1]),
+                               (rows[0], lanes[0], lanes[1]), (row_panel, row_step, lane_panel, some.step), memory.sums)
         if loop is not None:
             b.end_loop(loop)
 
-    def _tile(self, block: Block, place: Place, origin: tuple[Integer, Integer, Integer],
+    def _tile(self, shape: Tile, block: Block, place: Place, origin: tuple[Integer, Integer, Integer],
               operands: tuple[str, Integer, str, Integer], sums: str) -> None:
         """A tile's products of a block; after the last block, what becomes of them."""
         b, tile = self.b, self.tile
         row_panel, row_step, lane_panel, lane_step = operands
-        kernel = MicroKernel(b, factors(b, self.dtype, self.pairs), tile, lane_step,
+        kernel = MicroKernel(b, factors(b, self.dtype, self.pairs), shape, lane_step,
                              b.mul(row_step, self.bytes), self.row_side.stride * self.bytes)
-        unroll = 4 if tile.rows * tile.vectors <= 12 else 2
+        unroll = 4 if shape.rows * shape.vectors <= 12 else 2
         steps = b.ceil_div(block.count, 2) if self.pairs else block.count
         state = kernel.run(lane_panel, row_panel, steps, kernel.zeros(), unroll)
         if block.last is True:
@@ -201,21 +208,30 @@ class Contraction(Sided):
         """Where the item's panels of lanes are: packed, or as they lie but for what is left over."""
         b, tile, side = self.b, self.tile, self.lane
         packed_step = tile.lanes * self.bytes
-        if not self.in_place:
-            count = b.ceil_div(b.sub(lanes[1], lanes[0]), tile.lanes)
-            self.lane_panels.pack(block.batch, lanes, block.start, block.count, memory, count)
-            return [Panels(b, tile.lanes, lanes[0], count, memory, self.lane_panels.panel_bytes, packed_step)]
-        step = b.mul(self.writer.size(side.reduced.strides[0]), self.bytes)
-        origin = b.offset(side.origin(block.batch), b.mul(block.start, step))
         whole = b.div(b.sub(lanes[1], lanes[0]), tile.lanes)
-        panels = [Panels(b, tile.lanes, lanes[0], whole, b.offset(origin, b.mul(lanes[0], self.bytes)), packed_step,
-                         step)]
-        if self.lanes.constant is None or self.lanes.constant % tile.lanes:
-            first = b.add(lanes[0], b.mul(whole, tile.lanes))
-            left = b.value(f"zext i1 {b.compare('sgt', lanes[1], first)} to i64")
-            self.lane_panels.pack(block.batch, (first, lanes[1]), block.start, block.count, memory, left)
-            panels.append(Panels(b, tile.lanes, first, left, memory, self.lane_panels.panel_bytes, packed_step))
-        return panels
+        first = b.add(lanes[0], b.mul(whole, tile.lanes))
+        left = b.value(f"zext i1 {b.compare('sgt', lanes[1], first)} to i64")
+        if self.in_place:
+            step = b.mul(self.writer.size(side.reduced.strides[0]), self.bytes)
+            origin = b.offset(side.origin(block.batch), b.mul(block.start, step))
+            panels = [Panels(b, tile, lanes[0], whole, b.offset(origin, b.mul(lanes[0], self.bytes)), packed_step,
+                             step)]
+            if self.lanes.constant is None or self.lanes.constant % tile.lanes:
+                self.lane_panels.pack(block.batch, (first, lanes[1]), block.start, block.count, memory, left)
+                panels.append(Panels(b, self.last_tile, first, left, memory, 0, packed_step))
+            return panels
+        count = b.ceil_div(b.sub(lanes[1], lanes[0]), tile.lanes)
+        self.lane_panels.pack(block.batch, lanes, block.start, block.count, memory, count)
+        stride = self.lane_panels.panel_bytes
+        if self.last_tile == tile:
+            return [Panels(b, tile, lanes[0], count, memory, stride, packed_step)]
+        return [Panels(b, tile, lanes[0], whole, memory, stride, packed_step),
+                Panels(b, self.last_tile, first, left, b.offset(memory, b.mul(whole, stride)), 0, packed_step)]
+
+
+def lies_side_by_side(lane: Side) -> bool:
+    """Whether lanes of a product are one stretch of memory, and products step evenly."""
+    return [stride.constant for stride in lane.own.strides] == [1] and len(lane.reduced.sizes) == 1
 
 
 def _whole_tiles(extent: Size, unit: int, most: int) -> int:
@@ -242,6 +258,8 @@ def choose_tile(writer: KernelWriter, rows: Size, lanes: Size, lane_side: Side) 
     if wanted is None:
         return Tile(most, vectors)
     least = -(-wanted // most) if wanted else 1
+    if least == 2 and wanted <= available - 1 and lies_side_by_side(lane_side) and (known or 0) > vectors * LANES:
+        return Tile(wanted, 1)  # Lanes that are read where they lie come by once and not twice.
     # Rows are computed for nothing in the last tile, and a tile more costs about as much as a row more.
     tiles = min(range(least, least + least // 2 + 1), key=lambda count: count * (-(-wanted // count) + 1))
     if tiles == 1 and wanted >= 16 and (known is not None and known <= LANES * vectors):
