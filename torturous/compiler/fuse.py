@@ -8,7 +8,7 @@ from functools import partial
 
 from torturous.compiler import attention, layout, pooling
 from torturous.compiler.graph import Graph, Node
-from torturous.compiler.groups import Group
+from torturous.compiler.groups import Group, space_of
 from torturous.compiler.kernel import Accumulator, Fused, Kernel, Store
 from torturous.compiler.layout import SPECIAL
 from torturous.compiler.lower import CannotGroup, CannotPull, Positions, Puller, flat_address
@@ -22,8 +22,6 @@ from torturous.ir.op import Kind
 
 WRITTEN = frozenset({Kind.LEAF, Kind.ITEM})
 """Stored values without a kernel of their own: leaves, and what a repeat node's kernels write."""
-MOST_PARTS = 8
-"""Equal parts that are joined by one kernel with a store for each."""
 
 
 def fuse(graph: Graph, enabled: bool = True, given: Mapping[Node, layout.Order] | None = None, words: bool = False
@@ -137,20 +135,18 @@ class _Fusion(Storing):
         if node.op is movement.RESHAPE:
             self._reshape(kernel, node)
             return
-        if node.op is movement.CONCATENATE and len(node.inputs) <= MOST_PARTS and (
-                len({part.shape for part in node.inputs}) == 1):
-            self._parts(kernel, node)
+        if space_of(node) not in (None, node.shape):
+            kernel.axes = [node.inputs[0].shape[axis] for axis in order]
+            self._parts(kernel, node, self._puller(kernel), tuple(
+                Affine.axis(order.index(axis)) for axis in range(len(order))))
             return
         self._finish(kernel, node, tuple(Affine.axis(order.index(axis)) for axis in range(len(order))))
 
-    def _parts(self, kernel: Kernel, node: Node) -> None:
-        """Loops over one of equal parts, and a store for each: nothing has to be chosen between."""
-        (axis,), order, shape = node.attributes, self.order(node), node.inputs[0].shape
-        kernel.axes = [shape[axis] for axis in order]
-        positions = tuple(Affine.axis(order.index(axis)) for axis in range(len(order)))
-        puller = self._puller(kernel)
+    def _parts(self, kernel: Kernel, node: Node, puller: Puller, positions: Positions) -> None:
+        """A store for each of equal parts, over whose loops the kernel goes: nothing has to be chosen between."""
+        (axis,), order, size = node.attributes, self.order(node), node.inputs[0].shape[node.attributes[0]]
         for which, part in enumerate(node.inputs):
-            moved = (*positions[:axis], positions[axis] + shape[axis] * which, *positions[axis + 1:])
+            moved = (*positions[:axis], positions[axis] + size * which, *positions[axis + 1:])
             value = puller.convert(puller.pull(part, positions), node.dtype)
             kernel.stores.append(Store(node, flat_address(moved, node.shape, order), value))
 
@@ -220,9 +216,12 @@ class _Fusion(Storing):
         above = self.groups.above
         # What depends on the kernel's own results cannot have been stored before it runs.
         puller = self._puller(kernel, lambda node: node in self.stored and not above.get(node, 0) & group.mask)
-        puller.members = {node: positions(node) for node in members}
+        puller.members = {node: positions(node) for node in members if node.op is not movement.CONCATENATE}
         for node in members:
             try:
+                if node.op is movement.CONCATENATE:
+                    self._parts(kernel, node, puller, everywhere)
+                    continue
                 if node.op.kind is Kind.REDUCE:
                     self._accumulate(kernel, node, everywhere, puller)
                 if node in self.stored:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from torturous.compiler import layout
 from torturous.compiler.graph import Graph, Node, Shape
 from torturous.compiler.sizes import ONE, product
+from torturous.ir import movement
 from torturous.ir.op import Kind
 
 FOLLOWED = frozenset({Kind.ELEMENTWISE, Kind.MOVEMENT})
@@ -30,6 +31,20 @@ FEWEST_ROWS = 8
 """Rows are what threads share out: fewer are worth it only if they are little work."""
 LITTLE = 1 << 15
 """Elements."""
+
+
+MOST_PARTS = 8
+"""Equal parts that are joined by one kernel with a store for each."""
+
+
+def space_of(node: Node) -> Shape | None:
+    """The loops of a map that gives a value, if there is one: its shape, or that of each of equal parts it joins."""
+    if node.op.kind is Kind.ELEMENTWISE:
+        return node.shape
+    if node.op is movement.CONCATENATE and len(node.inputs) <= MOST_PARTS and (
+            len({part.shape for part in node.inputs}) == 1):
+        return node.inputs[0].shape
+    return None
 
 
 @dataclass(eq=False)
@@ -142,13 +157,16 @@ class Groups:
         """Puts a stored value into a group, which may be its own."""
         if node in self.of:
             return
-        if node.op.kind is not Kind.ELEMENTWISE:
+        space = space_of(node)
+        if space is None:
             return self.enter_alone(node)
-        candidates = [group for group in self._candidates(node) if self._may_join(group, node)]
+        candidates = [group for group in self._candidates(node, space) if self._may_join(group, node)]
         if candidates:
             group = max(candidates, key=lambda group: self._preference(group, node))
+        elif space != node.shape:
+            return self.enter_alone(node)
         else:
-            group = self._begin(node.shape, (), node in self.refused)
+            group = self._begin(space, (), node in self.refused)
         if group.space == node.shape:
             group.order = self.order(node)
         self._add(group, (node,))
@@ -179,11 +197,13 @@ class Groups:
                 needs |= group.needs
         return needs
 
-    def _candidates(self, node: Node) -> list[Group]:
+    def _candidates(self, node: Node, space: Shape) -> list[Group]:
         """Groups in whose kernel a value has a place: at every point, or once a row."""
         above, sources, bit = self.above[node], self.sources[node], 1 << node.number
         found = []
-        for group in self._by_space.get(node.shape, []):
+        for group in self._by_space.get(space, []):
+            if group.axes and space != node.shape:
+                continue
             if not (group.sources & sources or group.mask & above or group.needs & bit):
                 continue
             if group.order not in (None, self.order(node)):
@@ -194,7 +214,7 @@ class Groups:
                 found.append(group)
         found += [
             group for group in self.kernels
-            if group.mask & above and group.space != node.shape and group.is_row_shape(node.shape)
+            if space == node.shape != group.space and group.mask & above and group.is_row_shape(node.shape)
         ]
         return found
 
