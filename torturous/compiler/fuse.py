@@ -11,7 +11,8 @@ from torturous.compiler.graph import Graph, Node
 from torturous.compiler.groups import Group, space_of
 from torturous.compiler.kernel import Accumulator, Fused, Kernel, Store
 from torturous.compiler.layout import SPECIAL
-from torturous.compiler.lower import CannotGroup, CannotPull, Positions, Puller, flat_address
+from torturous.compiler.lower import CannotGroup, CannotPull, Positions, Puller, flat_address, matched_groups
+from torturous.compiler.nest import Nest, Terms, nest
 from torturous.compiler.operands import AS_IT_IS, Form, Operands, is_plain_load
 from torturous.compiler.repeat import repeat
 from torturous.compiler.sizes import ONE, Affine, Size
@@ -270,17 +271,17 @@ class _Fusion(Storing):
                 inputs[which] = self.operands.in_order(inputs[which], order)
         extents = _loop_extents(anchor)
         kernel.axes, kernel.reduced = [extents[axis] for axis in order], extents[rank:]
-        _, places = pooling.places(order, extents)
+        loops = nest(order, anchor.shape, _same(anchor), extents, {})
         puller = self._puller(kernel)
         dtype = contraction.accumulator(anchor.dtype)
-        all_maps = [_renamed(its_maps, places) for its_maps in maps]
+        all_maps = [_renamed(its_maps, loops.places) for its_maps in maps]
         sides = [puller.mapped(*both) for both in zip(inputs, all_maps, strict=True)]
         kernel.product = (puller.convert(sides[0], dtype), puller.convert(sides[1], dtype))
         kernel.windowed = which
         kernel.windows = self.operands.windows(inputs[which], all_maps[which])
         kernel.accumulators.append(Accumulator(anchor.op, dtype, kernel.product[0]))
         puller.accumulated[anchor] = (0, dtype)
-        self._finish(kernel, node, _results(places, anchor), puller)
+        self._finish(kernel, node, loops.positions(), puller)
 
     def _contraction(self, kernel: Kernel, node: Node, anchor: Node) -> None:
         if layout.slides_over_planes(anchor) or layout.sums_over_planes(anchor):
@@ -289,16 +290,16 @@ class _Fusion(Storing):
         if layout.runs_across_channels(anchor, self.words) or layout.sums_tap_by_tap(anchor):
             self._across_channels(kernel, node, anchor)
             return
-        puller, places = self._products(kernel, node, anchor)
-        self._finish(kernel, node, _results(places, anchor), puller)
+        puller, loops = self._products(kernel, node, anchor)
+        self._finish(kernel, node, loops.positions(), puller)
 
     def _products(self, kernel: Kernel, node: Node, anchor: Node, pool: pooling.Pool | None = None,
-                  is_stored: Callable[[Node], bool] | None = None) -> tuple[Puller, dict[int, pooling.Terms]]:
-        """Fills in what a contraction multiplies and adds up; gives where its loops are among the kernel's."""
+                  is_stored: Callable[[Node], bool] | None = None) -> tuple[Puller, Nest]:
+        """Fills in what a contraction multiplies and adds up, and the loops over it."""
         _, *maps = anchor.attributes[:3]
         kernel.lanewise = anchor.attributes[3:] == (contraction.LANEWISE,)
         left, right = anchor.inputs if len(anchor.inputs) == 2 else (anchor.inputs[0],) * 2
-        rank, extents = len(anchor.shape), _loop_extents(anchor)
+        extents = _loop_extents(anchor)
         samples = layout.batch(anchor) if layout.wants_batch_innermost(anchor) else None
         kernel.direct = layout.reads_in_place(anchor, self.words)
         kernel.words = kernel.direct and self.words and anchor.dtype is dtypes.bfloat16
@@ -307,17 +308,18 @@ class _Fusion(Storing):
             samples = layout.batch(anchor)  # So that what follows each other in the sum does in memory.
         # Loops of the result in the order it lies in memory, or samples innermost where those are lanes; the reduced
         # ones, whose order is the sum's, as they are.
-        order = layout.samples_innermost(rank) if guarded else self.order(node)
+        order = layout.samples_innermost(len(anchor.shape)) if guarded else self.order(node)
         if kernel.words:
             extents[-1] = layout.halved(extents[-1])
-        kernel.axes, places = pooling.places(order, extents, pool)
-        kernel.reduced, kernel.pooled = extents[rank:], len(kernel.axes) - rank
+        groups = _same(anchor) if node.shape == anchor.shape else matched_groups(self.graph, node, anchor.shape)
+        loops = nest(order, node.shape, groups, extents, {} if kernel.direct else self._digits(anchor), pool)
+        kernel.axes, kernel.reduced, kernel.pooled = loops.axes, loops.reduced, len(pool.lengths) if pool else 0
         kept, last = len(kernel.axes), len(kernel.axes) + len(kernel.reduced) - 1
         puller = self._puller(kernel, is_stored)
         dtype = contraction.accumulator(anchor.dtype)
         sides = []
         for operand, its_maps in zip((left, right), maps, strict=True):
-            all_maps = _renamed(its_maps, places)
+            all_maps = _renamed(its_maps, loops.places)
             windows = any(len(terms) > 1 for terms, _, _ in its_maps)
             if operand not in self.stored and (anchor, operand) in self.made:
                 sides.append(puller.convert(puller.mapped(operand, all_maps), dtype))
@@ -344,7 +346,24 @@ class _Fusion(Storing):
         kernel.product = (sides[0], sides[1])
         kernel.accumulators.append(Accumulator(anchor.op, dtype, sides[0]))
         puller.accumulated[anchor] = (0, dtype)
-        return puller, places
+        return puller, loops
+
+    def _digits(self, anchor: Node) -> dict[int, Sequence[Size]]:
+        """Loops of a matrix product that go over several axes of what it multiplies, and the sizes of these: where an
+        operand is another shape of something that does not lie row-major."""
+        found: dict[int, Sequence[Size]] = {}
+        for operand, its_maps in zip(anchor.inputs, anchor.attributes[1:3], strict=False):
+            if operand in self.stored or operand.op is not movement.RESHAPE:
+                continue
+            (x,) = operand.inputs
+            if x not in self.stored or self.is_row_major(self.storage_of(x)):
+                continue
+            for axes, (axis, *others) in matched_groups(self.graph, x, operand.shape):
+                loop = contraction.Map(*its_maps[axis]).lone
+                sizes = [x.shape[each] for each in axes]
+                if not others and len(axes) > 1 and loop is not None and all(size.constant for size in sizes[1:]):
+                    found[loop] = sizes
+        return found
 
     def _pooled(self, group: Group) -> Kernel:
         """The kernel of a convolution and of a group that pools its results."""
@@ -353,11 +372,11 @@ class _Fusion(Storing):
         members = sorted(group.members, key=lambda node: node.number)
         kernel = Kernel([], names=[node.op.name for node in members], places=[anchor.place])
         above = self.groups.above
-        puller, places = self._products(
+        puller, loops = self._products(
             kernel, pool.pooled, anchor, pool, lambda node: node in self.stored and not above.get(node, 0) & group.mask)
-        results = _results(places, anchor)
-        windows = tuple(Affine.axis(places[axis][0][0]) for axis in range(len(anchor.shape)))
-        within = tuple(Affine.axis(places[axis][1][0]) for axis in sorted(pool.lengths))
+        results = loops.positions()
+        windows = tuple(Affine.axis(loops.places[axis][0][0]) for axis in range(len(anchor.shape)))
+        within = tuple(Affine.axis(loops.places[axis][1][0]) for axis in sorted(pool.lengths))
         puller.members = {node: results if node in (anchor, pool.pooled) else windows for node in members}
         for node in members:
             if node.op.kind is Kind.REDUCE:
@@ -441,13 +460,12 @@ def _loop_extents(anchor: Node) -> list[Size]:
     return extents
 
 
-def _results(places: Mapping[int, pooling.Terms], anchor: Node) -> Positions:
-    """Where a contraction's results are in a kernel's loops."""
-    return tuple(Affine.sum((Affine.axis(axis), Size.of(factor)) for axis, factor in places[loop])
-                 for loop in range(len(anchor.shape)))
+def _same(anchor: Node) -> list[tuple[list[int], list[int]]]:
+    """Axes of a contraction's result, each its own loop."""
+    return [([axis], [axis]) for axis in range(len(anchor.shape))]
 
 
-def _renamed(its_maps: Sequence, places: Mapping[int, pooling.Terms]) -> list[contraction.Map]:
+def _renamed(its_maps: Sequence, places: Mapping[int, Terms]) -> list[contraction.Map]:
     """Maps onto an operand's axes, in the loops of a kernel."""
     return [
         contraction.Map(tuple((axis, factor * scale) for loop, factor in terms for axis, scale in places[loop]),

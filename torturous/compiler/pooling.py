@@ -93,32 +93,3 @@ def is_read_elsewhere(graph: Graph, pool: Pool, group: Group) -> bool:
             elif user not in group.members:
                 return True
     return False
-
-
-Terms = tuple[tuple[int, int], ...]
-"""A loop of a contraction, written in those of a kernel: loops with factors."""
-
-
-def places(order: layout.Order, extents: list[Size], pool: Pool | None = None) -> tuple[list[Size], dict[int, Terms]]:
-    """A kernel's loops over a contraction's results in this order, and where all loops of the contraction are among
-    them. Those that are pooled go over windows, then, right before the last loop, through them."""
-    axes: list[Size] = []
-    found: dict[int, Terms] = {}
-
-    def enter(axis: int, extent: Size, factor: int = 1) -> None:
-        found[axis] = (*found.get(axis, ()), (len(axes), factor))
-        axes.append(extent)
-
-    lengths = pool.lengths if pool is not None else {}
-    for axis in order[:-1]:
-        if pool is not None and axis in lengths:
-            enter(axis, pool.counts[axis], lengths[axis].constant or 0)
-        else:
-            enter(axis, extents[axis])
-    for axis in sorted(lengths):
-        enter(axis, lengths[axis])
-    for axis in order[-1:]:
-        enter(axis, extents[axis])
-    for loop in range(len(order), len(extents)):
-        found[loop] = ((len(axes) + loop - len(order), 1),)
-    return axes, found
