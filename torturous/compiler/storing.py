@@ -14,6 +14,7 @@ from torturous.compiler import attention, layout, pooling
 from torturous.compiler.graph import Graph, Node
 from torturous.compiler.groups import Group, Groups
 from torturous.compiler.layout import SPECIAL, WHOLE
+from torturous.compiler.lower import CannotPull, matched_groups
 from torturous.compiler.sizes import ZERO, product
 from torturous.ir import movement
 from torturous.ir.op import Kind
@@ -115,13 +116,26 @@ class Storing:
             last, depth = node, 0
             while last not in self.stored and len(last.users) == 1 and depth < DEPTH:
                 user = last.users[0]
-                if (user.op.kind is not Kind.ELEMENTWISE or user.shape != node.shape or user in taken
-                        or user.inputs.count(last) > 1):
+                follows = user.op.kind is Kind.ELEMENTWISE and user.shape == last.shape
+                if not (follows or last is node and self._is_split(node, user)) or user in taken or (
+                        user.inputs.count(last) > 1):
                     break
                 last, depth = user, depth + 1
                 taken.add(user)
             self.stored.add(last)
             self.anchor[last] = node
+
+    def _is_split(self, node: Node, user: Node) -> bool:
+        """Whether a matrix product is wanted with more axes, and not row by row: its kernel can store it so."""
+        if node.op.kind is not Kind.CONTRACT or user.op is not movement.RESHAPE or layout.is_windowed(node):
+            return False
+        if node.attributes[3:] or self.is_row_major(user) or user in self.stored:
+            return False
+        try:
+            groups = matched_groups(self.graph, user, node.shape)
+        except CannotPull:
+            return False
+        return all(len(loops) == 1 and all(user.shape[axis].constant for axis in axes[1:]) for axes, loops in groups)
 
     def _store_factors(self) -> None:
         """Stores what contractions multiply, if it is computed: they read plain memory."""
