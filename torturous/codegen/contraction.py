@@ -80,7 +80,7 @@ class Contraction(Sided):
         self.total = writer.size(product(kernel.reduced))
         self.tile = choose_tile(writer, self.rows, self.lanes, self.lane)
         self.last_tile = self._last_tile()
-        """For the last panel: no wider than it must be."""
+        """For the last panel, if it has no more lanes than this."""
         self.products = product(kernel.reduced).constant or 0
         """How many products a sum has, 0 where that is not known when generating."""
         assert not self.row.load.guards and not self.lane.load.guards, "a guarded operand to pack"
@@ -94,9 +94,9 @@ class Contraction(Sided):
         self.finishing = Finishing(writer, self.axes, self.bytes)
 
     def _last_tile(self) -> Tile:
-        left = (self.lanes.constant or 0) % self.tile.lanes
-        vectors = -(-left // LANES) if left and not self.pairs else self.tile.vectors
-        return Tile(self.tile.rows, vectors)
+        lanes, tile = self.lanes.constant, self.tile
+        left = LANES if lanes is None else lanes % tile.lanes
+        return tile if self.pairs or not left else Tile(tile.rows, -(-left // LANES))
 
     def _in_place(self) -> bool:
         """Whether lanes are read where they lie: side by side, for so few rows that packing them would not pay."""
@@ -135,7 +135,8 @@ class Contraction(Sided):
         batches = product(kernel.axes[axis] for axis in self.axes.batch)
         cost = self.lanes * self.rows * product(kernel.reduced)
         rows = Divided(self.rows, self.tile.rows, self.most_rows, self.row_side.weight)
-        lanes = Divided(self.lanes, self.tile.lanes, self.most_lanes, PACKING)
+        step = LANES if self.last_tile.vectors == 1 else 0
+        lanes = Divided(self.lanes, self.tile.lanes, self.most_lanes, PACKING, step)
         preparing = ZERO if self.lane_panels.tabled else product(kernel.reduced)
         return Work(batches, (rows, lanes), Size.of(1) + cost, preparing)
 
@@ -208,25 +209,29 @@ class Contraction(Sided):
         """Where the item's panels of lanes are: packed, or as they lie but for what is left over."""
         b, tile, side = self.b, self.tile, self.lane
         packed_step = tile.lanes * self.bytes
-        whole = b.div(b.sub(lanes[1], lanes[0]), tile.lanes)
-        first = b.add(lanes[0], b.mul(whole, tile.lanes))
-        left = b.value(f"zext i1 {b.compare('sgt', lanes[1], first)} to i64")
+        count = b.sub(lanes[1], lanes[0])
         if self.in_place:
+            whole = b.div(count, tile.lanes)
             step = b.mul(self.writer.size(side.reduced.strides[0]), self.bytes)
             origin = b.offset(side.origin(block.batch), b.mul(block.start, step))
             panels = [Panels(b, tile, lanes[0], whole, b.offset(origin, b.mul(lanes[0], self.bytes)), packed_step,
                              step)]
             if self.lanes.constant is None or self.lanes.constant % tile.lanes:
+                first = b.add(lanes[0], b.mul(whole, tile.lanes))
+                left = b.value(f"zext i1 {b.compare('sgt', lanes[1], first)} to i64")
                 self.lane_panels.pack(block.batch, (first, lanes[1]), block.start, block.count, memory, left)
-                panels.append(Panels(b, self.last_tile, first, left, memory, 0, packed_step))
+                last = tile if self.lanes.constant is None else self.last_tile
+                panels.append(Panels(b, last, first, left, memory, 0, packed_step))
             return panels
-        count = b.ceil_div(b.sub(lanes[1], lanes[0]), tile.lanes)
-        self.lane_panels.pack(block.batch, lanes, block.start, block.count, memory, count)
-        stride = self.lane_panels.panel_bytes
+        stride, all_panels = self.lane_panels.panel_bytes, b.ceil_div(count, tile.lanes)
+        self.lane_panels.pack(block.batch, lanes, block.start, block.count, memory, all_panels)
         if self.last_tile == tile:
-            return [Panels(b, tile, lanes[0], count, memory, stride, packed_step)]
-        return [Panels(b, tile, lanes[0], whole, memory, stride, packed_step),
-                Panels(b, self.last_tile, first, left, b.offset(memory, b.mul(whole, stride)), 0, packed_step)]
+            return [Panels(b, tile, lanes[0], all_panels, memory, stride, packed_step)]
+        # Wide ones first: as many as are left once one more is narrow enough for the last tile.
+        wide = b.div(b.add(count, tile.lanes - 1 - self.last_tile.lanes), tile.lanes)
+        return [Panels(b, tile, lanes[0], wide, memory, stride, packed_step),
+                Panels(b, self.last_tile, b.add(lanes[0], b.mul(wide, tile.lanes)), b.sub(all_panels, wide),
+                       b.offset(memory, b.mul(wide, stride)), 0, packed_step)]
 
 
 def lies_side_by_side(lane: Side) -> bool:

@@ -40,6 +40,8 @@ class Divided:
     most: int
     weight: int = 1
     """What an element costs each item that takes it, in terms of `Work.preparing`."""
+    step: int = 0
+    """In steps of so many elements the last unit is taken, if not as a whole."""
 
 
 @dataclass(frozen=True)

@@ -104,19 +104,24 @@ def _balanced(kernel: Generated, evaluate: Evaluate, units: Sequence[int], least
     work = kernel.work
     outer, cost, preparing = evaluate(work.outer), evaluate(work.cost), evaluate(work.preparing)
     per_unit = cost / prod(units)
-    ways: list[list[tuple[int, int, int, int]]] = []
-    """Of each extent: into how many parts to divide it, units of a part, how many these make, what they prepare."""
+    ways: list[list[tuple[int, float, int, int]]] = []
+    """Of each extent: into how many parts to divide it, the largest one's units, how many these make, what they
+    prepare."""
     for have, fewest, part in zip(units, least, work.divided, strict=True):
-        of_taken: dict[int, tuple[int, int, int, int]] = {}
+        of_taken: dict[int, tuple[int, float, int, int]] = {}
+        whole: float = have
+        if part.step:
+            whole = -(-evaluate(part.extent) // part.step) * part.step / part.unit
         for count in range(fewest, min(have, fewest + MOST_MORE) + 1):
             taken = -(-have // count)
-            of_taken.setdefault(taken, (count, taken, -(-have // taken), taken * part.unit * part.weight))
+            of_taken.setdefault(taken, (
+                count, min(taken, whole), -(-have // taken), taken * part.unit * part.weight))
         ways.append(list(of_taken.values()))
     best, shortest = list(least), inf
     for together in product(*ways):
-        items, size, prepared = outer, 1, 0
-        for _, taken, parts, prepares in together:
-            items, size, prepared = items * parts, size * taken, prepared + prepares
+        items, size, prepared = outer, 1.0, 0
+        for _, largest, parts, prepares in together:
+            items, size, prepared = items * parts, size * largest, prepared + prepares
         each = per_unit * size + preparing * prepared
         span = -(-items // threads) * each + each / threads / LATE + (HANDING_OVER if items > 1 else 0)
         if span < shortest:
