@@ -95,7 +95,7 @@ class Contraction(Sided):
 
     def _last_tile(self) -> Tile:
         lanes, tile = self.lanes.constant, self.tile
-        left = LANES if lanes is None else lanes % tile.lanes
+        left = (lanes or 0) % tile.lanes
         return tile if self.pairs or not left else Tile(tile.rows, -(-left // LANES))
 
     def _in_place(self) -> bool:

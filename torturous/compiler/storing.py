@@ -126,7 +126,8 @@ class Storing:
             self.anchor[last] = node
 
     def _is_split(self, node: Node, user: Node) -> bool:
-        """Whether a matrix product is wanted with more axes, and not row by row: its kernel can store it so."""
+        """Whether a matrix product is wanted with more axes, and not row by row: its kernel can store it so. Sizes have
+        to be known: its code is longer than that of two kernels otherwise, and libraries have to be small."""
         if node.op.kind is not Kind.CONTRACT or user.op is not movement.RESHAPE or layout.is_windowed(node):
             return False
         if node.attributes[3:] or self.is_row_major(user) or user in self.stored:
@@ -135,7 +136,7 @@ class Storing:
             groups = matched_groups(self.graph, user, node.shape)
         except CannotPull:
             return False
-        return all(len(loops) == 1 and all(user.shape[axis].constant for axis in axes[1:]) for axes, loops in groups)
+        return all(len(loops) == 1 for _, loops in groups) and all(size.constant for size in user.shape)
 
     def _store_factors(self) -> None:
         """Stores what contractions multiply, if it is computed: they read plain memory."""
