@@ -80,7 +80,7 @@ class Contraction(Sided):
         self.total = writer.size(product(kernel.reduced))
         self.tile = choose_tile(writer, self.rows, self.lanes, self.lane)
         self.last_tile = self._last_tile()
-        """For the last panel, if it has no more lanes than this."""
+        """For the last panel: where it is known what is left, no wider than that."""
         self.products = product(kernel.reduced).constant or 0
         """How many products a sum has, 0 where that is not known when generating."""
         assert not self.row.load.guards and not self.lane.load.guards, "a guarded operand to pack"
@@ -135,7 +135,7 @@ class Contraction(Sided):
         batches = product(kernel.axes[axis] for axis in self.axes.batch)
         cost = self.lanes * self.rows * product(kernel.reduced)
         rows = Divided(self.rows, self.tile.rows, self.most_rows, self.row_side.weight)
-        step = LANES if self.last_tile.vectors == 1 else 0
+        step = LANES if self.last_tile != self.tile else 0
         lanes = Divided(self.lanes, self.tile.lanes, self.most_lanes, PACKING, step)
         preparing = ZERO if self.lane_panels.tabled else product(kernel.reduced)
         return Work(batches, (rows, lanes), Size.of(1) + cost, preparing)
@@ -209,29 +209,23 @@ class Contraction(Sided):
         """Where the item's panels of lanes are: packed, or as they lie but for what is left over."""
         b, tile, side = self.b, self.tile, self.lane
         packed_step = tile.lanes * self.bytes
-        count = b.sub(lanes[1], lanes[0])
+        count, stride = b.sub(lanes[1], lanes[0]), self.lane_panels.panel_bytes
+        whole, every = b.div(count, tile.lanes), b.ceil_div(count, tile.lanes)
+        first, left = b.add(lanes[0], b.mul(whole, tile.lanes)), b.sub(every, whole)
         if self.in_place:
-            whole = b.div(count, tile.lanes)
             step = b.mul(self.writer.size(side.reduced.strides[0]), self.bytes)
             origin = b.offset(side.origin(block.batch), b.mul(block.start, step))
             panels = [Panels(b, tile, lanes[0], whole, b.offset(origin, b.mul(lanes[0], self.bytes)), packed_step,
                              step)]
             if self.lanes.constant is None or self.lanes.constant % tile.lanes:
-                first = b.add(lanes[0], b.mul(whole, tile.lanes))
-                left = b.value(f"zext i1 {b.compare('sgt', lanes[1], first)} to i64")
                 self.lane_panels.pack(block.batch, (first, lanes[1]), block.start, block.count, memory, left)
-                last = tile if self.lanes.constant is None else self.last_tile
-                panels.append(Panels(b, last, first, left, memory, 0, packed_step))
+                panels.append(Panels(b, self.last_tile, first, left, memory, 0, packed_step))
             return panels
-        stride, all_panels = self.lane_panels.panel_bytes, b.ceil_div(count, tile.lanes)
-        self.lane_panels.pack(block.batch, lanes, block.start, block.count, memory, all_panels)
+        self.lane_panels.pack(block.batch, lanes, block.start, block.count, memory, every)
         if self.last_tile == tile:
-            return [Panels(b, tile, lanes[0], all_panels, memory, stride, packed_step)]
-        # Wide ones first: as many as are left once one more is narrow enough for the last tile.
-        wide = b.div(b.add(count, tile.lanes - 1 - self.last_tile.lanes), tile.lanes)
-        return [Panels(b, tile, lanes[0], wide, memory, stride, packed_step),
-                Panels(b, self.last_tile, b.add(lanes[0], b.mul(wide, tile.lanes)), b.sub(all_panels, wide),
-                       b.offset(memory, b.mul(wide, stride)), 0, packed_step)]
+            return [Panels(b, tile, lanes[0], every, memory, stride, packed_step)]
+        return [Panels(b, tile, lanes[0], whole, memory, stride, packed_step),
+                Panels(b, self.last_tile, first, left, b.offset(memory, b.mul(whole, stride)), 0, packed_step)]
 
 
 def lies_side_by_side(lane: Side) -> bool:

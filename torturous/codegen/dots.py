@@ -116,6 +116,7 @@ class Dots:
         target = self.writer.target
         registers = registers_each(target, self.bytes)
         most = 5 if target.registers // registers >= 31 else 3 if target.registers // registers >= 14 else 1
+
         def rows(count: Size) -> int:
             known = count.constant
             return most if known is None else max(1, -(-known // -(-known // most))) if known else 1

@@ -74,8 +74,7 @@ class _Fusion(Storing):
             written.add(group)
             try:
                 # It may first append kernels of its own needs.
-                kernels.append(self._kernel(node) if group.space is None else self._pooled(group)
-                               if group in self.pools else self._grouped(group))
+                kernels.append(self._kernel_of(group, node))
             except CannotPull as refusal:
                 refused[refusal.node] = None
             except CannotGroup:
@@ -107,6 +106,12 @@ class _Fusion(Storing):
         return Puller(
             self.graph, is_stored or self.stored.__contains__, self.storage_of, kernel.axes + kernel.reduced,
             kernel.derived, self.order)
+
+    def _kernel_of(self, group: Group, node: Node) -> Kernel:
+        """The kernel of a group that a node is the first of."""
+        if group in self.pools:
+            return self._pooled(group)
+        return self._kernel(node) if group.space is None else self._grouped(group)
 
     def _kernel(self, node: Node) -> Kernel:
         kernel = Kernel([], names=[node.op.name], places=[node.place])
@@ -358,11 +363,11 @@ class _Fusion(Storing):
             (x,) = operand.inputs
             if x not in self.stored or self.is_row_major(self.storage_of(x)):
                 continue
-            for axes, (axis, *others) in matched_groups(self.graph, x, operand.shape):
-                loop = contraction.Map(*its_maps[axis]).lone
-                sizes = [x.shape[each] for each in axes]
-                if not others and len(axes) > 1 and loop is not None and all(size.constant for size in sizes[1:]):
-                    found[loop] = sizes
+            for axes, seen_as in matched_groups(self.graph, x, operand.shape):
+                loops = [contraction.Map(*its_maps[axis]).lone for axis in seen_as]
+                sizes = [x.shape[axis] for axis in axes]
+                if len(axes) > 1 == len(loops) and loops[0] is not None and all(size.constant for size in sizes[1:]):
+                    found[loops[0]] = sizes
         return found
 
     def _pooled(self, group: Group) -> Kernel:
