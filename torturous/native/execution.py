@@ -7,8 +7,9 @@ Several routines may serve one execution: plans for some batches each, in front 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
-from torturous.codegen.builder import Builder
+from torturous.codegen.builder import Builder, Integer
 from torturous.codegen.target import Target
 from torturous.native.batches import Batches
 from torturous.native.codes import Code
@@ -30,25 +31,49 @@ class Execution:
         self.workspaces: list[tuple[Batches, Workspace]] = [(r.batches, r.workspace()) for r in routines]
 
     # Memory -------------------------------------------------------------------------------------------------
+    def _parts(self) -> list[tuple[int, int, Workspace]]:
+        """Workspaces from one batch to before another (0: to the last): what is enough for a batch and for all smaller
+        ones, whichever routines serve these, is the largest of those at it."""
+        last, first = self.workspaces[-1][1], 1
+        parts: list[tuple[int, int, Workspace]] = []
+        until = 0
+        for batches, workspace in self.workspaces[:-1]:
+            if batches.only is not None:
+                parts.append((batches.only, 0, workspace.at(batches.only)))
+                first = 2 if batches.only == 1 else first
+            elif batches.fillings is not None:
+                parts.append((1, 0, workspace))
+            else:
+                parts.append((batches.least, 0, workspace))
+                until = batches.least
+        if until > 1:
+            parts.append((until, 0, last.at(until - 1)))
+        return [*parts, (first, until, last)]
+
     def nbytes(self, batch: int, workers: int) -> int:
-        """Bytes of workspace for a call."""
-        for batches, workspace in self.workspaces:
-            if batches.hold(batch):
-                return workspace.nbytes(batch, workers)
-        raise AssertionError("the last routine serves every batch")
+        """Bytes of workspace for a call, or one of a smaller batch."""
+        return max(workspace.nbytes(batch, workers) for first, until, workspace in self._parts()
+                   if batch >= first and (not until or batch < until))
 
     def c_expression(self, prefix: str) -> str:
         """The same as a C expression in `batch` and `workers`."""
-        text = self.workspaces[-1][1].c_expression(prefix)
-        for batches, workspace in reversed(self.workspaces[:-1]):
-            text = f"({batches.c_condition()} ? {workspace.c_expression(prefix)} : {text})"
-        return text
+        texts = []
+        for first, until, workspace in self._parts():
+            tests = [f"(batch) >= {first}"] * (first > 1) + [f"(batch) < {until}"] * (until > 0)
+            text = workspace.c_expression(prefix)
+            texts.append(f"({' && '.join(tests)} ? {text} : 0)" if tests else text)
+        return reduce(lambda one, other: f"{prefix}_LARGER_({one}, {other})", texts)
 
     def needed(self, b: Builder) -> str:
         """Writes what works out the same at `%batch` and `%workers`, both known to be in range."""
-        value = self.workspaces[-1][1].total(b, "%workers")
-        for batches, workspace in reversed(self.workspaces[:-1]):
-            value = b.choose(batches.condition(b), workspace.total(b, "%workers"), value)
+        value: Integer = 0
+        for first, until, workspace in self._parts():
+            total = workspace.total(b, "%workers")
+            if until:
+                total = b.choose(b.compare("slt", "%batch", until), total, 0)
+            if first > 1:
+                total = b.choose(b.compare("sge", "%batch", first), total, 0)
+            value = b.maximum(value, total) if value != 0 else total
         return str(value)
 
     # Functions ----------------------------------------------------------------------------------------------

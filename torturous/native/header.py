@@ -68,7 +68,7 @@ _INFERENCE = Template("""\
    for this machine only. $embedded*/
 int ${name}_prepare(const void *file, size_t file_bytes, void *prepared, size_t prepared_bytes);
 
-/* The workspace need not be initialised and holds nothing afterwards. A smaller batch may need a larger one. */
+/* The workspace need not be initialised and holds nothing afterwards; one for a batch is enough for smaller ones. */
 int ${name}_run(const void *prepared, $parameters, int64_t batch,
                 void *workspace, size_t workspace_bytes);
 

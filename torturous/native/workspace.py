@@ -9,7 +9,7 @@ are copied there when all has gone well.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torturous.codegen.builder import Builder, Integer
 from torturous.codegen.table import ENTRY_BYTES
@@ -52,15 +52,19 @@ class Workspace:
         """Bytes in front of the arena."""
         return CONTROL_BYTES + _raised(self.kernels * ENTRY_BYTES) + _raised(8 * self.arguments)
 
+    def at(self, batch: int) -> Workspace:
+        """The same for one batch, whatever the call's is."""
+        def largest(sizes: Candidates) -> Candidates:
+            return (Size.of(max(size.evaluate(lambda variable: batch) for size in sizes)),) if sizes else ()
+
+        kept = tuple(size for each in self.kept for size in largest((each,)))
+        return replace(self, slots=tuple(map(largest, self.slots)), kept=kept, scratch=largest(self.scratch))
+
     def nbytes(self, batch: int, workers: int) -> int:
         """The whole."""
-
-        def largest(sizes: Candidates) -> int:
-            return max((size.evaluate(lambda variable: batch) for size in sizes), default=0)
-
-        moving = sum(_raised(largest(sizes) + PADDING) for sizes in [*self.slots, *[(size,) for size in self.kept]]
-                     if sizes)
-        return self.fixed + moving + workers * _raised(largest(self.scratch))
+        here = self.at(batch)
+        moving = sum(_raised((size.constant or 0) + PADDING) for sizes in [*here.slots, here.kept] for size in sizes)
+        return self.fixed + moving + workers * _raised(sum(size.constant or 0 for size in here.scratch))
 
     def c_expression(self, prefix: str) -> str:
         """The whole as a C expression in `batch` and `workers`, with the macros that `C_MACROS` defines."""
