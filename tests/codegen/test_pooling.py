@@ -111,6 +111,17 @@ def test_gradients_of_weights_through_pools(what: tuple, dtype: dtypes.DType) ->
     check(case, (16,), (48,), (80,))
 
 
+@pytest.mark.parametrize("shape", [(0, 1, 1, 1), (1, 7, 1, 1), (1, 1, 1, 1), (0, 1, 6, 1)], ids=str)
+def test_gradients_of_weights_of_what_is_repeated(shape: tuple[int, ...]) -> None:
+    """A gradient that is the same along samples, channels or pixels, as those of sums are; 0 stands for the samples."""
+    def case(p: Program, batch: int) -> list[Value]:
+        g = p.normal(*(size or batch for size in shape)).expand((batch, 7, 6, 5))
+        return [p.apply_typed(macros.CONVOLUTION_WEIGHT, (7, 2, 3, 3), g.dtype, g, p.normal(batch, 2, 8, 7),
+                              attributes=(False, (1, 1), (0, 0), (1, 1), 1))]
+
+    check(case, (32,))
+
+
 def test_which_factors_are_computed_on_the_way() -> None:
     """Thin ones that only the gradient of weights reads, of samples in whole vectors."""
     def sources(batch: int, wanted: bool) -> set[str]:

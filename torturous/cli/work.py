@@ -13,7 +13,7 @@ import numpy as np
 from torturous.compiler.graph import Node
 from torturous.compiler.kernel import Choose, Compute, Convert, Expression, Guard, Kernel, Load, Word
 from torturous.compiler.memory import read_by, written_by
-from torturous.compiler.schedule import depends, pooled_axes
+from torturous.compiler.schedule import depends
 from torturous.compiler.sizes import Size
 
 Evaluate = Callable[[Size], int]
@@ -32,7 +32,7 @@ def work_of(kernel: Kernel, evaluate: Evaluate) -> Work:
     """The work of a kernel at given sizes. Kernels of their own kind (random words, scatter) count no operations."""
     points = prod(map(evaluate, kernel.axes))
     reduced = prod(map(evaluate, kernel.reduced))
-    followed = points // prod(evaluate(kernel.axes[axis]) for axis in pooled_axes(kernel))
+    followed = points // prod(evaluate(kernel.axes[axis]) for axis in kernel.pooled_axes)
     """Places of what follows; in a convolution that pools its results, windows."""
     folding = kernel.accumulators[1 if kernel.product is not None else 0:]
     operations = points * reduced * (arithmetic([each.expression for each in folding]) + len(folding))

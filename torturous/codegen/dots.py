@@ -57,7 +57,7 @@ class Dots:
         assert kernel.product is not None
         made = [which for which, side in enumerate(kernel.product) if not is_plain_load(side, True)]
         assert len(made) < 2, "one factor at least is read"
-        loads = [described(writer, side) if which in made else loaded(side)
+        loads = [described(writer, side, loaded(kernel.product[1 - which])) if which in made else loaded(side)
                  for which, side in enumerate(kernel.product)]
         axes: list[list[int]] = [[], []]
         self.batch_axes: list[int] = []

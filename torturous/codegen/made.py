@@ -18,15 +18,16 @@ from torturous.compiler.sizes import Affine, product, row_major
 from torturous.ir import movement
 
 
-def described(writer: KernelWriter, factor: Expression) -> Load:
-    """A load of what is made, as if all products of a row lay one after the other."""
+def described(writer: KernelWriter, factor: Expression, other: Load) -> Load:
+    """A load of what is made, as if all products of a row lay one after the other. Loops that neither factor varies
+    along are its own."""
     kernel = writer.kernel
     first = len(kernel.axes)
     strides = row_major(tuple(kernel.reduced))
     terms = {first + axis: stride for axis, stride in enumerate(strides)}
     row = product(kernel.reduced)
     for axis in reversed(range(first)):
-        if depends(kernel, factor, axis):
+        if other.address.factor(axis) == 0 or depends(kernel, factor, axis):
             terms[axis] = row
             row = row * kernel.axes[axis]
     nowhere = Node(-1, movement.ALIAS, (), (), factor.dtype, (), None)

@@ -7,7 +7,6 @@ from itertools import product as combinations
 
 from torturous.codegen.combining import Combiner, State, tree
 from torturous.codegen.expressions import LANES, KernelWriter, Point
-from torturous.compiler.schedule import pooled_axes, roots
 
 
 class Pooling:
@@ -16,7 +15,7 @@ class Pooling:
     def __init__(self, writer: KernelWriter) -> None:
         self.writer = writer
         kernel = writer.kernel
-        self.axes = list(pooled_axes(kernel))
+        self.axes = kernel.pooled_axes
         extents = [kernel.axes[axis].constant or 0 for axis in self.axes]
         self.taps = list(combinations(*map(range, extents)))
         """Places in a window, in order."""
@@ -29,7 +28,8 @@ class Pooling:
         if not self.axes:
             point.accumulated = [result(0)]
         else:
-            w.hoist(roots(kernel), point, *self.axes)
+            w.hoist([*(store.expression for store in kernel.stores),
+                     *(accumulator.expression for accumulator in kernel.accumulators[1:])], point, *self.axes)
             point.accumulated = ["", *self._pooled(point, result)]
         for store in kernel.stores:
             if not store.inside:

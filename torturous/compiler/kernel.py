@@ -290,12 +290,17 @@ class Kernel:
     names: list[str] = field(default_factory=list)
     places: list[Any] = field(default_factory=list)
 
+    @property
+    def pooled_axes(self) -> range:
+        """Loops through a window of a contraction's results."""
+        return range(len(self.axes) - 1 - self.pooled, len(self.axes) - 1)
+
     def __str__(self) -> str:
         lines = [f"kernel {'+'.join(self.names)} axes {self.axes} reduced {self.reduced} lanes {self.lane_axis}"]
         for number, derived in enumerate(self.derived):
             lines.append(f"  d{number} = {derived}")
         if self.pooled:
-            lines.append(f"  pools axes {list(range(len(self.axes) - 1 - self.pooled, len(self.axes) - 1))}")
+            lines.append(f"  pools axes {list(self.pooled_axes)}")
         if self.product:
             lines.append(f"  product {describe(self.product[0])} · {describe(self.product[1])}")
         lines += [f"  window {window}" for window in self.windows]

@@ -64,11 +64,6 @@ def roots(kernel: Kernel) -> list[Expression]:
     return found
 
 
-def pooled_axes(kernel: Kernel) -> range:
-    """Loops through a window of a contraction's results."""
-    return range(len(kernel.axes) - 1 - kernel.pooled, len(kernel.axes) - 1)
-
-
 def walk(expressions: list[Expression]) -> Iterator[Expression]:
     """Every expression below these, each once."""
     seen: set[int] = set()
@@ -132,7 +127,7 @@ def rewrite(kernel: Kernel, axes: dict[int, Affine], extents: list[Size], reduce
         lanewise=kernel.lanewise, direct=kernel.direct, channelwise=kernel.channelwise, tapwise=kernel.tapwise,
         words=kernel.words,
         windows=tuple(window.renamed(axes) for window in kernel.windows), windowed=kernel.windowed, gap=kernel.gap,
-        pooled=sum(axes[axis] != Affine.fixed(0) for axis in pooled_axes(kernel)),
+        pooled=sum(axes[axis] != Affine.fixed(0) for axis in kernel.pooled_axes),
         stores=[Store(s.buffer, s.address.renamed(axes), expression(s.expression), s.inside) for s in kernel.stores],
         derived=[*map(position, kernel.derived), *derived], names=kernel.names, places=kernel.places,
     )

@@ -240,7 +240,7 @@ def _expand_max_pick(out: Type, at: Attributes, x: Any, tap: Any) -> Any:
 
 
 def _max_pool_rule(g: Any, out: Any, at: Attributes, x: Any) -> Any:
-    few = prod(at[0]) <= 256
+    few = prod(at[0]) <= 256  # A byte tells them apart.
     tap = x.apply_typed(MAX_POOL_TAP, out.shape, dtypes.uint8 if few else dtypes.int32, attributes=at)
     return g.apply_typed(MAX_UNPOOL, x.shape, x.dtype, tap, attributes=at)
 
