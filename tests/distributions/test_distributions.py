@@ -17,6 +17,12 @@ def t(lib: Any, data: Any) -> Any:
     return lib.tensor(data, dtype=lib.float64) if isinstance(np.ravel(data)[0], float) else lib.tensor(data)
 
 
+@pytest.fixture(autouse=True)
+def arguments_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's by its default, which its compiler switches off for the process that it comes to run in."""
+    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", True)
+
+
 MAKE: dict[str, Callable[..., Any]] = {
     "normal": lambda lib, x: lib.distributions.Normal(x, x.abs() + 0.5),
     "normal of numbers": lambda lib, x: lib.distributions.Normal(0.5, 2.0),
