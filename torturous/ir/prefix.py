@@ -24,7 +24,7 @@ MOST = 1 << 17
 class Prefix:
     """The rows of a record up to number `index`. Only what follows it is ever changed."""
 
-    __slots__ = ("parent", "index", "row", "type_index", "tracked", "place", "next")
+    __slots__ = ("parent", "index", "row", "type_index", "tracked", "place", "next", "shortcuts")
 
     def __init__(self, parent: Prefix | None, row: Row, tracked: int, place: Place) -> None:
         self.parent = parent
@@ -38,6 +38,8 @@ class Prefix:
         """Where it was recorded first."""
         self.next: dict[Any, Prefix] = {}
         """What may be recorded next, and the prefix that this leads to."""
+        self.shortcuts: dict[tuple, tuple[Prefix, tuple[bool | int | float, ...]]] | None = None
+        """What calls of functions lead to, with the numbers that they append (see `tensor/shortcuts.py`)."""
 
     def extend(self, key: Any, row: Row, tracked: int, place: Place) -> Prefix:
         """The prefix that is longer by a row, and from now on is found under `key`."""

@@ -27,7 +27,7 @@ from torturous.tensor.positions import checked_index, host_integer, index_tensor
 from torturous.tensor.recording import begin_write, cast, write_value
 from torturous.tensor.splitting import Splitting
 from torturous.tensor.values import computed_values
-from torturous.tensor.views import look
+from torturous.tensor.views import Way, look
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -127,7 +127,7 @@ class _Parsed:
         if self.reshaped or not path:
             sizes = tuple(size for size, _ in self.layout)
             path.append(Step(movement.RESHAPE, (), type_number(sizes, dtype)))
-        return look(self.source, path, [stride for _, stride in self.layout], offset)
+        return look(self.source, Way(tuple(path), tuple(stride for _, stride in self.layout), offset))
 
 
 def _is_tuple(key: Any) -> bool:

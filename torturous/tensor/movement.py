@@ -16,13 +16,13 @@ from torturous.core.shapes import (
     infer_view_size,
     is_contiguous,
     normalize_axis,
-    view_strides,
 )
 from torturous.ir import movement
-from torturous.ir.op import TYPES, type_number
+from torturous.ir.op import TYPES
+from torturous.tensor import ways
 from torturous.tensor.applying import apply_typed, wrap
-from torturous.tensor.base import Step, TensorBase
-from torturous.tensor.views import look, reshaping, view
+from torturous.tensor.base import TensorBase
+from torturous.tensor.views import look, view
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -91,19 +91,18 @@ class Movement(TensorBase):
         if not shape:
             raise TypeError(
                 "view() received no size; give a shape such as view(-1), view(2, 3) or view((2, 3))")
-        step, strides = reshaping(self._type, self._strides, sizes(shape))
-        return look(self, (step,), strides, 0)
+        return look(self, ways.viewed(self._type, self._strides, sizes(shape)))
 
     def view_as(self, other: TensorBase) -> Tensor:
         return self.view(tuple(other.shape))
 
     def reshape(self, *shape: Any) -> Tensor:
         """The same elements under another shape: a view where strides allow it, else a copy."""
-        wanted = infer_view_size(sizes(shape), prod(self.shape))
-        strides = view_strides(self.shape, self.strides, wanted)
-        if strides is not None:
-            return view(self, movement.RESHAPE, (), wanted, strides)
-        return apply_typed(movement.RESHAPE, wanted, self.dtype, self)
+        wanted = sizes(shape)
+        way = ways.reshaped(self._type, self._strides, wanted)
+        if way is not None:
+            return look(self, way)
+        return apply_typed(movement.RESHAPE, infer_view_size(wanted, prod(self.shape)), self.dtype, self)
 
     def reshape_as(self, other: TensorBase) -> Tensor:
         return self.reshape(tuple(other.shape))
@@ -153,39 +152,14 @@ class Movement(TensorBase):
 
     def unsqueeze(self, dim: int) -> Tensor:
         """With an axis of size 1 put in at `dim`."""
-        rank = len(self.shape)
-        axis = dim + rank + 1 if dim < 0 else dim
-        if not 0 <= axis <= rank:
-            raise IndexError(
-                f"Dimension out of range (expected to be in range of [{-rank - 1}, {rank}], but got {dim})")
-        shape, strides = list(self.shape), list(self.strides)
-        stride = shape[axis] * strides[axis] if axis < rank else 1
-        shape.insert(axis, 1)
-        strides.insert(axis, stride)
-        return view(self, movement.RESHAPE, (), shape, strides)
+        return look(self, ways.unsqueezed(self._type, self._strides, dim))
 
     # Order of axes ------------------------------------------------------------------------------------------
     def permute(self, *dims: Any) -> Tensor:
-        rank = len(self.shape)
-        given = sizes(dims)
-        if len(given) != rank:
-            raise RuntimeError(
-                "permute: number of dimensions in the tensor input does not match the length of "
-                f"the desired ordering of dimensions i.e. input.dim() = {rank} is not equal to len(dims) = "
-                f"{len(given)}")
-        axes = tuple(normalize_axis(axis, rank) for axis in given)
-        if len(set(axes)) != rank:
-            raise RuntimeError(f"permute(): duplicate dims are not allowed, got {list(given)}")
-        shape, strides = [self.shape[a] for a in axes], [self.strides[a] for a in axes]
-        return view(self, movement.PERMUTE, axes, shape, strides)
+        return look(self, ways.permuted(self._type, self._strides, sizes(dims)))
 
     def transpose(self, dim0: int, dim1: int) -> Tensor:
-        rank = len(self.shape)
-        first, second = normalize_axis(dim0, rank), normalize_axis(dim1, rank)
-        order = list(range(rank))
-        if rank:
-            order[first], order[second] = order[second], order[first]
-        return self.permute(order)
+        return look(self, ways.transposed(self._type, self._strides, dim0, dim1))
 
     def swapaxes(self, axis0: int, axis1: int) -> Tensor:
         return self.transpose(axis0, axis1)
@@ -238,33 +212,7 @@ class Movement(TensorBase):
     # Repetition ---------------------------------------------------------------------------------------------
     def expand(self, *size: Any) -> Tensor:
         """Axes of size 1 repeated, without copying; −1 keeps a size."""
-        wanted = list(sizes(size))
-        lead = len(wanted) - len(self.shape)
-        if lead < 0:
-            raise RuntimeError(
-                f"expand({list(self.shape)}, size={wanted}): the number of sizes provided ({len(wanted)}) "
-                f"must be greater or equal to the number of dimensions in the tensor ({len(self.shape)})")
-        strides = [0] * len(wanted)
-        for axis in reversed(range(len(wanted))):
-            have = self.shape[axis - lead] if axis >= lead else 1
-            if axis >= lead:
-                stride = self.strides[axis - lead]
-            else:
-                stride = wanted[axis + 1] * strides[axis + 1] if axis + 1 < len(wanted) else 1
-            if wanted[axis] == -1 and axis >= lead:
-                wanted[axis] = have
-            if wanted[axis] < 0:
-                raise RuntimeError(
-                    f"The expanded size of the tensor ({wanted[axis]}) isn't allowed in a leading, "
-                    f"non-existing dimension {axis}")
-            if wanted[axis] != have and have != 1:
-                raise RuntimeError(
-                    f"The expanded size of the tensor ({wanted[axis]}) must match the existing size ({have}) "
-                    f"at non-singleton dimension {axis}. Target sizes: {wanted}. Tensor sizes: "
-                    f"{list(self.shape)}")
-            strides[axis] = stride if wanted[axis] == have else 0
-        op = movement.RESHAPE if prod(wanted) == prod(self.shape) else movement.EXPAND
-        return view(self, op, (), wanted, strides)  # Where nothing repeats, a reshape: that can be written.
+        return look(self, ways.expanded(self._type, self._strides, sizes(size)))
 
     def expand_as(self, other: TensorBase) -> Tensor:
         return self.expand(tuple(other.shape))
@@ -275,30 +223,11 @@ class Movement(TensorBase):
     # Parts of an axis ---------------------------------------------------------------------------------------
     def sliced(self, axis: int, start: int, stop: int, step: int) -> Tensor:
         """self[..., start:stop:step, ...] along one axis, with 0 ≤ start and a positive step."""
-        length = max(0, -(-(stop - start) // step))
-        shape, strides = list(self.shape), list(self.strides)
-        offset = start * strides[axis]
-        shape[axis] = length
-        strides[axis] *= step
-        begin = start if length else 0
-        return view(self, movement.SLICE, ((axis,), (step,)), shape, strides, offset, (begin,))
+        return look(self, ways.sliced(self._type, self._strides, axis, start, stop, step))
 
     def selected(self, axis: int, index: int) -> Tensor:
         """self[..., index, ...]: one place of an axis, which vanishes."""
-        size = self.shape[axis]
-        if not -size <= index < size:
-            raise IndexError(
-                f"index {index} is out of bounds for dimension {axis} with size {size} (shape "
-                f"{list(self.shape)})")
-        place = index % size
-        shape, strides = list(self.shape), list(self.strides)
-        shape[axis] = 1
-        slice_type = type_number(tuple(shape), self.dtype)
-        offset = place * strides[axis]
-        del shape[axis], strides[axis]
-        steps = [Step(movement.SLICE, ((axis,), (1,)), slice_type, (place,)),
-                 Step(movement.RESHAPE, (), type_number(tuple(shape), self.dtype))]
-        return look(self, steps, strides, offset)
+        return look(self, ways.selected(self._type, self._strides, axis, index))
 
     def _axis(self, dim: int, name: str) -> int:
         """An axis to take apart; a 0-d tensor has none."""

@@ -24,6 +24,7 @@ from torturous.tensor.applying import apply_typed, operand
 from torturous.tensor.base import TensorBase
 from torturous.tensor.joining import pad
 from torturous.tensor.pooling import average_pool
+from torturous.tensor.shortcuts import shortcut
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -201,6 +202,12 @@ def _last_axes(name: str, input: TensorBase, normalized_shape: Sequence[int], **
 def layer_norm(input: TensorBase, normalized_shape: Sequence[int], weight: TensorBase | None = None,
                bias: TensorBase | None = None, eps: float = 1e-5) -> Tensor:
     """The last axes, of the given shape, with mean 0 and variance 1, times weight plus bias (Ba et al., 2016)."""
+    return _layer_norm(input, weight, bias, tuple(normalized_shape), eps)
+
+
+@shortcut(operands=3)
+def _layer_norm(input: TensorBase, weight: TensorBase | None, bias: TensorBase | None, normalized_shape: Shape,
+                eps: float) -> Tensor:
     _check("layer_norm", input)
     axes = _last_axes("layer_norm", input, normalized_shape, weight=weight, bias=bias)
     return _of_itself(input, eps, weight, bias, axes, axes)
@@ -210,6 +217,11 @@ def rms_norm(input: TensorBase, normalized_shape: Sequence[int], weight: TensorB
              eps: float | None = None) -> Tensor:
     """The last axes divided by their root mean square, times weight (Zhang, Sennrich 2019); without `eps` the spacing
     of the input's dtype at 1."""
+    return _rms_norm(input, weight, tuple(normalized_shape), eps)
+
+
+@shortcut(operands=2)
+def _rms_norm(input: TensorBase, weight: TensorBase | None, normalized_shape: Shape, eps: float | None) -> Tensor:
     _check("rms_norm", input)
     axes = _last_axes("rms_norm", input, normalized_shape, weight=weight)
     if eps is None:

@@ -20,6 +20,8 @@ from torturous.tensor.base import Step, TensorBase
 
 def extended(t: TensorBase, steps: Sequence[Step]) -> tuple[Step, ...]:
     """The steps from t's base to what further steps make of t."""
+    if len(steps) == 1 and (not t.steps or t.steps[-1].op is not movement.EXPAND):
+        return (*t.steps, steps[0])
     path = list(t.steps)
     base = TYPES[t.storage.type_index]
     for step in steps:
