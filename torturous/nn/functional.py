@@ -65,6 +65,7 @@ from torturous.tensor.folding import (
     unfold,
 )
 from torturous.tensor.joining import pad
+from torturous.tensor.linear import linear
 from torturous.tensor.losses import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -99,6 +100,7 @@ from torturous.tensor.normalization import (
     rms_norm,
 )
 from torturous.tensor.pooling import average_pool, max_pool
+from torturous.tensor.positions import bounds_within
 from torturous.tensor.resampling import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -115,17 +117,12 @@ from torturous.tensor.resampling import (
 from torturous.tensor.sampling import affine_grid, grid_sample
 from torturous.tensor.tables import embedding_bag
 from torturous.tensor.tensor import Tensor
-from torturous.tensor.values import computed_values, known_values, repeated_check
+from torturous.tensor.values import computed_values, repeated_check
 
 Sizes = int | Sequence[int]
 
 
 # Products ---------------------------------------------------------------------------------------------------
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """input (…, I) · weight (O, I)ᵀ + bias (O). RuntimeError names the axis that does not fit."""
-    return products.linear(input, weight, bias)
-
-
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x1 · W[o] · x2 + bias for every output o: (…, I), (…, J) and weight (O, I, J) to (…, O)."""
     outputs, rows, columns = weight.shape
@@ -252,14 +249,16 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
 
 @repeated_check
 def _check_rows(input: Tensor, count: int) -> None:
-    values = known_values(input)
-    if values is None:
+    if 0 in input.shape:
+        return
+    bounds = bounds_within(input, 0, count)
+    if bounds is None:
         context.record.doubt()
-    elif values.size and not (0 <= int(values.min()) and int(values.max()) < count):
+    elif not 0 <= bounds[0] <= bounds[1] < count:
         # As PyTorch has it, for tables that no index fits.
         raise (IndexError if count else RuntimeError)(
             f"index out of range in self (embedding: the table has {count} rows, the indices reach from "
-            f"{int(values.min())} to {int(values.max())})")
+            f"{bounds[0]} to {bounds[1]})")
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:

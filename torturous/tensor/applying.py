@@ -157,7 +157,8 @@ def operand(value: TensorBase | Number, record: Record) -> int:
 def enter(operands: Sequence[Any]) -> tuple[Record, list[int]]:
     """Tensors' rows and numbers' slots in one record, always in the operands' order."""
     record = context.record
-    codes = []
+    codes: list[int] = []
+    numbers = False
     for value in operands:
         if isinstance(value, TensorBase):
             storage = value._storage
@@ -165,9 +166,12 @@ def enter(operands: Sequence[Any]) -> tuple[Record, list[int]]:
                 break
             codes.append(value._index)
         else:
+            numbers = True
             codes.append(-1)
     else:
-        return record, [code if code >= 0 else record.slot(value) for code, value in zip(codes, operands, strict=True)]
+        if numbers:
+            codes = [code if code >= 0 else record.slot(value) for code, value in zip(codes, operands, strict=True)]
+        return record, codes
     # Entering a tensor may realize what others were entered into, which is why all settle first.
     for value in operands:
         if isinstance(value, TensorBase):

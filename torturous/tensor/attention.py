@@ -19,6 +19,7 @@ from torturous.tensor.joining import cat, pad
 from torturous.tensor.linear import linear
 from torturous.tensor.lowering import lowered
 from torturous.tensor.recording import cast
+from torturous.tensor.shortcuts import shortcut
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -94,6 +95,13 @@ def scaled_dot_product_attention(
     l see columns 0 … l. Rows that see nothing give 0. Weights are dropped with probability `dropout_p`. With
     `enable_gqa` axis −3 of key and value, their heads, may be a divisor of the query's.
     """
+    if dropout_p == 0.0:
+        return _attention(query, key, value, attn_mask, 0.0, is_causal, scale, enable_gqa)
+    return _every_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+
+
+def _every_attention(query: TensorBase, key: TensorBase, value: TensorBase, attn_mask: TensorBase | None,
+                     dropout_p: float, is_causal: bool, scale: float | None, enable_gqa: bool) -> Tensor:
     _check(query, key, value, attn_mask, is_causal)
     if not 0.0 <= dropout_p <= 1.0:
         raise RuntimeError(f"dropout probability has to be between 0 and 1, but got {dropout_p} "
@@ -110,6 +118,10 @@ def scaled_dot_product_attention(
     if dropout_p == 0.0:
         return _attended(q, k, v, factor, attn_mask, is_causal)
     return _weighed(dropout(_weights(q, k, factor, attn_mask, is_causal, True), dropout_p, True), v)
+
+
+_attention = shortcut(operands=4)(_every_attention)
+"""Without dropout, which draws: the rest follows from rows and options."""
 
 
 def _heads_repeated(query: Any, key: Any, value: Any) -> tuple[Any, Any, Any]:

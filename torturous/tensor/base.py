@@ -95,7 +95,9 @@ class TensorBase:
         t: Any = _new(result_class)
         t._record = record
         t._index = index
-        last = record.last(index)
+        last = record.end
+        if last.index != index:
+            last = record.last(index)
         t._type = last.type_index
         t._flows = last.tracked
         t._storage = None

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from torturous.core import dtypes
-from torturous.core.shapes import broadcast
+from torturous.core.shapes import Shape, broadcast
 from torturous.ir import creation, elementwise, indexing, movement
-from torturous.ir.op import type_number
+from torturous.ir.op import TYPES, Type, type_number
 from torturous.tensor.applying import apply, apply_typed
 from torturous.tensor.base import Number, Step, TensorBase
 from torturous.tensor.movement import Movement
@@ -27,7 +27,8 @@ from torturous.tensor.positions import checked_index, host_integer, index_tensor
 from torturous.tensor.recording import begin_write, cast, write_value
 from torturous.tensor.splitting import Splitting
 from torturous.tensor.values import computed_values
-from torturous.tensor.views import Way, look
+from torturous.tensor.views import look
+from torturous.tensor.ways import Way, planned
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -42,9 +43,10 @@ _WANTED = (
 class _Parsed:
     """A key taken apart: the view that its integers and slices make, and index tensors by axis of it."""
 
-    def __init__(self, source: Movement, key: Any) -> None:
-        self.source = source
-        self.shape, self.strides = tuple(source.shape), source.strides
+    def __init__(self, kind: Type, strides: Shape, key: Any) -> None:
+        self.kind = kind
+        """Of the source."""
+        self.shape, self.strides = kind.shape, strides
         self.axis = 0
         self.boxes: list[tuple[int, int, int, int]] = []
         """Axis of the source, start, length, step."""
@@ -112,9 +114,9 @@ class _Parsed:
                 f"The shape of the mask {list(mask.shape)} at index {first} does not match the shape of the "
                 f"indexed tensor {list(self.shape)} at index {self.axis + first}")
 
-    def view(self) -> Tensor:
-        """The source through the key's integers, slices and new axes."""
-        dtype, offset = self.source.dtype, 0
+    def way(self) -> Way:
+        """From the source through the key's integers, slices and new axes."""
+        dtype, offset = self.kind.dtype, 0
         path = []
         if self.boxes:
             axes, starts, lengths, steps = zip(*self.boxes, strict=True)
@@ -127,7 +129,33 @@ class _Parsed:
         if self.reshaped or not path:
             sizes = tuple(size for size, _ in self.layout)
             path.append(Step(movement.RESHAPE, (), type_number(sizes, dtype)))
-        return look(self.source, Way(tuple(path), tuple(stride for _, stride in self.layout), offset))
+        return Way(tuple(path), tuple(stride for _, stride in self.layout), offset)
+
+
+def _parsed(t: TensorBase, key: Any) -> _Parsed:
+    return _Parsed(TYPES[t._type], t.strides, key)
+
+
+def _plain_key(key: Any) -> tuple[Any, ...] | None:
+    """A key of integers, slices between integers, None and Ellipsis alone, slices as tuples; None for any other."""
+    parts = []
+    for k in key if key.__class__ is tuple else (key,):
+        kind = k.__class__
+        if kind is slice:
+            k = k.start, k.stop, k.step
+            for bound in k:
+                if bound is not None and bound.__class__ is not int:
+                    return None
+        elif kind is not int and k is not None and k is not Ellipsis:
+            return None
+        parts.append(k)
+    return tuple(parts)
+
+
+@planned
+def _between(kind: Type, strides: Shape, parts: tuple[Any, ...]) -> Way:
+    """The way that such a key leads."""
+    return _Parsed(kind, strides, tuple(slice(*k) if isinstance(k, tuple) else k for k in parts)).way()
 
 
 def _is_tuple(key: Any) -> bool:
@@ -304,8 +332,11 @@ class Indexing(Splitting):
     __slots__ = ()
 
     def __getitem__(self, key: Any) -> Tensor:
-        parsed = _Parsed(self, key)
-        t = parsed.view()
+        parts = _plain_key(key)
+        if parts is not None:
+            return look(self, _between(self._type, self._strides, parts))
+        parsed = _parsed(self, key)
+        t: Any = look(self, parsed.way())
         if not parsed.indices:
             return t
         plan = _Plan(t, parsed.indices, "index")
@@ -314,8 +345,8 @@ class Indexing(Splitting):
     def __setitem__(self, key: Any, value: Any) -> None:
         if key is False:
             return
-        parsed = _Parsed(self, key)
-        target = parsed.view()
+        parsed = _parsed(self, key)
+        target: Any = look(self, parsed.way())
         if not parsed.indices:
             _assign(target, value)
         elif len(parsed.indices) == 1 and _fills_mask(parsed.indices[0][1], value):
@@ -397,7 +428,7 @@ def _by_axis(indices: Sequence[tuple[int, TensorBase]]) -> list[TensorBase | Non
 
 def _axes_of(t: Movement, indices: Sequence[Any]) -> list[tuple[int, TensorBase]]:
     """The inverse of `_by_axis`, with the checks of keys."""
-    parsed = _Parsed(t, tuple(slice(None) if index is None else index for index in indices))
+    parsed = _parsed(t, tuple(slice(None) if index is None else index for index in indices))
     return [(axis, index) for axis, index in parsed.indices]
 
 

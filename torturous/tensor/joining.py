@@ -15,6 +15,7 @@ from torturous.tensor.applying import apply, apply_typed
 from torturous.tensor.base import Number, TensorBase
 from torturous.tensor.positions import index_tensor
 from torturous.tensor.recording import cast
+from torturous.tensor.shortcuts import shortcut
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -62,6 +63,12 @@ def cat(tensors: Sequence[TensorBase], dim: int = 0) -> Tensor:
     parts = _tensors(tensors, "cat")
     if not parts:
         raise ValueError("torch.cat(): expected a non-empty list of Tensors")
+    return _concatenated(*parts, dim)
+
+
+@shortcut(operands=-1)
+def _concatenated(*parts_and_dim: Any) -> Tensor:
+    *parts, dim = parts_and_dim
     for position, part in enumerate(parts):
         if not part.shape:
             raise RuntimeError(f"zero-dimensional tensor (at position {position}) cannot be concatenated")
@@ -106,6 +113,12 @@ def stack(tensors: Sequence[TensorBase], dim: int = 0) -> Tensor:
     parts = _tensors(tensors, "stack")
     if not parts:
         raise RuntimeError("stack expects a non-empty TensorList")
+    return _stacked(*parts, dim)
+
+
+@shortcut(operands=-1)
+def _stacked(*parts_and_dim: Any) -> Tensor:
+    *parts, dim = parts_and_dim
     shape = tuple(parts[0].shape)
     for position, part in enumerate(parts):
         if tuple(part.shape) != shape:

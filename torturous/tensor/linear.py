@@ -18,6 +18,7 @@ from torturous.tensor.base import TensorBase
 from torturous.tensor.joining import pad
 from torturous.tensor.lowering import lowered_operands
 from torturous.tensor.lowering import switch as autocasts
+from torturous.tensor.shortcuts import shortcut
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -94,15 +95,15 @@ def _product_rule(a_type: int, b_type: int) -> Rule | None:
     return (result, matrix_product(len(left) - 2)) if left[:-2] == right[:-2] else None
 
 
-def linear(x: TensorBase, weight: TensorBase, bias: TensorBase | None = None) -> Tensor:
-    """x(…, I) · weight(O, I)ᵀ + bias(O), as `F.linear`. RuntimeError names the axis that does not fit."""
+def linear(input: TensorBase, weight: TensorBase, bias: TensorBase | None = None) -> Tensor:
+    """input (…, I) · weight (O, I)ᵀ + bias (O). RuntimeError names the axis that does not fit."""
     if autocasts.count:
-        x, weight, bias = lowered_operands(x, weight, bias)
+        input, weight, bias = lowered_operands(input, weight, bias)
     if len(weight.shape) == 1:
-        product: Any = matmul(x, weight)
+        product: Any = matmul(input, weight)
         return product if bias is None else product + bias
-    rule = _linear_rule(x._type, weight._type)
-    return apply_rule(LINEAR, rule, x, weight) if bias is None else apply_rule(LINEAR, rule, x, weight, bias)
+    rule = _linear_rule(input._type, weight._type)
+    return apply_rule(LINEAR, rule, input, weight) if bias is None else apply_rule(LINEAR, rule, input, weight, bias)
 
 
 @lru_cache(1 << 12)
@@ -138,8 +139,16 @@ def convolution(
     _check_tensors(f"conv{spatial}d", x, weight)
     if autocasts.count:
         x, weight, bias = lowered_operands(x, weight, bias)
+    return _convolved(x, weight, bias, stride, padding, dilation, groups, spatial)
+
+
+@shortcut(operands=3)
+def _convolved(
+    x: TensorBase, weight: TensorBase, bias: TensorBase | None, stride: int | Sequence[int],
+    padding: int | Sequence[int] | str, dilation: int | Sequence[int], groups: int, spatial: int,
+) -> Tensor:
     if len(x.shape) == spatial + 1:
-        batched = convolution(x.unsqueeze(0), weight, bias, stride, padding, dilation, groups, spatial)  # type: ignore[attr-defined]
+        batched = _convolved(x.unsqueeze(0), weight, bias, stride, padding, dilation, groups, spatial)  # type: ignore[attr-defined]
         return batched.squeeze(0)
     strides = tuple_of(stride, spatial, "stride")
     dilations = tuple_of(dilation, spatial, "dilation")

@@ -58,6 +58,18 @@ def _known_bounds(t: TensorBase) -> tuple[int, int] | None:
     return bounds
 
 
+def bounds_within(t: TensorBase, lowest: int, past: int) -> tuple[int, int] | None:
+    """What t's values, of which there must be some, are known to lie between; None if they have not been computed.
+
+    They are the least and the greatest of t's own where some are below `lowest` or not below `past`.
+    """
+    bounds = _known_bounds(t)
+    if bounds is not None and t.steps and not (lowest <= bounds[0] <= bounds[1] < past):
+        values = computed_values(t)
+        bounds = int(values.min()), int(values.max())
+    return bounds
+
+
 def checked_index(index: TensorBase, size: int, op_name: str, *, negatives: bool = False, axis: int = 0,
                   error: type[Exception] = IndexError) -> Tensor:
     """An index tensor whose positions lie in 0 … size − 1, or are left to the kernel to check.
@@ -78,11 +90,8 @@ def checked_index(index: TensorBase, size: int, op_name: str, *, negatives: bool
 def _known_in_range(index: TensorBase, size: int, op_name: str, negatives: bool, axis: int,
                     error: type[Exception]) -> bool:
     """Whether positions are known to lie in 0 … size − 1; `error` if one is known to be out of range."""
-    bounds = _known_bounds(index)
     lowest = -size if negatives else 0
-    if bounds is not None and index.steps and not (lowest <= bounds[0] <= bounds[1] < size):
-        values = computed_values(index)
-        bounds = int(values.min()), int(values.max())
+    bounds = bounds_within(index, lowest, size)
     if bounds is not None:
         if bounds[0] < lowest or bounds[1] >= size:
             culprit = bounds[0] if bounds[0] < lowest else bounds[1]

@@ -26,6 +26,7 @@ from torturous.tensor.comparison import truth
 from torturous.tensor.movement import as_function
 from torturous.tensor.recording import binary, unary
 from torturous.tensor.recording import cast as convert
+from torturous.tensor.shortcuts import shortcut
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -154,6 +155,14 @@ def _root(squares: TensorBase) -> Tensor:
     return apply(ops.WHERE, zero, 0, unary(ops.SQRT, apply(ops.WHERE, zero, 1, squares)))
 
 
+@shortcut(operands=1)
+def _mean(t: Any, dim: int | Sequence[int] | None, keepdim: bool, dtype: DType | None) -> Tensor:
+    given = t if dtype is None else convert(t, dtype)
+    _floating("mean", given)
+    total = reduce(_widened(given), reduction.SUM, dim, keepdim)
+    return convert(binary(ops.DIV, total, _count(t, dim)), given.dtype)
+
+
 class Reductions(TensorBase):
     """Methods that reduce axes."""
 
@@ -176,10 +185,7 @@ class Reductions(TensorBase):
     def mean(self, dim: int | Sequence[int] | None = None, keepdim: bool = False, *,
              dtype: DType | None = None) -> Tensor:
         """The mean; RuntimeError for integers without `dtype`."""
-        given = self if dtype is None else convert(self, dtype)
-        _floating("mean", given)
-        total = reduce(_widened(given), reduction.SUM, dim, keepdim)
-        return convert(binary(ops.DIV, total, _count(self, dim)), given.dtype)
+        return _mean(self, dim, keepdim, dtype)
 
     @numpy_names
     def prod(self, dim: int | None = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:

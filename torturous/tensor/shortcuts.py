@@ -18,10 +18,12 @@ from torturous.tensor.applying import wrap
 from torturous.tensor.base import TensorBase
 
 F = TypeVar("F", bound=Callable[..., Any])
+_NONE: dict[tuple, Any] = {}
 
 
 def shortcut(operands: int) -> Callable[[F], F]:
-    """A decorator for functions whose first arguments, so many, are tensors or None, and the others options.
+    """A decorator for functions whose first arguments, so many, are tensors or None, and the others options: all
+    arguments but the last n where `operands` is −n.
 
     Such a function is called with positions alone. Its result must be a new tensor, and what it records must follow
     from its operands' rows and its options: not from strides, values or the state of anything. The options of a call
@@ -30,7 +32,8 @@ def shortcut(operands: int) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         @wraps(function)
         def call(*arguments: Any) -> Any:
-            record, codes = context.record, []
+            record = context.record
+            codes: list[int | None] = []
             for value in arguments[:operands]:
                 if value is None:
                     codes.append(None)
@@ -48,7 +51,7 @@ def shortcut(operands: int) -> Callable[[F], F]:
             start, slots = record.end, record.slots
             key = (function, record.tracking, len(slots), *codes, options, kinds)
             try:
-                known = None if start.shortcuts is None else start.shortcuts.get(key)
+                known = (start.shortcuts or _NONE).get(key)
             except TypeError:
                 return function(*arguments)
             if known is None:
