@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from types import CodeType
-from typing import Any
+from typing import Any, NamedTuple
 
 Row = tuple
 """`(op, attributes, type, *operands)`"""
@@ -38,8 +38,8 @@ class Prefix:
         """Where it was recorded first."""
         self.next: dict[Any, Prefix] = {}
         """What may be recorded next, and the prefix that this leads to."""
-        self.shortcuts: dict[tuple, tuple[Prefix, tuple[bool | int | float, ...]]] | None = None
-        """What calls of functions lead to, with the numbers that they append (see `tensor/shortcuts.py`)."""
+        self.shortcuts: dict[tuple, Shortcut] | None = None
+        """What calls of functions lead to (see `tensor/shortcuts.py`)."""
 
     def extend(self, key: Any, row: Row, tracked: int, place: Place) -> Prefix:
         """The prefix that is longer by a row, and from now on is found under `key`."""
@@ -68,6 +68,18 @@ class Prefix:
 def root() -> Prefix:
     """No rows, followed by nothing so far."""
     return Prefix(None, (), 0, None)
+
+
+class Shortcut(NamedTuple):
+    """What a call of a function leads to."""
+
+    end: Prefix
+    usual: Place
+    """Where all of its rows were recorded first, if that was one place."""
+    numbers: tuple[bool | int | float, ...]
+    """The slots that it appends."""
+    several: tuple[int, ...]
+    """How far behind the start its results are, if they are several."""
 
 
 EMPTY = root()

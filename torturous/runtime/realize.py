@@ -31,9 +31,9 @@ else:
 
 _lock = threading.RLock()
 
-_realizations: dict[tuple, tuple[list[int], tuple[int, ...], frozenset[int], tuple[Move, ...], Bound | None]] = {}
-"""By prefix and what is alive: rows kept for backward passes and stored, ends of spent graphs, which outputs may stay
-where the values before them lie, the plan."""
+_realizations: dict[tuple, tuple[list[int], tuple[int, ...], dict[int, Row], tuple[Move, ...], Bound | None]] = {}
+"""By prefix and what is alive: rows kept for backward passes and stored, the rows that are ends of spent graphs, which
+outputs may stay where the values before them lie, the plan."""
 tree.tables.append(_realizations)
 
 
@@ -141,7 +141,7 @@ def realize(wait: bool = True) -> None:
         if found is None:
             saved = saved_rows(record, alive)
             outputs = tuple(sorted({*alive, *saved} - record.values.keys()))
-            spent = frozenset(index for index in alive if record.tracked[index] and _spent(record, index))
+            spent = {index: record.rows[index] for index in alive if record.tracked[index] and _spent(record, index)}
             kept: tuple[Move, ...] = ()
             bound = None
         else:
@@ -173,7 +173,7 @@ def realize(wait: bool = True) -> None:
             if not storage.tracked:
                 storage.record, storage.index = None, -1
             elif index in spent:
-                storage.record, storage.index = _spent_tape(tape.last(index).row), 0
+                storage.record, storage.index = _spent_tape(spent[index]), 0
             else:
                 storage.record = tape
         for index in saved:

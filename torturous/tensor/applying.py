@@ -26,7 +26,10 @@ Rule = tuple[int, Attributes]
 
 def wrap(record: Record, index: int) -> Tensor:
     """A tensor for a newly recorded row."""
-    t = TensorBase._of_row(record, index)
+    last = record.end
+    if last.index != index:
+        last = record.last(index)
+    t = TensorBase._of_known_row(record, index, last.type_index, last.tracked)
     if index >= record.room:
         _limit(record, index)
     return t
@@ -162,9 +165,12 @@ def enter(operands: Sequence[Any]) -> tuple[Record, list[int]]:
     for value in operands:
         if isinstance(value, TensorBase):
             storage = value._storage
-            if value._record is not record or (storage is not None and value._seen != storage.version):
+            if value._record is record and (storage is None or value._seen == storage.version):
+                codes.append(value._index)
+            elif storage is not None and not storage.pending:
+                codes.append(value.row())
+            else:
                 break
-            codes.append(value._index)
         else:
             numbers = True
             codes.append(-1)
@@ -172,7 +178,7 @@ def enter(operands: Sequence[Any]) -> tuple[Record, list[int]]:
         if numbers:
             codes = [code if code >= 0 else record.slot(value) for code, value in zip(codes, operands, strict=True)]
         return record, codes
-    # Entering a tensor may realize what others were entered into, which is why all settle first.
+    # Entering what is pending may realize what others were entered into, which is why all settle first.
     for value in operands:
         if isinstance(value, TensorBase):
             value.settle()

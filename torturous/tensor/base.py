@@ -92,14 +92,17 @@ class TensorBase:
     @staticmethod
     def _of_row(record: Record, index: int) -> Tensor:
         """A tensor for a pending row that has no owner."""
+        last = record.last(index)
+        return TensorBase._of_known_row(record, index, last.type_index, last.tracked)
+
+    @staticmethod
+    def _of_known_row(record: Record, index: int, type_index: int, flows: int) -> Tensor:
+        """The same, of this type, and through which gradients flow back or not."""
         t: Any = _new(result_class)
         t._record = record
         t._index = index
-        last = record.end
-        if last.index != index:
-            last = record.last(index)
-        t._type = last.type_index
-        t._flows = last.tracked
+        t._type = type_index
+        t._flows = flows
         t._storage = None
         record.owners[index] = t
         return t

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import prod, sqrt
 from typing import TYPE_CHECKING
 
 from torturous.core.distributions import feature_shape
-from torturous.core.dtypes import DType
 from torturous.core.shapes import Shape, describe
 from torturous.ir import elementwise as ops
 from torturous.ir.noise import NOISE
-from torturous.ir.op import type_number
-from torturous.tensor.applying import Rule, apply, apply_rule
+from torturous.tensor.applying import apply, apply_typed
 from torturous.tensor.base import TensorBase
-from torturous.tensor.generator import default_generator
+from torturous.tensor.generator import default_generator, words_drawn
 from torturous.tensor.recording import binary, in_place
+from torturous.tensor.shortcuts import shortcut
 from torturous.tensor.warn import warn_user
 
 if TYPE_CHECKING:
@@ -100,23 +98,39 @@ def _dropped(name: str, input: TensorBase, p: float, training: bool, inplace: bo
     _check(name, input, p)
     if not training or p == 0 or 0 in input.shape:
         return input  # type: ignore[return-value]
-    factors = 0.0 if p == 1 else _noise(input, p, mask)
-    return in_place(ops.MUL, input, factors) if inplace else binary(ops.MUL, input, factors)
+    if p == 1:
+        return in_place(ops.MUL, input, 0.0) if inplace else binary(ops.MUL, input, 0.0)
+    if inplace:
+        return in_place(ops.MUL, input, _noise(input, p, mask))
+    return default_generator.drawn(_noise_times, input, 1.0 - p, tuple(mask), _order_drawn(input, mask))
 
 
 def _noise(input: TensorBase, p: float, mask: Shape) -> Tensor:
-    """Factors for a mask's shape; drawn in the order of memory where the mask is for every element, as PyTorch does."""
-    order = _memory_order(input) if input.steps and mask == input.shape else None
-    rule, words = _noise_rule(mask, order, input.dtype)
-    noise = apply_rule(NOISE, rule, default_generator.raw(words), 1.0 - p)
-    return noise if order is None else noise.permute(tuple(map(order.index, range(len(order)))))
+    """Factors for a mask's shape, of a dtype like the input's."""
+    return default_generator.drawn(_noise_drawn, input, 1.0 - p, tuple(mask), _order_drawn(input, mask))
 
 
-@lru_cache(1 << 12)
-def _noise_rule(mask: Shape, order: tuple[int, ...] | None, dtype: DType) -> tuple[Rule, int]:
-    """The type of a mask's noise, as it is drawn, and how many words are drawn for it."""
+def _order_drawn(input: TensorBase, mask: Shape) -> tuple[int, ...] | None:
+    """The order of axes in which noise is drawn if it is not theirs: that of memory, where the mask is for every
+    element, as in PyTorch."""
+    return _memory_order(input) if input.steps and mask == input.shape else None
+
+
+def _noise_drawn(state: TensorBase, input: TensorBase, kept: float, mask: Shape, order: tuple[int, ...] | None
+                 ) -> tuple[Tensor, Tensor]:
+    """The rows of noise, and of the state after it."""
     drawn = mask if order is None else tuple(mask[axis] for axis in order)
-    return (type_number(drawn, dtype), ()), 2 * prod(mask)
+    words, advanced = words_drawn(state, 2 * prod(mask))
+    noise = apply_typed(NOISE, drawn, input.dtype, words, kept)
+    return noise if order is None else noise.permute(tuple(map(order.index, range(len(order))))), advanced
+
+
+@shortcut(operands=2)
+def _noise_times(state: TensorBase, input: TensorBase, kept: float, mask: Shape, order: tuple[int, ...] | None
+                 ) -> tuple[Tensor, Tensor]:
+    """The rows of an input times noise, and of the state after it."""
+    noise, advanced = _noise_drawn(state, input, kept, mask, order)
+    return binary(ops.MUL, input, noise), advanced
 
 
 def _memory_order(t: TensorBase) -> tuple[int, ...] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,10 @@ from torturous.core.errors import UnsupportedError
 from torturous.core.mersenne import STATE_WORDS, MersenneTwister
 from torturous.ir.creation import RANDOM
 from torturous.ir.movement import SLICE
-from torturous.ir.op import type_number
 from torturous.ir.record import context, user_place
-from torturous.tensor.applying import wrap
+from torturous.tensor.applying import apply_typed, note_end
 from torturous.tensor.base import TensorBase
+from torturous.tensor.shortcuts import shortcut
 from torturous.tensor.values import computed_values, look, of_array
 
 if TYPE_CHECKING:
@@ -112,19 +112,33 @@ class Generator:
                 self._state = None
             yield self._twister
 
-    def raw(self, count: int) -> Tensor:
-        """Records a draw: the advanced state, then `count` words, as one int32 tensor."""
+    def drawn(self, draw: Callable[..., tuple[Tensor, Tensor]], *arguments: Any) -> Tensor:
+        """What `draw(state, *arguments)` gives: it records a draw, and gives the advanced state beside its result."""
         with self._lock:
             state = self.state()
             self.draws += 1
-            row = state._enter(writing=True)
+            state._enter(writing=True)
+            result, advanced = draw(state, *arguments)
             record, place = context.record, user_place()
-            drawn = record.apply_typed(
-                RANDOM, (), type_number((STATE_WORDS + count,), dtypes.int32), [row], place, False)
-            advanced = record.apply_typed(
-                SLICE, ((0,), (1,)), state._type, [drawn, record.slot(0)], place, False)
-            state._write_fresh(advanced, record, place)
-            return wrap(record, drawn)
+            if advanced._record is record:
+                state._write_fresh(advanced._index, record, place)
+                note_end(record)
+            else:  # So many rows had gathered that these were computed.
+                state._write(advanced.row(), place)
+            return result
+
+    def raw(self, count: int) -> Tensor:
+        """Records a draw: the advanced state, then `count` words, as one int32 tensor."""
+        return self.drawn(_raw_words, count)
+
+
+def words_drawn(state: TensorBase, count: int) -> tuple[Tensor, Tensor]:
+    """The rows of a draw: the advanced state with `count` words behind it, and the advanced state alone."""
+    both = apply_typed(RANDOM, (STATE_WORDS + count,), dtypes.int32, state)
+    return both, apply_typed(SLICE, (STATE_WORDS,), dtypes.int32, both, 0, attributes=((0,), (1,)))
+
+
+_raw_words = shortcut(operands=1)(words_drawn)
 
 
 default_generator = Generator()

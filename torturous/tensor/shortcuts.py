@@ -7,14 +7,15 @@ before, with the same rows and options, it goes on to the prefix that the call l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar
 
 from torturous.core.unknowns import Unknown
-from torturous.ir.prefix import Prefix, tree
+from torturous.ir.prefix import Prefix, Shortcut, tree
 from torturous.ir.record import LEAF, Record, context, user_place
-from torturous.tensor.applying import wrap
+from torturous.tensor.applying import note_end, wrap
 from torturous.tensor.base import TensorBase
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -25,9 +26,9 @@ def shortcut(operands: int) -> Callable[[F], F]:
     """A decorator for functions whose first arguments, so many, are tensors or None, and the others options: all
     arguments but the last n where `operands` is −n.
 
-    Such a function is called with positions alone. Its result must be a new tensor, and what it records must follow
-    from its operands' rows and its options: not from strides, values or the state of anything. The options of a call
-    that cannot be hashed are looked at each time.
+    Such a function is called with positions alone. It gives a new tensor, or several of which none is realized before
+    the caller has called `note_end`, and what it records must follow from its operands' rows and its options: not from
+    strides, values or the state of anything. The options of a call that cannot be hashed are looked at each time.
     """
     def decorate(function: F) -> F:
         @wraps(function)
@@ -48,23 +49,27 @@ def shortcut(operands: int) -> Callable[[F], F]:
                 return function(*arguments)
             options = arguments[operands:]
             kinds = tuple(map(type, options))  # For 1, 1.0 and True are equal.
-            start, slots = record.end, record.slots
-            key = (function, record.tracking, len(slots), *codes, options, kinds)
+            start = record.end
+            key = (function, record.tracking, len(record.slots), *codes, options, kinds)
             try:
                 known = (start.shortcuts or _NONE).get(key)
             except TypeError:
                 return function(*arguments)
             if known is None:
-                result = function(*arguments)
+                result = _kept_together(record, function, arguments)
                 if Unknown not in kinds:
                     _remember(key, record, start, result)
+                if isinstance(result, TensorBase) and context.record is record:
+                    note_end(record)
                 return result
-            end, numbers = known
+            end, usual, numbers, several = known
             place = user_place()
-            if end.place is not place:
+            if usual is not place:
                 record.moved.update(dict.fromkeys(range(start.index + 1, end.index + 1), place))
-            slots += numbers
+            record.slots += numbers
             record.end = end
+            if several:
+                return tuple([TensorBase._of_row(record, start.index + distance) for distance in several])
             return wrap(record, end.index)
 
         return call  # type: ignore[return-value]
@@ -72,19 +77,32 @@ def shortcut(operands: int) -> Callable[[F], F]:
     return decorate
 
 
+def _kept_together(record: Record, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    """Calls a function none of whose rows is realized before all are recorded."""
+    room, record.room = record.room, sys.maxsize
+    try:
+        return function(*arguments)
+    finally:
+        record.room = min(room, record.room)
+
+
 def _remember(key: tuple, record: Record, start: Prefix, result: Any) -> None:
     """Keeps where a call has led to, if that is all there is to it."""
-    end = record.end
-    if context.record is not record or result._record is not record or result._storage is not None:
+    end, results = record.end, result if isinstance(result, tuple) else (result,)
+    if context.record is not record or any(t._record is not record or t._storage is not None for t in results):
         return
     added = end.since(start.index + 1)
-    if result._index != end.index or not added or any(
-            prefix.row[0] == LEAF.number or prefix.place is not end.place for prefix in added):
+    if any(prefix.row[0] == LEAF.number for prefix in added):
         return
+    places = tuple(t._index - start.index for t in results)
+    if min(places) <= 0 or (result is results[0] and places[0] != len(added)):
+        return
+    usual = end.place if all(prefix.place is end.place for prefix in added) else None
     tree.size += 1
     if start.shortcuts is None:
         start.shortcuts = {}
-    start.shortcuts[key] = end, tuple(record.slots[key[2]:])
+    start.shortcuts[key] = Shortcut(
+        end, usual, tuple(record.slots[key[2]:]), () if result is results[0] else places)
 
 
 __all__ = ["shortcut"]

@@ -125,7 +125,12 @@ def own(record: Record, row: int) -> Tensor:
 
 def add_to_grad(t: TensorBase, row: int, create_graph: bool) -> bool:
     """t.grad += the pending row; tells whether there was a gradient before."""
-    before, gradient = t._grad, own(context.record, row)
+    before, pending = t._grad, context.record
+    if before is None and not create_graph and row not in pending.owners and row not in pending.values:
+        # What is known of a gradient need not be looked up along the whole record.
+        t._grad = TensorBase._of_known_row(pending, row, t._type, 0)
+        return False
+    gradient = own(pending, row)
     if before is None:
         t._grad = gradient
         return False

@@ -32,13 +32,15 @@ def look(t: TensorBase, way: Way) -> Tensor:
     record, place = context.record, user_place()
     tracking = record.tracking
     for step in steps:
-        operands = [index, *map(record.slot, step.starts)]
+        operands = [index, *map(record.slot, step.starts)] if step.starts else (index,)
         index = record.apply_typed(step.op, step.attributes, step.type_index, operands, place, tracking)
-    result = TensorBase._make(t.storage, steps[-1].type_index)
+    storage = t._storage
+    result = TensorBase._make(t.storage if storage is None else storage, steps[-1].type_index)
     base = result.base = t if t.base is None else t.base
     result.steps = extended(t, steps)
     result._strides = strides
-    result._offset = t._offset + offset
+    if offset or t._offset:
+        result._offset = t._offset + offset
     # A leaf that requires gradients may have been made of a detached tensor (a Parameter always is).
     if (t._detached and not t._requires_grad) or (base._requires_grad and not tracking):
         result._detached = True
