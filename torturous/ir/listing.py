@@ -32,6 +32,9 @@ class Listing(Record):
     def __len__(self) -> int:
         return len(self._rows)
 
+    def type_number_of(self, row: int) -> int:
+        return int(self._rows[row][2])
+
     def append(self, row: Row, tracked: int, place: Place, owner: Any = None) -> int:
         self._rows.append(row)
         self._places.append(place)

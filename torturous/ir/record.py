@@ -205,7 +205,10 @@ class Record:
         return self.moved[index] if index in self.moved else self.last(index).place
 
     def type_of(self, operand: int) -> Type:
-        return TYPES[self.rows[operand][2]]
+        return TYPES[self.type_number_of(operand)]
+
+    def type_number_of(self, row: int) -> int:
+        return self.last(row).type_index
 
     def until(self, count: int) -> Record:
         """The first rows as a record of their own, for computing them and for gradients."""
@@ -294,7 +297,11 @@ class Record:
             following = self._first(key, op, attributes, self._result_type(op, attributes, operands), operands, place)
         if following.tracked and not tracking:
             return self.append(following.row, 0, place)
-        return self._follow(following, place)
+        index = following.index
+        if following.place is not place:
+            self.moved[index] = place
+        self.end = following
+        return index
 
     def apply_typed(
         self, op: Op, attributes: Attributes, type_index: int, operands: Sequence[int], place: Place,
@@ -307,15 +314,19 @@ class Record:
             following = self._first(key, op, attributes, type_index, operands, place)
         if following.tracked and not tracking:
             return self.append(following.row, 0, place)
-        return self._follow(following, place)
+        index = following.index
+        if following.place is not place:
+            self.moved[index] = place
+        self.end = following
+        return index
 
     # For the first time -------------------------------------------------------------------------------------
     def _result_type(self, op: Op, attributes: Attributes, operands: Sequence[int]) -> int:
-        rows = self.rows
-        key = (op.number, attributes, *[rows[o][2] if o >= 0 else ~(~o & 3) for o in operands])
+        types = [self.type_number_of(o) if o >= 0 else ~(~o & 3) for o in operands]
+        key = (op.number, attributes, *types)
         type_index = inferred.get(key)
         if type_index is None:
-            kinds = [TYPES[rows[o][2]] if o >= 0 else slot_category(o) for o in operands]
+            kinds = [TYPES[kind] if kind >= 0 else slot_category(kind) for kind in types]
             assert op.infer is not None
             result = op.infer(attributes, kinds)
             type_index = inferred[key] = type_number(result.shape, result.dtype)
@@ -325,9 +336,8 @@ class Record:
         self, key: tuple, op: Op, attributes: Attributes, type_index: int, operands: Sequence[int], place: Place
     ) -> Prefix:
         """A prefix one row longer, that row tracked if operations are."""
-        tracked = self.tracked
         differentiable = op.gradients and TYPES[type_index].dtype.category is Category.FLOATING
-        flag = int(bool(differentiable) and any(o >= 0 and tracked[o] for o in operands))
+        flag = int(bool(differentiable) and any(o >= 0 and self.last(o).tracked for o in operands))
         return self._extend(key, (op.number, attributes, type_index, *operands), flag, place)
 
     def _extend(self, key: Any, row: Row, tracked: int, place: Place) -> Prefix:
