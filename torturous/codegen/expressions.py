@@ -78,11 +78,12 @@ class Point:
 class KernelWriter:
     """Evaluates a kernel's expressions into a function under construction."""
 
-    def __init__(self, kernel: Kernel, target: Target, streaming: bool = False) -> None:
-        """`streaming` says that results may be written past the caches: their buffers start at cache lines."""
+    def __init__(self, kernel: Kernel, target: Target, in_process: bool = False) -> None:
+        """`in_process` as in `kernels.generate`."""
         self.kernel = kernel
         self.target = target
-        self.streamed: frozenset[Node] = kernel.streamed if streaming else frozenset()
+        self.in_process = in_process
+        self.streamed: frozenset[Node] = kernel.streamed if in_process else frozenset()
         self.streams = False
         """Whether anything is."""
         self.builder = Builder(target)

@@ -47,21 +47,22 @@ EXCHANGED = ("buffer", "slot")
 """Kinds of arguments in which alike kernels differ."""
 
 
-def generate(kernel: Kernel, target: Target, streaming: bool = False) -> Generated:
+def generate(kernel: Kernel, target: Target, in_process: bool = False) -> Generated:
     """Writes a kernel for a target, or finds it written; the text does not depend on the plan that it stands in.
 
-    With `streaming` large results are written past the caches: for buffers of our own, which start at cache lines.
+    With `in_process` the code is for this process, and not for a library: it may be longer if that makes it faster,
+    and large results are written past the caches, in buffers of our own, which start at cache lines.
     """
     alike = likeness(kernel)
     if alike is None:
-        return _generate(kernel, target, streaming)
+        return _generate(kernel, target, in_process)
     structure, buffers, slots = alike
     whats = [*(("buffer", buffer) for buffer in buffers), *(("slot", slot) for slot in slots)]
-    key = (structure, target, streaming)
+    key = (structure, target, in_process)
     known = _written.get(key)
     if known is not None:
         return _with_arguments(known, lambda kind, place: whats[place][1])
-    generated = _generate(kernel, target, streaming)
+    generated = _generate(kernel, target, in_process)
     if len(_written) >= MOST_REMEMBERED:
         _written.clear()
     places = {what: place for place, what in enumerate(whats)}
@@ -76,11 +77,11 @@ def _with_arguments(generated: Generated, exchange: Callable[[str, Any], Any]) -
         for argument in generated.arguments))
 
 
-def _generate(kernel: Kernel, target: Target, streaming: bool) -> Generated:
+def _generate(kernel: Kernel, target: Target, in_process: bool) -> Generated:
     if kernel.special is not None and kernel.special.op.kind is Kind.HOST:
         buffers = tuple(Argument("buffer", buffer) for buffer in (*kernel.operands, kernel.special))
         return Generated("", "", buffers, Work(ONE, (), ONE), ZERO)
-    writer = KernelWriter(kernel, target, streaming)
+    writer = KernelWriter(kernel, target, in_process)
     scratch = ZERO
     if kernel.special is not None:
         work, scratch = write_special(writer)

@@ -156,7 +156,7 @@ def plan_of(expanded: Expanded, sizes: Sizes, values: tuple[int, ...]) -> tuple[
     """A plan, and the text of its kernels, level by level."""
     machine = target()
     plan = make_plan(expanded, sizes, values, settings.fuse.value, machine.has_avx512_bf16)
-    return plan, [[generate(kernel, machine, streaming=True) for kernel in level] for level in plan.memory.levels]
+    return plan, [[generate(kernel, machine, in_process=True) for kernel in level] for level in plan.memory.levels]
 
 
 def _describe(plan: Plan, level: int, order: int) -> str:
