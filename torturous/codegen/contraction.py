@@ -40,10 +40,12 @@ TABLED_PRODUCTS = 8192
 
 @dataclass(frozen=True)
 class Memory:
-    """Scratch memory of an item: packed rows, packed lanes, tiles that wait for more blocks."""
+    """Scratch memory of an item: packed rows, packed lanes, a square of results, tiles that wait for more blocks."""
 
     rows: str
     lanes: str
+    square: str
+    """For `Finishing`."""
     sums: str
 
 
@@ -91,7 +93,7 @@ class Contraction(Sided):
             self.lane, self.tile, self.tile.lanes, tables_fit)
         self.in_place = self._in_place()
         self.row_side = rows_of(self.row, self.tile, self.pairs, self.rows, self.most_rows)
-        self.finishing = Finishing(writer, self.axes, self.bytes)
+        self.finishing = Finishing(writer, self.axes, self.tile, self.bytes)
 
     def _last_tile(self) -> Tile:
         lanes, tile = self.lanes.constant, self.tile
@@ -117,10 +119,11 @@ class Contraction(Sided):
         granule = w.argument(Argument("granule"), "i64")
         first = b.mul("%first_piece", granule)
         last = b.minimum(b.mul("%last_piece", granule), items)
-        # Scratch: a table of products, row panels and lane panels of a block, the tile of accumulators.
+        # Scratch: a table of products, row panels and lane panels of a block, a square, the tile of accumulators.
         row_place = b.offset("%scratch", self._table_bytes())
         lane_place = b.offset(row_place, self.row_side.elements * self.bytes)
-        memory = Memory(row_place, lane_place, b.offset(lane_place, self._lane_elements() * self.bytes))
+        square = b.offset(lane_place, self._lane_elements() * self.bytes)
+        memory = Memory(row_place, lane_place, square, b.offset(square, self.finishing.elements * self.bytes))
         if self.lane_panels.tabled:
             self.lane_panels.write_table("%scratch")
         with looping(b, first, last) as item:
@@ -142,7 +145,7 @@ class Contraction(Sided):
 
     def scratch(self) -> Size:
         """Bytes of scratch a worker needs."""
-        results = (self.most_rows + self.tile.rows) * self.most_lanes + 4 * LANES
+        results = self.finishing.elements + (self.most_rows + self.tile.rows) * self.most_lanes + 4 * LANES
         return Size.of((self.row_side.elements + self._lane_elements() + results) * self.bytes + self._table_bytes())
 
     def _lane_elements(self) -> int:
@@ -172,12 +175,12 @@ class Contraction(Sided):
                     part = b.div(b.sub(lane, lanes[0]), tile.lanes)
                     self.row_side.fetch(block, rows, number, part, self.most_lanes // tile.lanes)
                     self._tile(some.tile, block, Place(batch, row, lane, rows[1], lanes[1]),
-                               (rows[0], lanes[0], lanes[1]), (row_panel, row_step, lane_panel, some.step), memory.sums)
+                               (rows[0], lanes[0], lanes[1]), (row_panel, row_step, lane_panel, some.step), memory)
         if loop is not None:
             b.end_loop(loop)
 
     def _tile(self, shape: Tile, block: Block, place: Place, origin: tuple[Integer, Integer, Integer],
-              operands: tuple[str, Integer, str, Integer], sums: str) -> None:
+              operands: tuple[str, Integer, str, Integer], memory: Memory) -> None:
         """A tile's products of a block; after the last block, what becomes of them."""
         b, tile = self.b, self.tile
         row_panel, row_step, lane_panel, lane_step = operands
@@ -187,18 +190,18 @@ class Contraction(Sided):
         steps = b.ceil_div(block.count, 2) if self.pairs else block.count
         state = kernel.run(lane_panel, row_panel, steps, kernel.zeros(), unroll)
         if block.last is True:
-            self.finishing.write(kernel, state, sums, place)
+            self.finishing.write(kernel, state, memory.sums, memory.square, place)
             return
         # Tiles waiting for more blocks lie row of tiles by row of tiles, each in one piece.
         row_first, lane_first, lane_last = origin
         across = b.mul(b.ceil_div(b.sub(lane_last, lane_first), tile.lanes), tile.lanes)
         at = b.add(b.mul(b.sub(place.row, row_first), across), b.mul(b.sub(place.lane, lane_first), tile.rows))
-        here = b.offset(sums, b.mul(at, self.bytes))
+        here = b.offset(memory.sums, b.mul(at, self.bytes))
         state = kernel.joined(state, here, tile.lanes * self.bytes, block.fresh)
         finish, keep, done = b.label("finish"), b.label("keep"), b.label("kept")
         b.emit(f"br i1 {block.last}, label %{finish}, label %{keep}")
         b.start_block(finish)
-        self.finishing.write(kernel, state, here, place)
+        self.finishing.write(kernel, state, here, memory.square, place)
         b.emit(f"br label %{done}")
         b.start_block(keep)
         kernel.put(state, here, tile.lanes * self.bytes)
