@@ -7,7 +7,8 @@ from codegen.test_kernels import check
 from compiler.oracle import Case, Program
 
 from torturous.codegen import kernels
-from torturous.codegen.target import x86_target
+from torturous.codegen.target import Target, x86_target
+from torturous.compiler.kernel import Kernel
 from torturous.core import dtypes
 from torturous.core.dtypes import DType
 from torturous.ir import contraction, elementwise, macros
@@ -81,17 +82,48 @@ def test_several_axes_of_lanes() -> None:
     check_texts(case)
 
 
+@pytest.mark.parametrize("products", [40, 300])
+def test_last_panels_of_any_width(products: int) -> None:
+    """Lanes that lie side by side, as many as there happen to be."""
+    def case(p: Program, lanes: int) -> list[Value]:
+        attributes = contraction.matrix_product(0)
+        return [p.apply_typed(contraction.CONTRACT, (rows, lanes), dtypes.float32, p.normal(rows, products),
+                              p.normal(products, lanes), attributes=attributes) for rows in (3, 70)]
+
+    for lanes in (32, 48, 63):
+        check_texts(case)
+        check(case, (lanes,))
+
+
+def kernel_of(case: Case) -> Kernel:
+    """The only one of a plan for any number of rows."""
+    realize.forget_plans()
+    for rows in (41, 43):
+        p = Program()
+        plan = planning.bind(p.record, tuple(value.index for value in case(p, rows))).loaded.plan
+    [kernel] = [kernel for level in plan.memory.levels for kernel in level]
+    return kernel
+
+
+AVX512 = x86_target("avx512", "x86_64-unknown-linux-gnu")
+
+
 @pytest.mark.parametrize("in_process", [False, True])
 def test_results_are_stored_in_vectors(in_process: bool) -> None:
     """Where registers hold enough rows, in libraries as well."""
-    def text(columns: int) -> str:
-        realize.forget_plans()
-        for rows in (41, 43):
-            p = Program()
-            out = linear(p, p.normal(rows, 300), columns, p.normal(columns))
-            plan = planning.bind(p.record, (out.index,)).loaded.plan
-        [kernel] = [kernel for level in plan.memory.levels for kernel in level]
-        return kernels.generate(kernel, x86_target("avx512", "x86_64-unknown-linux-gnu"), in_process).text
+    def text(columns: int, target: Target) -> str:
+        kernel = kernel_of(lambda p, rows: [linear(p, p.normal(rows, 1000), columns, p.normal(columns))])
+        return kernels.generate(kernel, target, in_process).text
 
-    assert "masked.scatter" not in text(96)
-    assert "masked.scatter" in text(5)
+    assert "masked.scatter" not in text(192, AVX512)
+    assert "masked.scatter" in text(5, AVX512)
+    assert "masked.scatter" in text(192, x86_target("sse2", AVX512.triple))
+
+
+def test_code_for_libraries_is_shorter() -> None:
+    """Where the number of lanes is not known, a second tile for the last ones is for this process."""
+    kernel = kernel_of(lambda p, lanes: [p.apply_typed(
+        contraction.CONTRACT, (70, lanes), dtypes.float32, p.normal(70, 300), p.normal(300, lanes),
+        attributes=contraction.matrix_product(0))])
+    library, process = (kernels.generate(kernel, AVX512, in_process).text for in_process in (False, True))
+    assert library.count("fma") < process.count("fma")

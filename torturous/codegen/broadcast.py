@@ -70,7 +70,7 @@ class Rows(ABC):
         """A tile's first row."""
         return self.b.add(rows[0], self.b.mul(number, self.tile.rows))
 
-    def fetch(self, block: Block, rows: Range, number: Integer, part: Integer, parts: int) -> None:
+    def fetch(self, block: Block, rows: Range, number: Integer, part: Integer, parts: Integer) -> None:
         """A part of what comes after the tile with this number: the next one, or the next block's first one."""
         if not self._lies_evenly():
             return
@@ -80,14 +80,15 @@ class Rows(ABC):
         row, start = b.choose(past, rows[0], row), b.choose(past, b.add(block.start, BLOCK), block.start)
         origin, step = side.origin(block.batch), side.writer.size(side.reduced.strides[0])
         if step == 1:
-            each = -(-self.tile.rows // parts)
-            for fetched in range(each):
-                index = b.minimum(b.add(row, b.add(b.mul(part, each), fetched)), b.sub(rows[1], 1))
+            each = b.ceil_div(self.tile.rows, parts)
+            begin = b.add(row, b.mul(part, each))
+            end = b.minimum(b.minimum(b.add(begin, each), b.add(row, self.tile.rows)), rows[1])
+            with looping(b, begin, end) as index:
                 line = b.offset(origin, b.mul(b.add(side.place(side.own, index), start), side.item))
                 with looping(b, 0, b.mul(block.count, side.item), CACHE_LINE) as offset:
                     b.prefetch(b.offset(line, offset), level=2)
             return
-        each = -(-BLOCK // parts)
+        each = b.ceil_div(BLOCK, parts)
         column = b.add(b.add(side.place(side.own, row), self.tile.rows - 1), b.mul(start, step))
         with looping(b, b.mul(part, each), b.minimum(b.mul(b.add(part, 1), each), block.count)) as product:
             b.prefetch(b.offset(origin, b.mul(b.add(column, b.mul(product, step)), side.item)), level=2)
@@ -109,7 +110,7 @@ class PackedTogether(Rows):
         assert isinstance(self.panels, LanePanels)
         return self.b.offset(memory, self.b.mul(number, self.panels.panel_bytes)), self.panels.product_step
 
-    def fetch(self, block: Block, rows: Range, number: Integer, part: Integer, parts: int) -> None:
+    def fetch(self, block: Block, rows: Range, number: Integer, part: Integer, parts: Integer) -> None:
         """All of it is near."""
 
 

@@ -20,8 +20,8 @@ from torturous.codegen.builder import Builder, Integer, looping
 from torturous.codegen.expressions import LANES, Argument, KernelWriter
 from torturous.codegen.finishing import Finishing, Place
 from torturous.codegen.loops import Divided, Work
-from torturous.codegen.microkernel import MicroKernel, Tile, registers_each, vectors_held
-from torturous.codegen.operands import split, takes_pairs
+from torturous.codegen.microkernel import MicroKernel, Tile, most_rows, registers_each, vectors_held
+from torturous.codegen.operands import split, takes_pairs, turns
 from torturous.codegen.pairs import PairedLanes
 from torturous.codegen.panels import LanePanels
 from torturous.codegen.side import Side, Sided
@@ -80,9 +80,8 @@ class Contraction(Sided):
         self.lanes = product(kernel.axes[axis] for axis in self.axes.lane)
         self.batch = [writer.size(kernel.axes[axis]) for axis in self.axes.batch]
         self.total = writer.size(product(kernel.reduced))
-        self.tile = choose_tile(writer, self.rows, self.lanes, self.lane)
-        self.last_tile = self._last_tile()
-        """For the last panel: where it is known what is left, no wider than that."""
+        turned = turns(kernel, writer.target, self.axes.lane, self.axes.row)
+        self.tile = choose_tile(writer, self.rows, self.lanes, self.lane, turned)
         self.products = product(kernel.reduced).constant or 0
         """How many products a sum has, 0 where that is not known when generating."""
         assert not self.row.load.guards and not self.lane.load.guards, "a guarded operand to pack"
@@ -92,12 +91,18 @@ class Contraction(Sided):
         self.lane_panels = (PairedLanes if self.pairs else LanePanels)(
             self.lane, self.tile, self.tile.lanes, tables_fit)
         self.in_place = self._in_place()
+        self.last_tile = self._last_tile()
+        """For the last panel, if it has no more lanes than this."""
         self.row_side = rows_of(self.row, self.tile, self.pairs, self.rows, self.most_rows)
-        self.finishing = Finishing(writer, self.axes, self.tile, self.bytes)
+        self.finishing = Finishing(writer, self.axes, turned, self.bytes)
 
     def _last_tile(self) -> Tile:
+        """As narrow as what is left, where that is known; else one vector, if code may be long: there are two tiles."""
         lanes, tile = self.lanes.constant, self.tile
-        left = (lanes or 0) % tile.lanes
+        if lanes is None:
+            left = LANES if self.writer.in_process and not self.in_place else 0
+        else:
+            left = lanes % tile.lanes
         return tile if self.pairs or not left else Tile(tile.rows, -(-left // LANES))
 
     def _in_place(self) -> bool:
@@ -159,7 +164,8 @@ class Contraction(Sided):
         """For each block of products: pack the lane side, then run the micro-kernel over all tiles, rows outermost,
         so that a tile's rows stay in the first cache."""
         b, tile, total = self.b, self.tile, self.total
-        tiles = b.ceil_div(b.sub(rows[1], rows[0]), tile.rows)
+        tiles, parts = (b.ceil_div(b.sub(past, first), unit) for (first, past), unit in
+                        ((rows, tile.rows), (lanes, tile.lanes)))
         single = isinstance(total, int) and total <= BLOCK
         loop = None if single else b.begin_loop(0, b.maximum(total, 1), BLOCK)
         k0: Integer = 0 if loop is None else loop.index
@@ -173,7 +179,7 @@ class Contraction(Sided):
             for some in panels:
                 with some.each() as (lane, lane_panel):
                     part = b.div(b.sub(lane, lanes[0]), tile.lanes)
-                    self.row_side.fetch(block, rows, number, part, self.most_lanes // tile.lanes)
+                    self.row_side.fetch(block, rows, number, part, parts)
                     self._tile(some.tile, block, Place(batch, row, lane, rows[1], lanes[1]),
                                (rows[0], lanes[0], lanes[1]), (row_panel, row_step, lane_panel, some.step), memory)
         if loop is not None:
@@ -213,7 +219,9 @@ class Contraction(Sided):
         b, tile, side = self.b, self.tile, self.lane
         packed_step = tile.lanes * self.bytes
         count, stride = b.sub(lanes[1], lanes[0]), self.lane_panels.panel_bytes
-        whole, every = b.div(count, tile.lanes), b.ceil_div(count, tile.lanes)
+        # As many whole panels as there must be for the last tile to take what is left.
+        spare = 0 if self.last_tile == tile else tile.lanes - 1 - self.last_tile.lanes
+        whole, every = b.div(b.add(count, spare), tile.lanes), b.ceil_div(count, tile.lanes)
         first, left = b.add(lanes[0], b.mul(whole, tile.lanes)), b.sub(every, whole)
         if self.in_place:
             step = b.mul(self.writer.size(side.reduced.strides[0]), self.bytes)
@@ -242,25 +250,30 @@ def _whole_tiles(extent: Size, unit: int, most: int) -> int:
     return max(1, within // unit) * unit
 
 
-def choose_tile(writer: KernelWriter, rows: Size, lanes: Size, lane_side: Side) -> Tile:
-    """As many accumulators as the registers hold, few wasted lanes and rows, panels of whole rows if possible."""
+def choose_tile(writer: KernelWriter, rows: Size, lanes: Size, lane_side: Side, turned: bool) -> Tile:
+    """As many accumulators as the registers hold, few wasted lanes and rows, panels of whole rows if possible; a square
+    where it is turned."""
     kernel, target = writer.kernel, writer.target
     itemsize = kernel.accumulators[0].dtype.itemsize
     registers, available = registers_each(target, itemsize), vectors_held(target, itemsize)
     known = lanes.constant
-    vectors = 2 if registers <= 2 and (known is None or known > LANES) else 1
+    several = not turned and (known is None or known > LANES)
+    vectors = 2 if registers <= 2 and several else 1
     run = lane_side.run
-    if run is not None and registers == 1 and (known is None or known > LANES):
+    if run is not None and registers == 1 and several:
         for count in (2, 3, 1):
             if (count * LANES) % run == 0 or run % (count * LANES) == 0:
                 vectors = count
                 break
-    most = max(1, (available - vectors) // vectors)
+    most = most_rows(target, itemsize, vectors)
+    if turned:
+        most = min(most, LANES)
     wanted = rows.constant
     if wanted is None:
         return Tile(most, vectors)
     least = -(-wanted // most) if wanted else 1
-    if least == 2 and wanted <= available - 1 and lies_side_by_side(lane_side) and (known or 0) > vectors * LANES:
+    by_once = not turned and (known or 0) > vectors * LANES and lies_side_by_side(lane_side)
+    if least == 2 and wanted <= available - 1 and by_once:
         return Tile(wanted, 1)  # Lanes that are read where they lie come by once and not twice.
     # Rows are computed for nothing in the last tile, and a tile more costs about as much as a row more.
     tiles = min(range(least, least + least // 2 + 1), key=lambda count: count * (-(-wanted // count) + 1))

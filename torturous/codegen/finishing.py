@@ -4,9 +4,8 @@ A tile that is whole, and of which little is to be computed, is stored straight 
 to scratch memory, from where runs of lanes within one innermost row are read: tiles at the edges, expressions that
 would be long if written out for every accumulator, lanes of several axes.
 
-Where results lie side by side along the rows and apart along the lanes, squares of the tile are turned there, and each
-lane is a vector of rows: one store, and contiguous reads of all that the epilogue takes in, in place of an element at a
-time.
+Where results lie side by side along the rows and apart along the lanes, the tile is a square, which is turned: each
+lane is a vector of rows then, stored at once, and what the epilogue takes in is read in vectors, too.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from torturous.codegen.builder import Integer, looping
 from torturous.codegen.emitter import kind
 from torturous.codegen.expressions import LANES, KernelWriter, Point
 from torturous.codegen.loops import advance
-from torturous.codegen.microkernel import MicroKernel, Tile
+from torturous.codegen.microkernel import MicroKernel
 from torturous.codegen.operands import Sides, split
 from torturous.codegen.turning import turned
 from torturous.compiler.kernel import Accumulated, Compute, Convert, Literal, Load, SlotNumber
@@ -27,8 +26,6 @@ from torturous.compiler.sizes import product
 
 SHORT = 6
 """Machine operations per element, about, up to which an epilogue is written out for every accumulator."""
-FEWEST_TURNED = 8
-"""Rows of a tile from which on squares of it are full enough to be worth turning."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Place:
 class Finishing:
     """Writes the epilogue of one contraction kernel."""
 
-    def __init__(self, writer: KernelWriter, axes: Sides, tile: Tile, itemsize: int) -> None:
+    def __init__(self, writer: KernelWriter, axes: Sides, turns: bool, itemsize: int) -> None:
         self.writer = writer
         self.b = writer.builder
         self.axes = axes
@@ -62,8 +59,8 @@ class Finishing:
         """How long an innermost row is, if known."""
         self.lane_extents = [writer.size(size) for size in sizes]
         self.row_extents = [writer.size(product(kernel.axes[axis] for axis in column)) for column in columns]
-        self.turns = len(columns) == 1 and tile.rows >= FEWEST_TURNED and self._lies_along_rows()
-        self.elements = LANES * LANES if self.turns else 0
+        self.turns = turns
+        self.elements = LANES * LANES if turns else 0
         """Of the scratch memory for a square."""
         self.short = len(lines) == 1 and len(columns) <= 1 and self._is_short()
 
@@ -74,22 +71,12 @@ class Finishing:
         cost = sum(e.op.cost if isinstance(e, Compute) else 1 for e in expressions if isinstance(e, (Compute, Convert)))
         return all(isinstance(e, plain) for e in expressions) and not kernel.derived and cost <= SHORT
 
-    def _lies_along_rows(self) -> bool:
-        """Whether more of what is stored and read is contiguous along the rows than along the lanes."""
-        kernel = self.writer.kernel
-        places = [store.address for store in kernel.stores]
-        places += [e.address for e in walk([store.expression for store in kernel.stores]) if isinstance(e, Load)]
-        along_rows, along_lanes = (sum(place.factor(axis) == 1 for place in places for axis in inner[-1:])
-                                   for inner in (self.rows, self.lanes))
-        return bool(self.lanes) and not kernel.derived and along_rows > along_lanes
-
     def write(self, kernel: MicroKernel, state: list[str], scratch: str, square: str, place: Place) -> None:
         """Stores the results of a tile; `scratch` has room for it, `square` for `elements`."""
         b, tile = self.b, kernel.tile
         stride = tile.lanes * self.bytes
         if self.turns:
-            kernel.put(state, scratch, stride)
-            self._turned(kernel, scratch, square, place)
+            self._turned(kernel, state, square, place)
             return
         if not self.short:
             kernel.put(state, scratch, stride)
@@ -137,33 +124,20 @@ class Finishing:
                 self._store(point, state[row * tile.vectors + v])
 
     # A tile whose results lie along its rows ---------------------------------------------------------------------
-    def _turned(self, kernel: MicroKernel, scratch: str, square: str, place: Place) -> None:
-        b, tile = self.b, kernel.tile
-        row_last = b.minimum(b.add(place.row, tile.rows), place.row_last)
-        lane_last = b.minimum(b.add(place.lane, tile.lanes), place.lane_last)
-        line, form = tile.lanes * self.bytes, kernel.arithmetic.kind
-        with looping(b, place.lane, lane_last, LANES) as lane:
-            column = b.offset(scratch, b.mul(b.sub(lane, place.lane), self.bytes))
-            for first in range(0, tile.rows, LANES):
-                rows = [b.load(form, b.offset(column, row * line), self.bytes)
-                        for row in range(first, min(first + LANES, tile.rows))]
-                rows += ["zeroinitializer"] * (LANES - len(rows))
-                for number, value in enumerate(turned(b, form, rows)):
-                    b.store(form, value, b.offset(square, number * LANES * self.bytes), self.bytes)
-                self._along_rows(form, square, place.batch, (b.add(place.row, first), row_last), (lane, lane_last))
-
-    def _along_rows(self, form: str, square: str, batch: list[Integer], rows: tuple[Integer, Integer],
-                    lanes: tuple[Integer, Integer]) -> None:
-        """The results of a square, lane by lane. What does not vary along the lanes is read once for all of them."""
-        b, w = self.b, self.writer
-        axis = self.rows[-1]
-        mask = w.tail_mask(b.sub(rows[1], rows[0]), LANES)
-        above = Point(self._fixed(batch) | {axis: rows[0]}, axis, LANES, mask)
+    def _turned(self, kernel: MicroKernel, state: list[str], square: str, place: Place) -> None:
+        """Lane by lane. What does not vary along the lanes is read once for all of them."""
+        b, w, tile, axis = self.b, self.writer, kernel.tile, self.rows[-1]
+        form, line = kernel.arithmetic.kind, LANES * self.bytes
+        rows = [*state, *["zeroinitializer"] * (LANES - tile.rows)]
+        for lane, value in enumerate(turned(b, form, rows)):
+            b.store(form, value, b.offset(square, lane * line), self.bytes)
+        mask = w.tail_mask(b.minimum(b.sub(place.row_last, place.row), tile.rows), LANES)
+        above = Point(self._fixed(place.batch) | {axis: place.row}, axis, LANES, mask)
         w.hoist([store.expression for store in w.kernel.stores], above, *self.axes.lane)
-        with looping(b, 0, b.minimum(b.sub(lanes[1], lanes[0]), LANES)) as number:
-            own = dict(zip(self.lanes, split(w, b.add(lanes[0], number), self.lane_extents), strict=True))
-            value = b.load(form, b.offset(square, b.mul(number, LANES * self.bytes)), self.bytes)
-            self._store(Point(above.axes | own, axis, LANES, mask, outer=above), value)
+        with looping(b, 0, b.minimum(b.sub(place.lane_last, place.lane), LANES)) as number:
+            lanes = dict(zip(self.lanes, split(w, b.add(place.lane, number), self.lane_extents), strict=True))
+            value = b.load(form, b.offset(square, b.mul(number, line)), self.bytes)
+            self._store(Point(above.axes | lanes, axis, LANES, mask, outer=above), value)
 
     # Any tile ----------------------------------------------------------------------------------------------------
     def _from_scratch(self, kernel: MicroKernel, scratch: str, place: Place) -> None:

@@ -49,6 +49,11 @@ def vectors_held(target: Target, itemsize: int) -> int:
     return max(target.registers - 2, 4) // registers_each(target, itemsize)
 
 
+def most_rows(target: Target, itemsize: int, vectors: int) -> int:
+    """Rows of a tile of so many vectors at most: registers hold it, and a line of lanes beside it."""
+    return max(1, (vectors_held(target, itemsize) - vectors) // vectors)
+
+
 MOST_UNROLLED = 128
 """Multiply-adds in the body of the loop along a run, about."""
 

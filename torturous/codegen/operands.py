@@ -6,13 +6,17 @@ from dataclasses import dataclass
 
 from torturous.codegen.builder import Integer
 from torturous.codegen.expressions import LANES, KernelWriter
+from torturous.codegen.microkernel import most_rows
 from torturous.codegen.target import Target
 from torturous.compiler.kernel import Convert, Expression, Kernel, Load, Quotient
+from torturous.compiler.schedule import merged_results, walk
 from torturous.compiler.sizes import Affine, product
 from torturous.core import dtypes
 
-SCATTERING = 32
-"""Storing a vector of results that lie apart costs as much as so many of its products."""
+SCATTERING, TURNING = 32, 8
+"""Storing a vector of results that lie apart costs as much as so many of its products, one by one or turned."""
+FEWEST_TURNED = 8
+"""Rows of a square from which on it is worth turning."""
 
 
 def loaded(expression: Expression) -> Load:
@@ -40,7 +44,22 @@ class Sides:
     """Whether the left operand is the lane side."""
 
 
-def sides(kernel: Kernel) -> Sides:
+def turns(kernel: Kernel, target: Target, lanes: list[int], rows: list[int]) -> bool:
+    """Whether tiles are turned before they are stored (see `codegen.finishing`): registers hold enough rows, and more
+    of what is stored and read is contiguous along these than along the lanes."""
+    known = product(kernel.axes[axis] for axis in rows).constant
+    held = most_rows(target, kernel.accumulators[0].dtype.itemsize, 1)
+    if min(held, held if known is None else known) < FEWEST_TURNED:
+        return False
+    if not lanes or kernel.derived or len(merged_results(kernel, rows)) != 1:
+        return False
+    places = [store.address for store in kernel.stores]
+    places += [part.address for part in walk([store.expression for store in kernel.stores]) if isinstance(part, Load)]
+    along_rows, along_lanes = (sum(place.factor(axes[-1]) == 1 for place in places) for axes in (rows, lanes))
+    return along_rows > along_lanes
+
+
+def sides(kernel: Kernel, target: Target) -> Sides:
     """Lanes go where they cost least (see `_lane_cost`), or, where operands are read in place, along the last axis or
     where channels lie in blocks."""
     assert kernel.product is not None
@@ -58,7 +77,8 @@ def sides(kernel: Kernel) -> Sides:
     elif kernel.direct:
         lane = 0 if len(kernel.axes) - 1 in own[0] else 1
     else:
-        lane = 0 if _lane_cost(kernel, 0, own[0], own[1]) < _lane_cost(kernel, 1, own[1], own[0]) else 1
+        first, second = _lane_cost(kernel, target, 0, own[0], own[1]), _lane_cost(kernel, target, 1, own[1], own[0])
+        lane = 0 if first < second else 1
     return Sides(both, own[lane], own[1 - lane], lane == 0)
 
 
@@ -70,7 +90,7 @@ def _varies(kernel: Kernel, address: Affine, axis: int) -> bool:
     )
 
 
-def _lane_cost(kernel: Kernel, which: int, lanes: list[int], rows: list[int]) -> float:
+def _lane_cost(kernel: Kernel, target: Target, which: int, lanes: list[int], rows: list[int]) -> float:
     """A rough cost per product of running lanes along these axes: wasted lanes, packing, and how results lie."""
     assert kernel.product is not None
     address = loaded(kernel.product[which]).address
@@ -87,7 +107,8 @@ def _lane_cost(kernel: Kernel, which: int, lanes: list[int], rows: list[int]) ->
     elif innermost is not None and address.factor(len(kernel.axes) + len(kernel.reduced) - 1) == 1:
         packing = 2.0
     products = product(kernel.reduced).constant or 1
-    stored = 0.0 if lanes and lanes[-1] == len(kernel.axes) - 1 else min(0.2, SCATTERING / max(products, 1))
+    storing = TURNING if turns(kernel, target, lanes, rows) else SCATTERING
+    stored = 0.0 if lanes and lanes[-1] == len(kernel.axes) - 1 else min(0.2, storing / max(products, 1))
     return waste + packing / max(other, 1) * 4 + stored
 
 

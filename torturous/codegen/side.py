@@ -161,7 +161,7 @@ class Sided:
     def __init__(self, writer: KernelWriter) -> None:
         self.writer = writer
         self.b = writer.builder
-        self.axes = sides(writer.kernel)
+        self.axes = sides(writer.kernel, writer.target)
         self.lane, self.row = lane_and_row(writer, self.axes)
         self.dtype = writer.kernel.accumulators[0].dtype
         self.bytes = self.dtype.itemsize

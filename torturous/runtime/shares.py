@@ -103,7 +103,8 @@ def _balanced(kernel: Generated, evaluate: Evaluate, units: Sequence[int], least
     """The same where every item has to prepare something: as even as possible for so many threads, with few items."""
     work = kernel.work
     outer, cost, preparing = evaluate(work.outer), evaluate(work.cost), evaluate(work.preparing)
-    per_unit = cost / prod(units)
+    per_unit = cost / prod(evaluate(part.extent) / part.unit for part in work.divided)
+    """Of a whole one: what is left over costs as much as what it is computed with."""
     ways: list[list[tuple[int, float, int, int]]] = []
     """Of each extent: into how many parts to divide it, the largest one's units, how many these make, what they
     prepare."""
