@@ -109,25 +109,45 @@ class Storing:
 
     # What is stored --------------------------------------------------------------------------------------------------
     def _absorb_epilogues(self) -> None:
-        taken: set[Node] = set()
         for node in self.graph.nodes:
             if node.op.kind not in ANCHORS:
                 continue
-            last, depth = node, 0
-            while last not in self.stored and len(last.users) == 1 and depth < DEPTH:
-                user = last.users[0]
-                follows = user.op.kind is Kind.ELEMENTWISE and user.shape == last.shape
-                if not (follows or last is node and self._is_split(node, user)) or user in taken or (
-                        user.inputs.count(last) > 1):
+            last, taken = node, 0
+            while last not in self.stored and taken < DEPTH:
+                following = self._following(last)
+                if not following and last is node and self._is_split(node):
+                    following = list(node.users)
+                if not following:
                     break
-                last, depth = user, depth + 1
-                taken.add(user)
+                last, taken = following[-1], taken + len(following)
+                self.epilogues.update(following)
             self.stored.add(last)
             self.anchor[last] = node
 
-    def _is_split(self, node: Node, user: Node) -> bool:
+    def _following(self, node: Node) -> list[Node]:
+        """The fewest elementwise values that all of what is made of a value comes together in, up to the one where it
+        does: one user, or the several steps of x·Φ(x). None if it does not, or elsewhere."""
+        following: list[Node] = []
+        users = set(node.users)
+        while users and len(following) < DEPTH:
+            user = min(users, key=lambda each: each.number)
+            if user.op.kind is not Kind.ELEMENTWISE or user.shape != node.shape or user in self.epilogues:
+                return []
+            following.append(user)
+            users.remove(user)
+            if not users:
+                return following
+            if user in self.stored:
+                return []
+            users.update(user.users)
+        return []
+
+    def _is_split(self, node: Node) -> bool:
         """Whether a matrix product is wanted with more axes, and not row by row: its kernel can store it so. Sizes have
         to be known: its code is longer than that of two kernels otherwise, and libraries have to be small."""
+        if len(node.users) != 1:
+            return False
+        (user,) = node.users
         if node.op.kind is not Kind.CONTRACT or user.op is not movement.RESHAPE or layout.is_windowed(node):
             return False
         if node.attributes[3:] or self.is_row_major(user) or user in self.stored:
@@ -207,11 +227,6 @@ class Storing:
         """Stores what several kernels compute, unless that is about as cheap as reading it; and of what reductions
         give only what is wanted or read by another kernel."""
         cost: dict[Node, int] = {}
-        epilogues = self.epilogues
-        for last, anchor in self.anchor.items():
-            while last is not anchor:
-                epilogues.add(last)
-                last = next(n for n in last.inputs if isinstance(n, Node) and self._leads_to(n, anchor))
         for node in self.graph.nodes:
             if node in self.stored or node.op.kind in ANCHORS:
                 cost[node] = 0
@@ -235,7 +250,7 @@ class Storing:
             sinks[node], repeated[node] = reached, again
             if node in self.anchor and node not in wanted and reached == {self.groups.of[node]}:
                 self.stored.discard(node)
-            if node in self.stored or node in epilogues or node.op.kind not in (Kind.ELEMENTWISE, Kind.GATHER):
+            if node in self.stored or node in self.epilogues or node.op.kind not in (Kind.ELEMENTWISE, Kind.GATHER):
                 continue
             if again and len(reached) == 1 and next(iter(reached)).is_row_shape(node.shape):
                 again = False  # It is computed once a row.
@@ -261,16 +276,6 @@ class Storing:
                 deep.append(node)
             depth[node] = 0 if node in self.stored or node.op.kind in ANCHORS else own
         return deep
-
-    def _leads_to(self, node: Node, anchor: Node) -> bool:
-        """Whether a node lies on the single-user chain that starts at an anchor."""
-        while anchor is not node:
-            if len(anchor.users) != 1:
-                return False
-            anchor = anchor.users[0]
-            if anchor.number > node.number:
-                return False
-        return True
 
     def _repeats(self, node: Node, user: Node) -> bool:
         """Whether a user reads each element of a node several times."""
