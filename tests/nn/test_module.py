@@ -783,3 +783,66 @@ def test_outermost_calls_are_announced():
     finally:
         on_outermost_call.remove(note)
     assert seen == [net, net, net.blocks[0], net, net.conv2]
+
+
+# Members as attributes --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_members_are_what_the_tables_hold_now(library):
+    nn = library.nn
+
+    class Net(nn.Module):
+        def __init__(self, wide):
+            super().__init__()
+            self.first = nn.Linear(2, 3)
+            if wide:
+                self.second = nn.Linear(3, 3)
+            self.register_buffer("count", library.zeros(1))
+
+    narrow, wide = Net(False), Net(True)
+    assert wide.second is wide._modules["second"] and not hasattr(narrow, "second")
+    with pytest.raises(AttributeError, match="'Net' object has no attribute 'second'"):
+        _ = narrow.second
+    assert not hasattr(Net, "second") and not hasattr(Net, "count") and not hasattr(nn.Module, "first")
+    # Others may write the tables.
+    other = nn.Linear(2, 3)
+    narrow._modules["first"] = other
+    assert narrow.first is other
+    # An attribute of the module's own comes first.
+    weight = narrow.first.weight
+    del narrow.first._parameters["weight"]
+    assert not hasattr(narrow.first, "weight")
+    narrow.first.__dict__["weight"] = weight.data
+    assert narrow.first.weight is narrow.first.__dict__["weight"]
+    assert narrow.first(library.ones(1, 2)).shape == (1, 3)
+    del narrow.first
+    assert not hasattr(narrow, "first") and wide.first.weight.shape == (3, 2)
+    assert copy.copy(wide).second is wide.second and pickle.loads(pickle.dumps(other)).weight.shape == (3, 2)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_what_a_class_says_of_a_name_comes_before_its_members(library):
+    nn = library.nn
+
+    class Doubling(nn.Linear):
+        @property
+        def weight(self):
+            return 2 * self._parameters["weight"]
+
+    class Asking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(1, 1)
+
+        def __getattr__(self, name):
+            return "asked" if name == "answer" else super().__getattr__(name)
+
+    plain = nn.Linear(1, 1, bias=False)
+    doubling = Doubling.__new__(Doubling)
+    nn.Module.__init__(doubling)
+    doubling._parameters.update(weight=plain.weight, bias=None)
+    assert plain.weight is plain._parameters["weight"]
+    assert (doubling(library.ones(1, 1)) == 2 * plain(library.ones(1, 1))).all()
+    asking = Asking()
+    assert asking.answer == "asked" and isinstance(asking.inner, nn.Linear)
+    with pytest.raises(AttributeError, match="no attribute 'question'"):
+        _ = asking.question

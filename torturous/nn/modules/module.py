@@ -14,6 +14,7 @@ from torturous.nn.modules import state
 from torturous.nn.modules.calling import calls, note_path, on_outermost_call
 from torturous.nn.modules.conversion import parse_to
 from torturous.nn.modules.hooks import ForwardHook, ModuleHooks, call_with_hooks
+from torturous.nn.modules.members import offer
 from torturous.nn.modules.printing import indent, tree
 from torturous.nn.parameter import Parameter
 from torturous.tensor import Tensor, bfloat16, float16, float32, float64, no_grad
@@ -84,33 +85,25 @@ class Module:
                 raise AttributeError("cannot assign module before Module.__init__() call")
             self._forget(name, keep=self._modules)
             self._modules[name] = value
+            offer(type(self), "_modules", name)
         elif name in tables.get("_parameters", ()):
             if value is not None:
-                raise TypeError(
-                    f"cannot assign '{type(value).__name__}' as parameter '{name}' "
-                    "(torch.nn.Parameter or None expected)"
-                )
+                raise _wrong_kind(value, "parameter", name, "torch.nn.Parameter")
             self._parameters[name] = None
         elif name in tables.get("_modules", ()):
             if value is not None:
-                raise TypeError(
-                    f"cannot assign '{type(value).__name__}' as child module '{name}' "
-                    "(torch.nn.Module or None expected)"
-                )
+                raise _wrong_kind(value, "child module", name, "torch.nn.Module")
             self._modules[name] = None
         elif name in tables.get("_buffers", ()):
             if value is not None and not isinstance(value, Tensor):
-                raise TypeError(
-                    f"cannot assign '{type(value).__name__}' as buffer '{name}' "
-                    "(torch.nn.Buffer, torch.Tensor or None expected)"
-                )
+                raise _wrong_kind(value, "buffer", name, "torch.nn.Buffer, torch.Tensor")
             self._buffers[name] = value
         else:
             super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
         tables = self.__dict__
-        # Before `Module.__init__` there is none of the tables. Every layer comes here for its weight.
+        # Before `Module.__init__` there is none of the tables.
         if "_parameters" in tables:
             if name in (parameters := tables["_parameters"]):
                 return parameters[name]
@@ -166,6 +159,7 @@ class Module:
                 f"to make '{name}' a function of another tensor, compute it in forward()."
             )
         self._parameters[name] = param
+        offer(type(self), "_parameters", name)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Register a tensor that belongs to the module but is not trained; `persistent` ones are saved."""
@@ -178,6 +172,7 @@ class Module:
                 "(torch Tensor or None required)"
             )
         self._buffers[name] = tensor
+        offer(type(self), "_buffers", name)
         if persistent:
             self._non_persistent_buffers.discard(name)
         else:
@@ -497,3 +492,7 @@ class Module:
         extra_lines = extra.split("\n") if extra else []
         child_lines = [f"({name}): {indent(repr(module))}" for name, module in self._modules.items()]
         return tree(self._get_name(), extra_lines, child_lines)
+
+
+def _wrong_kind(value: Any, kind: str, name: str, wanted: str) -> TypeError:
+    return TypeError(f"cannot assign '{type(value).__name__}' as {kind} '{name}' ({wanted} or None expected)")
