@@ -4,10 +4,14 @@ Programs repeat themselves, and a record mostly begins like one before it. All r
 one tree: from each prefix, edges lead to those one row longer. An edge's name says what was recorded (an op's number
 and its operands, say); where it leads, the row with its type and flag is ready made. Following an edge is thus all
 the work there is for a row recorded before, and a prefix stands for all rows up to it: as a key it costs nothing.
+
+Nearly every prefix has one edge. To compare a name with its name is quicker than to hash it, and a table for each would
+be most of the tree: it is where one would look for a row that is not near.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import MutableMapping
 from types import CodeType
 from typing import Any, NamedTuple
@@ -21,10 +25,15 @@ MOST = 1 << 17
 """Prefixes remembered, some 80 MB: with more than these the program does not repeat itself, and all are forgotten."""
 
 
+NONE: dict[Any, Any] = {}
+"""Stands for no edges; nothing is ever added to it."""
+_adding = threading.Lock()
+
+
 class Prefix:
     """The rows of a record up to number `index`. Only what follows it is ever changed."""
 
-    __slots__ = ("parent", "index", "row", "type_index", "tracked", "place", "next", "shortcuts")
+    __slots__ = ("parent", "index", "row", "type_index", "tracked", "place", "key", "following", "others", "shortcuts")
 
     def __init__(self, parent: Prefix | None, row: Row, tracked: int, place: Place) -> None:
         self.parent = parent
@@ -36,15 +45,39 @@ class Prefix:
         """Whether gradients flow through it."""
         self.place = place
         """Where it was recorded first."""
-        self.next: dict[Any, Prefix] = {}
-        """What may be recorded next, and the prefix that this leads to."""
+        self.key: Any = None
+        """The name of the first edge that leads on from here."""
+        self.following: Any = None
+        """Where it leads."""
+        self.others: dict[Any, Prefix] = NONE
+        """Where all other edges lead."""
         self.shortcuts: dict[tuple, Shortcut] | None = None
         """What calls of functions lead to (see `tensor/shortcuts.py`)."""
 
     def extend(self, key: Any, row: Row, tracked: int, place: Place) -> Prefix:
         """The prefix that is longer by a row, and from now on is found under `key`."""
-        # Another thread may have come here at the same time: one prefix stays.
-        return self.next.setdefault(key, Prefix(self, row, tracked, place))
+        return self.lead(key, Prefix(self, row, tracked, place))
+
+    def after(self, key: Any) -> Prefix | None:
+        """Where the edge of this name leads. (What is called for every row has this written out.)"""
+        following: Prefix | None = self.following if self.key == key else self.others.get(key)
+        return following
+
+    def lead(self, key: Any, prefix: Prefix) -> Prefix:
+        """Adds an edge; gives the prefix that it leads to, which another thread may have added at the same time."""
+        with _adding:
+            known = self.after(key)
+            if known is not None:
+                return known
+            if self.key is None:
+                # In this order: who finds the name finds what it leads to.
+                self.following = prefix
+                self.key = key
+            else:
+                if self.others is NONE:
+                    self.others = {}
+                self.others[key] = prefix
+            return prefix
 
     def until(self, count: int) -> Prefix:
         """The first `count` rows of this prefix."""

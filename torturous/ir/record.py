@@ -249,7 +249,8 @@ class Record:
     def append(self, row: Row, tracked: int, place: Place, owner: Any = None) -> int:
         """Adds a row as it is."""
         key = (row, tracked)
-        following = self.end.next.get(key)
+        end = self.end
+        following = end.following if end.key == key else end.others.get(key)
         if following is None:
             following = self._extend(key, row, tracked, place)
         index = self._follow(following, place)
@@ -261,7 +262,8 @@ class Record:
         """Adds a leaf."""
         # A number is as good a name for an edge as a row, and quicker.
         key = 2 * type_index + 1 if tracked else 2 * type_index
-        following = self.end.next.get(key)
+        end = self.end
+        following = end.following if end.key == key else end.others.get(key)
         if following is None:
             following = self._extend(key, (LEAF.number, (), type_index), key & 1, None)
         self.end = following
@@ -271,13 +273,12 @@ class Record:
         """Adds a row for each value, of these types, of the row just added, as untracked as that: all in one step."""
         key = ("items", types)
         whole = self.end
-        following = whole.next.get(key)
+        following = whole.after(key)
         if following is None:
             following = whole
             for number, type_index in enumerate(types):
-                row = (ITEM.number, (number,), type_index, whole.index)
-                following = following.extend((*key, number), row, 0, place)
-            whole.next[key] = following
+                following = Prefix(following, (ITEM.number, (number,), type_index, whole.index), 0, place)
+            following = whole.lead(key, following)
             if self.thread != NOBODY:
                 tree.size += len(types)
         added = range(whole.index + 1, following.index + 1)
@@ -292,7 +293,8 @@ class Record:
         """Records an op whose result type follows from its operands; raises the op's own errors."""
         # The form without attributes is also what operators look up themselves (`tensor/applying.py`).
         key = (op.number, attributes, *operands) if attributes else (op.number, *operands)
-        following = self.end.next.get(key)
+        end = self.end
+        following = end.following if end.key == key else end.others.get(key)
         if following is None:
             following = self._first(key, op, attributes, self._result_type(op, attributes, operands), operands, place)
         if following.tracked and not tracking:
@@ -309,7 +311,8 @@ class Record:
     ) -> int:
         """Records an op whose result type the caller has worked out."""
         key = (~op.number, attributes, type_index, *operands)
-        following = self.end.next.get(key)
+        end = self.end
+        following = end.following if end.key == key else end.others.get(key)
         if following is None:
             following = self._first(key, op, attributes, type_index, operands, place)
         if following.tracked and not tracking:

@@ -65,20 +65,20 @@ def operator(op: Op, otherwise: Callable[..., Any]) -> Callable[..., Any]:
         record, storage = self._record, self._storage
         if record is None or record.thread != get_ident() or (storage is not None and self._seen != storage.version):
             return otherwise(op, self, other)
-        kind = other.__class__
-        try:
-            if kind is base.result_class or isinstance(other, TensorBase):
-                storage = other._storage
-                if other._record is not record or (storage is not None and other._seen != storage.version):
-                    return otherwise(op, self, other)
-                following = record.end.next[number, self._index, other._index]
-            elif kind is float:
-                following = record.end.next[number, self._index, ~(len(record.slots) * 4 + FLOATING)]
-            elif kind is int:
-                following = record.end.next[number, self._index, ~(len(record.slots) * 4 + INTEGRAL)]
-            else:
+        kind, end = other.__class__, record.end
+        if kind is base.result_class or isinstance(other, TensorBase):
+            storage = other._storage
+            if other._record is not record or (storage is not None and other._seen != storage.version):
                 return otherwise(op, self, other)
-        except KeyError:
+            key = number, self._index, other._index
+        elif kind is float:
+            key = number, self._index, ~(len(record.slots) * 4 + FLOATING)
+        elif kind is int:
+            key = number, self._index, ~(len(record.slots) * 4 + INTEGRAL)
+        else:
+            return otherwise(op, self, other)
+        following = end.following if end.key == key else end.others.get(key)
+        if following is None:
             return otherwise(op, self, other)
         tracked = following.tracked
         if tracked and not record.tracking:
