@@ -80,6 +80,13 @@ def test_options_that_are_equal_are_not_the_same() -> None:
     assert len(calls) == 3
 
 
+def test_zeros_have_signs() -> None:
+    x = torch.ones(2)
+    for factor in (0.0, -0.0, 0.0, -0.0):
+        realize()
+        assert np.signbit(scaled(x, None, factor).numpy()).tolist() == [np.signbit(factor)] * 2
+
+
 def test_operands_are_their_rows() -> None:
     x, y = torch.arange(3.0), torch.ones(3)
     for a, b in ((x, y), (y, x), (x, None), (x, x), (x, y)):

@@ -96,32 +96,34 @@ def scaled_dot_product_attention(
     `enable_gqa` axis −3 of key and value, their heads, may be a divisor of the query's.
     """
     if dropout_p == 0.0:
-        return _attention(query, key, value, attn_mask, 0.0, is_causal, scale, enable_gqa)
-    return _every_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
-
-
-def _every_attention(query: TensorBase, key: TensorBase, value: TensorBase, attn_mask: TensorBase | None,
-                     dropout_p: float, is_causal: bool, scale: float | None, enable_gqa: bool) -> Tensor:
-    _check(query, key, value, attn_mask, is_causal)
-    if not 0.0 <= dropout_p <= 1.0:
+        return _undropped(query, key, value, attn_mask, is_causal, scale, enable_gqa)
+    if not 0.0 < dropout_p <= 1.0:
         raise RuntimeError(f"dropout probability has to be between 0 and 1, but got {dropout_p} "
                            "(scaled_dot_product_attention)")
-    operands: Any = _heads_repeated(query, key, value) if enable_gqa else (query, key, value)
-    lead = broadcast([tuple(t.shape[:-2]) for t in operands])
-    q, k, v = (t if tuple(t.shape[:-2]) == lead else t.expand(*lead, *t.shape[-2:]) for t in operands)
-    if attn_mask is not None:
-        wanted = (*lead, q.shape[-2], k.shape[-2])
-        if broadcast([wanted, tuple(attn_mask.shape)]) != wanted:
-            raise RuntimeError(f"scaled_dot_product_attention: attn_mask {describe(attn_mask.shape)} is larger than "
-                               f"the scores {describe(wanted)}")
-    factor = 1 / sqrt(q.shape[-1]) if scale is None else scale
-    if dropout_p == 0.0:
-        return _attended(q, k, v, factor, attn_mask, is_causal)
+    q, k, v, factor = _ready(query, key, value, attn_mask, is_causal, scale, enable_gqa)
     return _weighed(dropout(_weights(q, k, factor, attn_mask, is_causal, True), dropout_p, True), v)
 
 
-_attention = shortcut(operands=4)(_every_attention)
-"""Without dropout, which draws: the rest follows from rows and options."""
+@shortcut(operands=4)
+def _undropped(query: TensorBase, key: TensorBase, value: TensorBase, mask: TensorBase | None, causal: bool,
+               scale: float | None, grouped: bool) -> Tensor:
+    q, k, v, factor = _ready(query, key, value, mask, causal, scale, grouped)
+    return _attended(q, k, v, factor, mask, causal)
+
+
+def _ready(query: TensorBase, key: TensorBase, value: TensorBase, mask: TensorBase | None, causal: bool,
+           scale: float | None, grouped: bool) -> tuple[Any, Any, Any, float]:
+    """Operands with the same leading axes, and the scale; RuntimeError where something does not fit."""
+    _check(query, key, value, mask, causal)
+    operands: Any = _heads_repeated(query, key, value) if grouped else (query, key, value)
+    lead = broadcast([tuple(t.shape[:-2]) for t in operands])
+    q, k, v = (t if tuple(t.shape[:-2]) == lead else t.expand(*lead, *t.shape[-2:]) for t in operands)
+    if mask is not None:
+        wanted = (*lead, q.shape[-2], k.shape[-2])
+        if broadcast([wanted, tuple(mask.shape)]) != wanted:
+            raise RuntimeError(f"scaled_dot_product_attention: attn_mask {describe(mask.shape)} is larger than "
+                               f"the scores {describe(wanted)}")
+    return q, k, v, 1 / sqrt(q.shape[-1]) if scale is None else scale
 
 
 def _heads_repeated(query: Any, key: Any, value: Any) -> tuple[Any, Any, Any]:

@@ -57,7 +57,7 @@ def shortcut(operands: int) -> Callable[[F], F]:
                 return function(*arguments)
             if known is None:
                 result = _kept_together(record, function, arguments)
-                if Unknown not in kinds:
+                if _names_itself(options):
                     _remember(key, record, start, result)
                 if isinstance(result, TensorBase) and context.record is record:
                     note_end(record)
@@ -84,6 +84,12 @@ def _kept_together(record: Record, function: Callable[..., Any], arguments: Sequ
         return function(*arguments)
     finally:
         record.room = min(room, record.room)
+
+
+def _names_itself(options: Sequence[Any]) -> bool:
+    """Whether options are the same as all others that are equal and of the same types: a number that is not known yet
+    is not, nor is a zero, which has a sign."""
+    return not any(isinstance(option, Unknown) or (isinstance(option, float) and not option) for option in options)
 
 
 def _remember(key: tuple, record: Record, start: Prefix, result: Any) -> None:
