@@ -95,6 +95,26 @@ def test_last_panels_of_any_width(products: int) -> None:
         check(case, (lanes,))
 
 
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("products", [90, 520])
+def test_half_a_vector_of_lanes(dtype: DType, products: int) -> None:
+    """What is left over is half a vector or less, or just more than that; the number of lanes is known, or not."""
+    def texts(p: Program, rows: int) -> list[Value]:
+        return [linear(p, p.normal(rows, products, dtype=dtype), 37, p.normal(37, dtype=dtype))]
+
+    def columns(p: Program, lanes: int) -> list[Value]:
+        x = p.normal(70, products, dtype=dtype)
+        return [p.apply_typed(contraction.CONTRACT, (70, lanes), dtype, x, p.normal(products, lanes, dtype=dtype),
+                              attributes=contraction.matrix_product(0)).relu()]
+
+    realize.forget_plans()
+    for case in (texts, columns):
+        check(case, *[(count,) for count in (4, 8, 9, 16, 20, 24, 25, 40, 41)])
+        for count in (8, 24, 200):
+            realize.forget_plans()
+            check(case, (count,))
+
+
 def kernel_of(case: Case) -> Kernel:
     """The only one of a plan for any number of rows."""
     realize.forget_plans()
@@ -121,7 +141,7 @@ def test_results_are_stored_in_vectors(in_process: bool) -> None:
 
 
 def test_code_for_libraries_is_shorter() -> None:
-    """Where the number of lanes is not known, a second tile for the last ones is for this process."""
+    """Where the number of lanes is not known, other tiles for the last ones are for this process."""
     kernel = kernel_of(lambda p, lanes: [p.apply_typed(
         contraction.CONTRACT, (70, lanes), dtypes.float32, p.normal(70, 300), p.normal(300, lanes),
         attributes=contraction.matrix_product(0))])

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from torturous.codegen.arithmetic import Arithmetic
 from torturous.codegen.broadcast import PACKING, Block, Range, rows_of
 from torturous.codegen.builder import Builder, Integer, looping
 from torturous.codegen.expressions import LANES, Argument, KernelWriter
@@ -34,6 +35,7 @@ ITEM_LANES = 256
 """Rows and lanes of an item at most: with a block of products its panels and its results stay in the second cache."""
 FEW_TILES = 2
 """Up to so many tiles of rows, lanes that lie side by side are read in place."""
+HALF = LANES // 2
 TABLED_PRODUCTS = 8192
 """Up to so many products per sum, their offsets are worked out once a piece."""
 
@@ -93,6 +95,8 @@ class Contraction(Sided):
         self.in_place = self._in_place()
         self.last_tile = self._last_tile()
         """For the last panel, if it has no more lanes than this."""
+        self.halves = self._may_halve()
+        """Whether that may take half a vector."""
         self.row_side = rows_of(self.row, self.tile, self.pairs, self.rows, self.most_rows)
         self.finishing = Finishing(writer, self.axes, turned, self.bytes)
 
@@ -104,6 +108,13 @@ class Contraction(Sided):
         else:
             left = lanes % tile.lanes
         return tile if self.pairs or not left else Tile(tile.rows, -(-left // LANES))
+
+    def _may_halve(self) -> bool:
+        """Whether half a vector of lanes may be all that is left, which takes half the time wherever a vector is two
+        registers, or is computed as two; and code may be longer for it."""
+        lanes = self.lanes.constant
+        few = lanes is None or 0 < lanes % LANES <= HALF
+        return few and self.last_tile.vectors == 1 and self.writer.in_process and not self.pairs
 
     def _in_place(self) -> bool:
         """Whether lanes are read where they lie: side by side, for so few rows that packing them would not pay."""
@@ -143,7 +154,7 @@ class Contraction(Sided):
         batches = product(kernel.axes[axis] for axis in self.axes.batch)
         cost = self.lanes * self.rows * product(kernel.reduced)
         rows = Divided(self.rows, self.tile.rows, self.most_rows, self.row_side.weight)
-        step = LANES if self.last_tile != self.tile else 0
+        step = HALF if self.halves else LANES if self.last_tile != self.tile else 0
         lanes = Divided(self.lanes, self.tile.lanes, self.most_lanes, PACKING, step)
         preparing = ZERO if self.lane_panels.tabled else product(kernel.reduced)
         return Work(batches, (rows, lanes), Size.of(1) + cost, preparing)
@@ -194,7 +205,11 @@ class Contraction(Sided):
                              b.mul(row_step, self.bytes), self.row_side.stride * self.bytes)
         unroll = 4 if shape.rows * shape.vectors <= 12 else 2
         steps = b.ceil_div(block.count, 2) if self.pairs else block.count
-        state = kernel.run(lane_panel, row_panel, steps, kernel.zeros(), unroll)
+        run = (lane_panel, row_panel, steps)
+        if self.halves and shape == self.last_tile:
+            state = self._halved(kernel, run, unroll, b.compare("sle", b.sub(place.lane_last, place.lane), HALF))
+        else:
+            state = kernel.run(*run, kernel.zeros(), unroll)
         if block.last is True:
             self.finishing.write(kernel, state, memory.sums, memory.square, place)
             return
@@ -213,6 +228,27 @@ class Contraction(Sided):
         kernel.put(state, here, tile.lanes * self.bytes)
         b.emit(f"br label %{done}")
         b.start_block(done)
+
+    def _halved(self, kernel: MicroKernel, run: tuple[str, str, Integer], unroll: int, few: str) -> list[str]:
+        """The sums of a tile a vector wide, whose upper half is zero where there are `few` lanes."""
+        b = self.b
+        half = replace(kernel, arithmetic=Arithmetic(b, kernel.arithmetic.dtype, HALF))
+        part, whole, done = b.label("half"), b.label("whole"), b.label("summed")
+        b.emit(f"br i1 {few}, label %{part}, label %{whole}")
+        found = []
+        for label, width in ((part, half), (whole, kernel)):
+            b.start_block(label)
+            state = width.run(*run, width.zeros(), unroll)
+            if width is half:
+                form, order = half.arithmetic.kind, ", ".join(f"i32 {lane}" for lane in range(LANES))
+                state = [b.value(f"shufflevector {form} {value}, {form} zeroinitializer, <{LANES} x i32> <{order}>")
+                         for value in state]
+            found.append((state, b.block))
+            b.emit(f"br label %{done}")
+        b.start_block(done)
+        (parts, after_part), (wholes, after_whole) = found
+        return [b.value(f"phi {kernel.arithmetic.kind} [ {one}, %{after_part} ], [ {other}, %{after_whole} ]")
+                for one, other in zip(parts, wholes, strict=True)]
 
     def _lane_panels(self, block: Block, lanes: Range, memory: str) -> list[Panels]:
         """Where the item's panels of lanes are: packed, or as they lie but for what is left over."""
