@@ -310,9 +310,9 @@ class GroupOptimizer(Optimizer):
         changes = StateChanges()
         with no_grad():
             for group in self.param_groups:
-                group_params = [param for param in group["params"] if param.grad is not None]
-                if group_params:
-                    group_grads = [param.grad for param in group_params]
+                have = [(param, grad) for param in group["params"] if (grad := param.grad) is not None]
+                if have:
+                    group_params, group_grads = map(list, zip(*have, strict=True))
                     self._update(group, group_params, group_grads, changes)
                     params += group_params
                     grads += group_grads

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import weakref
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from torturous.core import dtypes
@@ -11,14 +11,15 @@ from torturous.core.shapes import broadcast, describe
 from torturous.ir import elementwise as ops
 from torturous.ir import reduction as reductions
 from torturous.ir.losses import NLL, class_axis
+from torturous.ir.op import TYPES, type_number
 from torturous.ir.record import context
-from torturous.runtime.storage import Storage
 from torturous.tensor.activations import log_softmax, logsigmoid
-from torturous.tensor.applying import apply, apply_typed
+from torturous.tensor.applying import Rule, apply, apply_rule
 from torturous.tensor.base import TensorBase
 from torturous.tensor.lowering import in_full
+from torturous.tensor.positions import bounds_within
 from torturous.tensor.recording import binary, cast, unary
-from torturous.tensor.values import known_values, repeated_check
+from torturous.tensor.values import computed_values, known_values, repeated_check
 from torturous.tensor.warn import warn_user
 
 if TYPE_CHECKING:
@@ -61,27 +62,20 @@ def _check(name: str, **tensors: Any) -> None:
 
 
 # Classes ----------------------------------------------------------------------------------------------------
-_checked: weakref.WeakKeyDictionary[Storage, tuple] = weakref.WeakKeyDictionary()
-"""Storages whose classes were looked at: (version, offset, shape, strides, number of classes, class left out)."""
-
-
 @repeated_check
 def check_classes(target: TensorBase, classes: int, ignored: int) -> None:
-    """Raises IndexError for a class out of range, if the classes are known; once for each version of them."""
-    storage = target.storage
-    key = (storage.version, target._offset, target._type, target.strides, classes, ignored)
-    if _checked.get(storage) == key and not storage.shared():
+    """Raises IndexError for a class out of range, if the classes are known."""
+    if 0 in target.shape:
         return
-    values = known_values(target)
-    if values is None:
+    bounds = bounds_within(target, 0, classes)
+    if bounds is None:
         context.record.doubt()
-        return
-    if values.size and (int(values.min()) < 0 or int(values.max()) >= classes):
+    elif not 0 <= bounds[0] <= bounds[1] < classes:
+        values = computed_values(target)
         bad = values[((values < 0) | (values >= classes)) & (values != ignored)]
         if bad.size:
             raise IndexError(f"Target {int(bad.flat[0])} is out of bounds. (nll_loss: there are {classes} "
                              f"classes, target shape {describe(target.shape)})")
-    _checked[storage] = key
 
 
 @in_full
@@ -97,7 +91,22 @@ def nll_loss(
     """
     reduction = translated(reduction, size_average, reduce)
     _check("nll_loss", input=input, target=target)
-    shape = tuple(input.shape)
+    if weight is not None:
+        _check("nll_loss", weight=weight)
+    rule, classes = _nll_rule(input._type, target._type, None if weight is None else weight._type, reduction)
+    if len(target.shape) == len(input.shape) == 1:
+        target = target.reshape(())  # type: ignore[attr-defined]
+    check_classes(target, classes, ignore_index)
+    if weight is None:
+        return apply_rule(NLL, rule, input, target, ignore_index)
+    return apply_rule(NLL, rule, input, target, ignore_index, weight)
+
+
+@lru_cache(1 << 10)
+def _nll_rule(input_type: int, target_type: int, weight_type: int | None, reduction: str) -> tuple[Rule, int]:
+    """What the loss gives, by the types of its operands, and the number of classes; raises PyTorch's errors."""
+    input, target = TYPES[input_type], TYPES[target_type]
+    shape = input.shape
     if not shape:
         raise ValueError("Expected 1 or more dimensions (got 0) (nll_loss: input needs an axis of classes)")
     axis = class_axis(shape)
@@ -106,9 +115,7 @@ def nll_loss(
                          f"({target.shape[0]}) (nll_loss: input {describe(shape)}, target "
                          f"{describe(target.shape)}).")
     wanted = shape[:axis] + shape[axis + 1:]
-    if len(shape) == 1 and tuple(target.shape) == (1,):
-        target = target.reshape(())  # type: ignore[attr-defined]
-    if tuple(target.shape) != wanted:
+    if target.shape != wanted and (len(shape) > 1 or target.shape != (1,)):
         raise (ValueError if len(shape) == 1 else RuntimeError)(
             f"nll_loss: Expected target size {list(wanted)}, got {describe(target.shape)} (input "
             f"{describe(shape)}, classes along axis {axis})")
@@ -118,19 +125,16 @@ def nll_loss(
     if not input.dtype.is_floating_point:
         raise NotImplementedError(f"\"nll_loss\" not implemented for {input.dtype.name}: it needs a floating "
                                   "dtype")
-    operands: list[Any] = [input, target, ignore_index]
-    if weight is not None:
-        _check("nll_loss", weight=weight)
-        if tuple(weight.shape) != (shape[axis],):
+    if weight_type is not None:
+        weight = TYPES[weight_type]
+        if weight.shape != (shape[axis],):
             raise RuntimeError(f"weight tensor should be defined either for all {shape[axis]} classes or no "
                                f"classes but got weight tensor of shape: {describe(weight.shape)} (nll_loss)")
         if weight.dtype is not input.dtype:
             raise RuntimeError(f"expected scalar type {input.dtype.name} but found {weight.dtype.name} "
                                "(nll_loss: weight must have the input's dtype)")
-        operands.append(weight)
-    check_classes(target, shape[axis], ignore_index)
     out = wanted if reduction == "none" else ()
-    return apply_typed(NLL, out, input.dtype, *operands, attributes=(reduction,))
+    return (type_number(out, input.dtype), (reduction,)), shape[axis]
 
 
 def cross_entropy(

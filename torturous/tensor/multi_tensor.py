@@ -92,11 +92,13 @@ def adam(params: Tensors, grads: Tensors, exp_avgs: Tensors, exp_avg_sqs: Tensor
     `steps` counts from 1; tensors with the same count are updated by one row.
     """
     for step in sorted(set(steps)):
-        chosen = [position for position, count in enumerate(steps) if count == step]
-        kinds = [[tensors[position] for position in chosen] for tensors in (params, grads, exp_avgs, exp_avg_sqs)]
+        kinds = [params, grads, exp_avgs, exp_avg_sqs]
         if max_exp_avg_sqs is not None:
-            kinds.append([max_exp_avg_sqs[position] for position in chosen])
-        attributes = (len(chosen), max_exp_avg_sqs is not None, weight_decay != 0, decoupled, maximize)
+            kinds.append(max_exp_avg_sqs)
+        if steps.count(step) != len(steps):
+            chosen = [position for position, count in enumerate(steps) if count == step]
+            kinds = [[tensors[position] for position in chosen] for tensors in kinds]
+        attributes = (len(kinds[0]), max_exp_avg_sqs is not None, weight_decay != 0, decoupled, maximize)
         step_size = lr / (1 - beta1 ** step)
         decay = 1 - lr * weight_decay if decoupled else weight_decay
         numbers = (step_size, (1 - beta2 ** step) ** 0.5, 1 - beta1, beta2, 1 - beta2, eps, decay)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from math import prod
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -15,7 +14,6 @@ from torturous.core import dtypes
 from torturous.core.dtypes import Category
 from torturous.ir import elementwise
 from torturous.ir.record import context
-from torturous.runtime.storage import Storage
 from torturous.tensor.applying import apply
 from torturous.tensor.base import TensorBase
 from torturous.tensor.values import computed_values, of_array, repeated_check
@@ -39,22 +37,18 @@ def index_tensor(values: np.ndarray) -> Tensor:
 
 
 # Checking positions -----------------------------------------------------------------------------------------
-_bounds: WeakKeyDictionary[Storage, tuple[int, int, int]] = WeakKeyDictionary()
-"""Version, least and greatest element of the index storages seen."""
-
-
 def _known_bounds(t: TensorBase) -> tuple[int, int] | None:
     """Least and greatest element of the storage that t looks at, if it has a value and any elements."""
     storage = t.storage
     if storage.pending or storage.buffer is None or storage.failure is not None:
         return None
     shared = storage.shared()
-    if not shared and (known := _bounds.get(storage)) is not None and known[0] == storage.version:
+    if not shared and (known := storage.bounds) is not None and known[0] == storage.version:
         return known[1:]
     values = storage.buffer.brief(storage.dtype.numpy, storage.shape)
     bounds = int(values.min()), int(values.max())
     if not shared:
-        _bounds[storage] = (storage.version, *bounds)
+        storage.bounds = (storage.version, *bounds)
     return bounds
 
 
