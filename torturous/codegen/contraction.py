@@ -22,7 +22,7 @@ from torturous.codegen.expressions import LANES, Argument, KernelWriter
 from torturous.codegen.finishing import Finishing, Place
 from torturous.codegen.loops import Divided, Work
 from torturous.codegen.microkernel import MicroKernel, Tile, most_rows, registers_each, vectors_held
-from torturous.codegen.operands import split, takes_pairs, turns
+from torturous.codegen.operands import split, takes_pairs
 from torturous.codegen.pairs import PairedLanes
 from torturous.codegen.panels import LanePanels
 from torturous.codegen.side import Side, Sided
@@ -36,6 +36,7 @@ ITEM_LANES = 256
 FEW_TILES = 2
 """Up to so many tiles of rows, lanes that lie side by side are read in place."""
 HALF = LANES // 2
+"""Lanes of the narrowest tile."""
 TABLED_PRODUCTS = 8192
 """Up to so many products per sum, their offsets are worked out once a piece."""
 
@@ -82,8 +83,7 @@ class Contraction(Sided):
         self.lanes = product(kernel.axes[axis] for axis in self.axes.lane)
         self.batch = [writer.size(kernel.axes[axis]) for axis in self.axes.batch]
         self.total = writer.size(product(kernel.reduced))
-        turned = turns(kernel, writer.target, self.axes.lane, self.axes.row)
-        self.tile = choose_tile(writer, self.rows, self.lanes, self.lane, turned)
+        self.tile = choose_tile(writer, self.rows, self.lanes, self.lane, self.axes.turned)
         self.products = product(kernel.reduced).constant or 0
         """How many products a sum has, 0 where that is not known when generating."""
         assert not self.row.load.guards and not self.lane.load.guards, "a guarded operand to pack"
@@ -98,7 +98,7 @@ class Contraction(Sided):
         self.halves = self._may_halve()
         """Whether that may take half a vector."""
         self.row_side = rows_of(self.row, self.tile, self.pairs, self.rows, self.most_rows)
-        self.finishing = Finishing(writer, self.axes, turned, self.bytes)
+        self.finishing = Finishing(writer, self.axes, self.bytes)
 
     def _last_tile(self) -> Tile:
         """As narrow as what is left, where that is known; else one vector, if code may be long: there are two tiles."""

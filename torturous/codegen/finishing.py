@@ -43,7 +43,7 @@ class Place:
 class Finishing:
     """Writes the epilogue of one contraction kernel."""
 
-    def __init__(self, writer: KernelWriter, axes: Sides, turns: bool, itemsize: int) -> None:
+    def __init__(self, writer: KernelWriter, axes: Sides, itemsize: int) -> None:
         self.writer = writer
         self.b = writer.builder
         self.axes = axes
@@ -59,8 +59,7 @@ class Finishing:
         """How long an innermost row is, if known."""
         self.lane_extents = [writer.size(size) for size in sizes]
         self.row_extents = [writer.size(product(kernel.axes[axis] for axis in column)) for column in columns]
-        self.turns = turns
-        self.elements = LANES * LANES if turns else 0
+        self.elements = LANES * LANES if axes.turned else 0
         """Of the scratch memory for a square."""
         self.short = len(lines) == 1 and len(columns) <= 1 and self._is_short()
 
@@ -75,7 +74,7 @@ class Finishing:
         """Stores the results of a tile; `scratch` has room for it, `square` for `elements`."""
         b, tile = self.b, kernel.tile
         stride = tile.lanes * self.bytes
-        if self.turns:
+        if self.axes.turned:
             self._turned(kernel, state, square, place)
             return
         if not self.short:

@@ -42,11 +42,13 @@ class Sides:
     row: list[int]
     lane_first: bool
     """Whether the left operand is the lane side."""
+    turned: bool = False
+    """Whether tiles are turned before they are stored (see `codegen.finishing`)."""
 
 
-def turns(kernel: Kernel, target: Target, lanes: list[int], rows: list[int]) -> bool:
-    """Whether tiles are turned before they are stored (see `codegen.finishing`): registers hold enough rows, and more
-    of what is stored and read is contiguous along these than along the lanes."""
+def _turns(kernel: Kernel, target: Target, lanes: list[int], rows: list[int]) -> bool:
+    """Whether it pays to turn tiles: registers hold enough rows, and more of what is stored and read is contiguous
+    along these than along the lanes."""
     known = product(kernel.axes[axis] for axis in rows).constant
     held = most_rows(target, kernel.accumulators[0].dtype.itemsize, 1)
     if min(held, held if known is None else known) < FEWEST_TURNED:
@@ -77,8 +79,10 @@ def sides(kernel: Kernel, target: Target) -> Sides:
     elif kernel.direct:
         lane = 0 if len(kernel.axes) - 1 in own[0] else 1
     else:
-        first, second = _lane_cost(kernel, target, 0, own[0], own[1]), _lane_cost(kernel, target, 1, own[1], own[0])
-        lane = 0 if first < second else 1
+        turned = [_turns(kernel, target, own[which], own[1 - which]) for which in range(2)]
+        costs = [_lane_cost(kernel, which, own[which], own[1 - which], turned[which]) for which in range(2)]
+        lane = 0 if costs[0] < costs[1] else 1
+        return Sides(both, own[lane], own[1 - lane], lane == 0, turned[lane])
     return Sides(both, own[lane], own[1 - lane], lane == 0)
 
 
@@ -90,7 +94,7 @@ def _varies(kernel: Kernel, address: Affine, axis: int) -> bool:
     )
 
 
-def _lane_cost(kernel: Kernel, target: Target, which: int, lanes: list[int], rows: list[int]) -> float:
+def _lane_cost(kernel: Kernel, which: int, lanes: list[int], rows: list[int], turned: bool) -> float:
     """A rough cost per product of running lanes along these axes: wasted lanes, packing, and how results lie."""
     assert kernel.product is not None
     address = loaded(kernel.product[which]).address
@@ -107,7 +111,7 @@ def _lane_cost(kernel: Kernel, target: Target, which: int, lanes: list[int], row
     elif innermost is not None and address.factor(len(kernel.axes) + len(kernel.reduced) - 1) == 1:
         packing = 2.0
     products = product(kernel.reduced).constant or 1
-    storing = TURNING if turns(kernel, target, lanes, rows) else SCATTERING
+    storing = TURNING if turned else SCATTERING
     stored = 0.0 if lanes and lanes[-1] == len(kernel.axes) - 1 else min(0.2, storing / max(products, 1))
     return waste + packing / max(other, 1) * 4 + stored
 

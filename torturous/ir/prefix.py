@@ -5,13 +5,12 @@ one tree: from each prefix, edges lead to those one row longer. An edge's name s
 and its operands, say); where it leads, the row with its type and flag is ready made. Following an edge is thus all
 the work there is for a row recorded before, and a prefix stands for all rows up to it: as a key it costs nothing.
 
-Nearly every prefix has one edge. To compare a name with its name is quicker than to hash it, and a table for each would
-be most of the tree: it is where one would look for a row that is not near.
+Nearly every prefix has one edge: a name that is asked for is compared with its name, which is quicker than to hash it,
+and only where programs part ways is there a table.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import MutableMapping
 from types import CodeType
 from typing import Any, NamedTuple
@@ -27,13 +26,12 @@ MOST = 1 << 17
 
 NONE: dict[Any, Any] = {}
 """Stands for no edges; nothing is ever added to it."""
-_adding = threading.Lock()
 
 
 class Prefix:
     """The rows of a record up to number `index`. Only what follows it is ever changed."""
 
-    __slots__ = ("parent", "index", "row", "type_index", "tracked", "place", "key", "following", "others", "shortcuts")
+    __slots__ = ("parent", "index", "row", "type_index", "tracked", "place", "name", "following", "others", "shortcuts")
 
     def __init__(self, parent: Prefix | None, row: Row, tracked: int, place: Place) -> None:
         self.parent = parent
@@ -45,10 +43,10 @@ class Prefix:
         """Whether gradients flow through it."""
         self.place = place
         """Where it was recorded first."""
-        self.key: Any = None
-        """The name of the first edge that leads on from here."""
-        self.following: Any = None
-        """Where it leads."""
+        self.name: Any = None
+        """What the edge that leads here is called, if it is its parent's first."""
+        self.following: Prefix | None = None
+        """Where the first edge leads."""
         self.others: dict[Any, Prefix] = NONE
         """Where all other edges lead."""
         self.shortcuts: dict[tuple, Shortcut] | None = None
@@ -60,24 +58,25 @@ class Prefix:
 
     def after(self, key: Any) -> Prefix | None:
         """Where the edge of this name leads. (What is called for every row has this written out.)"""
-        following: Prefix | None = self.following if self.key == key else self.others.get(key)
-        return following
+        following = self.following
+        return following if following is not None and following.name == key else self.others.get(key)
 
     def lead(self, key: Any, prefix: Prefix) -> Prefix:
-        """Adds an edge; gives the prefix that it leads to, which another thread may have added at the same time."""
-        with _adding:
-            known = self.after(key)
-            if known is not None:
-                return known
-            if self.key is None:
-                # In this order: who finds the name finds what it leads to.
-                self.following = prefix
-                self.key = key
-            else:
-                if self.others is NONE:
-                    self.others = {}
-                self.others[key] = prefix
+        """Adds an edge, unless there is one of that name; gives the prefix that it leads to.
+
+        Nothing is locked: where two threads add at the same moment, one of the edges may be lost, and its rows are
+        recorded as new ones once more.
+        """
+        known = self.after(key)
+        if known is not None:
+            return known
+        if self.following is None:
+            prefix.name = key
+            self.following = prefix
             return prefix
+        if self.others is NONE:
+            self.others = {}
+        return self.others.setdefault(key, prefix)
 
     def until(self, count: int) -> Prefix:
         """The first `count` rows of this prefix."""

@@ -250,7 +250,9 @@ class Record:
         """Adds a row as it is."""
         key = (row, tracked)
         end = self.end
-        following = end.following if end.key == key else end.others.get(key)
+        following = end.following
+        if following is None or following.name != key:
+            following = end.others.get(key)
         if following is None:
             following = self._extend(key, row, tracked, place)
         index = self._follow(following, place)
@@ -263,7 +265,9 @@ class Record:
         # A number is as good a name for an edge as a row, and quicker.
         key = 2 * type_index + 1 if tracked else 2 * type_index
         end = self.end
-        following = end.following if end.key == key else end.others.get(key)
+        following = end.following
+        if following is None or following.name != key:
+            following = end.others.get(key)
         if following is None:
             following = self._extend(key, (LEAF.number, (), type_index), key & 1, None)
         self.end = following
@@ -294,16 +298,14 @@ class Record:
         # The form without attributes is also what operators look up themselves (`tensor/applying.py`).
         key = (op.number, attributes, *operands) if attributes else (op.number, *operands)
         end = self.end
-        following = end.following if end.key == key else end.others.get(key)
+        following = end.following
+        if following is None or following.name != key:
+            following = end.others.get(key)
         if following is None:
             following = self._first(key, op, attributes, self._result_type(op, attributes, operands), operands, place)
         if following.tracked and not tracking:
             return self.append(following.row, 0, place)
-        index = following.index
-        if following.place is not place:
-            self.moved[index] = place
-        self.end = following
-        return index
+        return self._follow(following, place)
 
     def apply_typed(
         self, op: Op, attributes: Attributes, type_index: int, operands: Sequence[int], place: Place,
@@ -312,16 +314,14 @@ class Record:
         """Records an op whose result type the caller has worked out."""
         key = (~op.number, attributes, type_index, *operands)
         end = self.end
-        following = end.following if end.key == key else end.others.get(key)
+        following = end.following
+        if following is None or following.name != key:
+            following = end.others.get(key)
         if following is None:
             following = self._first(key, op, attributes, type_index, operands, place)
         if following.tracked and not tracking:
             return self.append(following.row, 0, place)
-        index = following.index
-        if following.place is not place:
-            self.moved[index] = place
-        self.end = following
-        return index
+        return self._follow(following, place)
 
     # For the first time -------------------------------------------------------------------------------------
     def _result_type(self, op: Op, attributes: Attributes, operands: Sequence[int]) -> int:

@@ -28,7 +28,6 @@ from torturous.ir.record import Record, context, describe_place
 from torturous.native.batches import EVERY, RECORDED, Batches, Filling, filling_of, largest_of_each
 from torturous.runtime.realize import realize
 from torturous.runtime.storage import Storage
-from torturous.tensor.applying import wrap
 from torturous.tensor.base import TensorBase
 from torturous.tensor.grad_mode import no_grad
 
@@ -241,7 +240,7 @@ def _trace(
         shapes = [kind.shape if batch is None else (batch, *kind.shape[1:]) for kind in inputs]
         types = [type_number(shape, kind.dtype) for shape, kind in zip(shapes, inputs, strict=True)]
         rows = [record.leaf(number, False) for number in types]
-        results = body([wrap(record, row) for row in rows])
+        results = body([TensorBase._of_row(record, row) for row in rows])
         with no_grad():
             outputs = [_output_row(result) for result in results]
         if context.record is not record:

@@ -13,7 +13,6 @@ from torturous.ir import elementwise as ops
 from torturous.ir import reduction
 from torturous.ir.creation import IOTA
 from torturous.ir.indexing import TAKE
-from torturous.ir.record import context
 from torturous.tensor import linear as products
 from torturous.tensor.activations import (
     celu,
@@ -100,7 +99,7 @@ from torturous.tensor.normalization import (
     rms_norm,
 )
 from torturous.tensor.pooling import average_pool, max_pool
-from torturous.tensor.positions import bounds_within
+from torturous.tensor.positions import check_within
 from torturous.tensor.resampling import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -117,7 +116,7 @@ from torturous.tensor.resampling import (
 from torturous.tensor.sampling import affine_grid, grid_sample
 from torturous.tensor.tables import embedding_bag
 from torturous.tensor.tensor import Tensor
-from torturous.tensor.values import computed_values, repeated_check
+from torturous.tensor.values import computed_values
 
 Sizes = int | Sequence[int]
 
@@ -237,7 +236,10 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
     if len(weight.shape) != 2:
         raise RuntimeError(f"'weight' must be 2-D (embedding), got shape {describe(weight.shape)}")
     count = weight.shape[0]
-    _check_rows(input, count)
+    # As PyTorch has it, for tables that no index fits.
+    check_within(input, count, lambda least, greatest: (IndexError if count else RuntimeError)(
+        f"index out of range in self (embedding: the table has {count} rows, the indices reach from {least} to "
+        f"{greatest})"))
     rows = apply(TAKE, weight, input, attributes=(0,))
     if padding_idx is None:
         return rows
@@ -245,20 +247,6 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
         raise AssertionError("Padding_idx must be within num_embeddings")
     learned = apply(ops.NE, input, padding_idx % count).unsqueeze(-1)
     return apply(ops.WHERE, learned, rows, rows.detach())
-
-
-@repeated_check
-def _check_rows(input: Tensor, count: int) -> None:
-    if 0 in input.shape:
-        return
-    bounds = bounds_within(input, 0, count)
-    if bounds is None:
-        context.record.doubt()
-    elif not 0 <= bounds[0] <= bounds[1] < count:
-        # As PyTorch has it, for tables that no index fits.
-        raise (IndexError if count else RuntimeError)(
-            f"index out of range in self (embedding: the table has {count} rows, the indices reach from "
-            f"{bounds[0]} to {bounds[1]})")
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:

@@ -24,14 +24,12 @@ Rule = tuple[int, Attributes]
 """What an operation works out once per combination of types and options: the result's type, the row's attributes."""
 
 
-def wrap(record: Record, index: int) -> Tensor:
-    """A tensor for a newly recorded row."""
-    last = record.end
-    if last.index != index:
-        last = record.last(index)
-    t = TensorBase._of_known_row(record, index, last.type_index, last.tracked)
-    if index >= record.room:
-        _limit(record, index)
+def wrap(record: Record) -> Tensor:
+    """A tensor for the row that has just been recorded."""
+    end = record.end
+    t = TensorBase._of_known_row(record, end.index, end.type_index, end.tracked)
+    if end.index >= record.room:
+        _limit(record, end.index)
     return t
 
 
@@ -77,9 +75,11 @@ def operator(op: Op, otherwise: Callable[..., Any]) -> Callable[..., Any]:
             key = number, self._index, ~(len(record.slots) * 4 + INTEGRAL)
         else:
             return otherwise(op, self, other)
-        following = end.following if end.key == key else end.others.get(key)
-        if following is None:
-            return otherwise(op, self, other)
+        following = end.following
+        if following is None or following.name != key:
+            following = end.others.get(key)
+            if following is None:
+                return otherwise(op, self, other)
         tracked = following.tracked
         if tracked and not record.tracking:
             return otherwise(op, self, other)
@@ -189,18 +189,20 @@ def enter(operands: Sequence[Any]) -> tuple[Record, list[int]]:
 def apply(op: Op, *operands: Any, attributes: Attributes = ()) -> Tensor:
     """Records an op over tensors and numbers; the result's type follows from them."""
     record, codes = enter(operands)
-    return wrap(record, record.apply(op, attributes, codes, user_place(), record.tracking))
+    record.apply(op, attributes, codes, user_place(), record.tracking)
+    return wrap(record)
 
 
 def apply_typed(op: Op, shape: Shape, dtype: DType, *operands: Any, attributes: Attributes = ()) -> Tensor:
     """The same for an op whose result type the caller has worked out."""
     record, codes = enter(operands)
-    index = record.apply_typed(op, attributes, type_number(tuple(shape), dtype), codes, user_place(), record.tracking)
-    return wrap(record, index)
+    record.apply_typed(op, attributes, type_number(tuple(shape), dtype), codes, user_place(), record.tracking)
+    return wrap(record)
 
 
 def apply_rule(op: Op, rule: Rule, *operands: Any) -> Tensor:
     """The same where the caller has remembered the result's type with the attributes."""
     record, codes = enter(operands)
     type_index, attributes = rule
-    return wrap(record, record.apply_typed(op, attributes, type_index, codes, user_place(), record.tracking))
+    record.apply_typed(op, attributes, type_index, codes, user_place(), record.tracking)
+    return wrap(record)

@@ -20,7 +20,7 @@ from torturous.core.shapes import (
 from torturous.ir import movement
 from torturous.ir.op import TYPES
 from torturous.tensor import ways
-from torturous.tensor.applying import apply_typed, wrap
+from torturous.tensor.applying import apply_typed
 from torturous.tensor.base import TensorBase
 from torturous.tensor.views import look, view
 
@@ -399,4 +399,4 @@ FUNCTIONS = (
     "transpose", "unflatten", "unsqueeze")
 """Names that the package offers as functions."""
 
-__all__ = ["TYPES", "Movement", "as_function", "look", "prod", "sizes", "view", "wrap", *FUNCTIONS]
+__all__ = ["TYPES", "Movement", "as_function", "look", "prod", "sizes", "view", *FUNCTIONS]

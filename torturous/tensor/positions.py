@@ -5,6 +5,7 @@ Values that are known are looked at when they are recorded, at the user's line; 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,19 @@ def bounds_within(t: TensorBase, lowest: int, past: int) -> tuple[int, int] | No
         values = computed_values(t)
         bounds = int(values.min()), int(values.max())
     return bounds
+
+
+@repeated_check
+def check_within(t: TensorBase, past: int, failure: Callable[[int, int], Exception]) -> None:
+    """Raises what `failure` makes of the least and the greatest where values are known not to lie in 0 … past − 1;
+    values that are not known yet are left to the kernel to check."""
+    if 0 in t.shape:
+        return
+    bounds = bounds_within(t, 0, past)
+    if bounds is None:
+        context.record.doubt()
+    elif not 0 <= bounds[0] <= bounds[1] < past:
+        raise failure(*bounds)
 
 
 def checked_index(index: TensorBase, size: int, op_name: str, *, negatives: bool = False, axis: int = 0,

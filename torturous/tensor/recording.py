@@ -39,14 +39,16 @@ def binary(op: Op, a: TensorBase, b: TensorBase | Number) -> Tensor:
         return binary(op, a, b.item())
     else:
         return NotImplemented
-    return wrap(record, record.apply(op, (), (i, j), user_place(), record.tracking))
+    record.apply(op, (), (i, j), user_place(), record.tracking)
+    return wrap(record)
 
 
 def unary(op: Op, a: TensorBase) -> Tensor:
     """Records an op of one operand."""
     i = a.row()
     record = context.record
-    return wrap(record, record.apply(op, (), (i,), user_place(), record.tracking))
+    record.apply(op, (), (i,), user_place(), record.tracking)
+    return wrap(record)
 
 
 def combine(op: Op, a: TensorBase, b: TensorBase | Number) -> Tensor:

@@ -70,7 +70,7 @@ def shortcut(operands: int) -> Callable[[F], F]:
             record.end = end
             if several:
                 return tuple([TensorBase._of_row(record, start.index + distance) for distance in several])
-            return wrap(record, end.index)
+            return wrap(record)
 
         return call  # type: ignore[return-value]
 

@@ -12,11 +12,10 @@ from torturous.core.shapes import describe
 from torturous.ir import elementwise as ops
 from torturous.ir import reduction
 from torturous.ir.indexing import TAKE
-from torturous.ir.record import context
 from torturous.tensor.applying import apply
 from torturous.tensor.base import TensorBase
-from torturous.tensor.positions import index_tensor
-from torturous.tensor.values import computed_values, known_values
+from torturous.tensor.positions import check_within, index_tensor
+from torturous.tensor.values import computed_values
 
 if TYPE_CHECKING:
     from torturous.tensor.tensor import Tensor
@@ -69,12 +68,9 @@ def embedding_bag(
         raise RuntimeError("Expected tensor for argument #1 'indices' to have one of the following scalar types: Long, "
                            f"Int; but got {input.dtype.name} instead (while checking arguments for embedding_bag)")
     count = weight.shape[0]
-    values = known_values(input)
-    if values is None:
-        context.record.doubt()
-    elif values.size and not (0 <= int(values.min()) and int(values.max()) < count):
-        raise RuntimeError(f"embedding_bag: Expected idx >= 0 && idx < num_embeddings but found idx to be "
-                           f"{int(values.max())} (the table has {count} rows)")
+    check_within(input, count, lambda least, greatest: RuntimeError(
+        f"embedding_bag: Expected idx >= 0 && idx < num_embeddings but found idx to be "
+        f"{least if least < 0 else greatest} (the table has {count} rows)"))
     if padding_idx is not None and not -count <= padding_idx < count:
         raise RuntimeError(f"padding_idx must be within the number of embeddings, -{count} through {count - 1}, but "
                            f"got {padding_idx}")
