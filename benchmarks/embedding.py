@@ -39,11 +39,12 @@ if kind == "resnet18":
     model = make_resnet18(torch, (64, 128, 256, 512)).eval()
     started = time.perf_counter()
     bundle = native.export(model, (torch.rand(4, 3, 32, 32),), folder, shared=False)
-elif kind == "train":
+elif kind in ("train", "train64"):
     model = Net()
     sgd = torch.optim.SGD(model.parameters(), lr=0.01)
     bundle = native.export_training(
-        model, F.nll_loss, sgd, (image, target), folder, "train", target="native", shared=False)
+        model, F.nll_loss, sgd, (image, target), folder, "train", target="native", shared=False,
+        **({{}} if kind == "train" else {{"max_batch": None}}))
 else:
     options = {{"small": {{}}, "one": {{"batches": (1,)}}, "both": {{"batches": (1, 64)}}, "levels": {{"target": None}},
                "wasm": {{"target": "wasm32", "embed_weights": True, "shared": True}}}}[kind]
@@ -161,7 +162,7 @@ def main() -> None:
         for kind, what in (("small", "inference, one target"), ("one", "… with a plan for one image"),
                            ("both", "… and one for 64"), ("levels", "inference, all levels of this machine"),
                            ("wasm", "inference, wasm32"), ("train", "training step with SGD, one target"),
-                           ("resnet18", "ResNet-18, inference, all levels")):
+                           ("train64", "… for 64 images alone"), ("resnet18", "ResNet-18, inference, all levels")):
             size, seconds = export(folder / kind, kind)
             print(f"{what:42} {size:9,} bytes of code, exported in {seconds:.2f} s (empty cache)")
         print(f"{'wasm module with weights':42} {(folder / 'wasm' / 'net.wasm').stat().st_size:9,} bytes")
