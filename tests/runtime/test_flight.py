@@ -166,6 +166,11 @@ def test_memory_of_the_program_s_own(late_plans):
     assert run() == late
 
 
+def worked_out(like: Any, position: int) -> Any:
+    """Positions that nothing is known of before they have been computed."""
+    return (like.double() * 0 + position).long()
+
+
 BAD: dict[str, Callable[[Any, Any], Any]] = {
     "classes": lambda out, bad: F.cross_entropy(out, bad),
     "gather": lambda out, bad: out.gather(1, bad[:, None]).sum(),
@@ -190,7 +195,7 @@ def test_what_may_fail_is_waited_for(name, launched):
     launched.clear()
     for good in (True, False):
         optimizer.zero_grad()
-        positions = torch.tensor(y) * 0 + (1 if good else 1000)
+        positions = worked_out(torch.tensor(y), 1 if good else 1000)
         loss = BAD[name](model(torch.tensor(x)), positions)
         loss.backward()
         if good:
@@ -204,6 +209,44 @@ def test_what_may_fail_is_waited_for(name, launched):
         assert np.array_equal(p.detach().numpy(), was)
 
 
+IN_RANGE: dict[str, Callable[[Any], Any]] = {
+    "arange": lambda out: F.embedding(torch.arange(3), out).sum(),
+    "argmax": lambda out: out.gather(1, out.argmax(1, keepdim=True)).sum(),
+    "argsort": lambda out: out[out[:, 0].argsort()].sum(),
+    "randint": lambda out: out[torch.randint(0, 7, (4,))].sum(),
+    "classes": lambda out: F.cross_entropy(out, out.detach().argmax(1)),
+}
+
+
+@pytest.mark.parametrize("name", IN_RANGE)
+def test_what_cannot_fail_is_launched(name, launched):
+    """Positions that nobody has computed yet, but that are in range by the way they are made."""
+    model, optimizer = perceptron()
+    for x, _ in batches(4):
+        optimizer.zero_grad()
+        loss = IN_RANGE[name](model(torch.tensor(x)))
+        loss.backward()
+        launched.clear()
+        optimizer.step()
+        assert len(launched) == 1
+
+
+def test_tokens_in_the_air_need_not_land_to_be_looked_up(launched):
+    """A loop that appends tokens to what the plan before has yet to write."""
+    torch.manual_seed(0)
+    table, head = nn.Embedding(9, 4), nn.Linear(4, 9)
+    tokens = torch.tensor([[3]])
+    with torch.no_grad():
+        for _ in range(6):
+            before = in_the_air()
+            looked_up = table(tokens)
+            assert in_the_air() or not before
+            tokens = torch.cat([tokens, head(looked_up[:, -1]).argmax(1, keepdim=True)], 1)
+            realize(wait=False)
+            assert in_the_air()
+    assert tokens.shape == (1, 7) and tokens.tolist()[0][:1] == [3]
+
+
 def test_what_may_fail_is_waited_for_in_a_repeated_call(launched):
     """A compiled call whose rows are recorded without Python doubts what Python doubted."""
     table, linear = nn.Embedding(5, 4), nn.Linear(4, 3)
@@ -212,7 +255,7 @@ def test_what_may_fail_is_waited_for_in_a_repeated_call(launched):
     for turn in range(6):
         before = linear.weight.detach().numpy().copy()
         optimizer.zero_grad()
-        call(torch.tensor([0, 1]) * 0 + (1 if turn < 5 else 1000)).backward()
+        call(worked_out(torch.tensor([0, 1]), 1 if turn < 5 else 1000)).backward()
         if turn < 5:
             optimizer.step()
         else:
@@ -229,7 +272,7 @@ def test_doubt_outlives_a_realization_in_between(launched):
     optimizer = torch.optim.SGD([weight], lr=0.1)
     for turn in range(3):
         table += 1
-        positions = torch.tensor([0, 1]) * 0 + (1 if turn < 2 else 1000)
+        positions = worked_out(torch.tensor([0, 1]), 1 if turn < 2 else 1000)
         loss = (F.embedding(positions, table) * weight).sum()
         optimizer.zero_grad()
         if turn < 2:

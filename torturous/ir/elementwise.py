@@ -14,6 +14,7 @@ import numpy as np
 from torturous.core import dtypes
 from torturous.core.box_muller import fused_multiply_add32, fused_multiply_add64, normal32
 from torturous.core.dtypes import Category, DType, Rank
+from torturous.core.intervals import Interval, added, hull, larger, multiplied, remainders, smaller, subtracted
 from torturous.core.shapes import broadcast
 from torturous.ir.op import Attributes, Kind, Op, Type, define
 
@@ -133,10 +134,13 @@ def _define(
     operands_as: DType | None = None,
     cost: int = 1,
     document: str = "",
+    within: Callable[..., Interval] | None = None,
 ) -> Op:
+    """`within(*operands' intervals)`: what an integer result lies in."""
+    bounds = within and (lambda out, at, types, *operands: within(*operands))
     return define(
         Op(name, Kind.ELEMENTWISE, infer, meaning, gradients, saves, lower, None,
-           infer is infer_comparison, operands_as, cost, document)
+           infer is infer_comparison, operands_as, cost, document, bounds=bounds)
     )
 
 
@@ -156,11 +160,12 @@ def _fused(a: Any, b: Any, c: Any) -> Any:
 
 # Arithmetic -----------------------------------------------------------------------------------------------------
 ADD = _define("add", infer_arithmetic, _quietly(np.add), lambda e, a, b: e.add(a, b),
-              lambda g, out, at, a, b: g, lambda g, out, at, a, b: g)
+              lambda g, out, at, a, b: g, lambda g, out, at, a, b: g, within=added)
 SUB = _define("sub", infer_subtraction, _quietly(np.subtract), lambda e, a, b: e.sub(a, b),
-              lambda g, out, at, a, b: g, lambda g, out, at, a, b: -g)
+              lambda g, out, at, a, b: g, lambda g, out, at, a, b: -g, within=subtracted)
 MUL = _define("mul", infer_arithmetic, _quietly(np.multiply), lambda e, a, b: e.mul(a, b),
-              lambda g, out, at, a, b: g * b, lambda g, out, at, a, b: g * a, saves=((1,), (0,)))
+              lambda g, out, at, a, b: g * b, lambda g, out, at, a, b: g * a, saves=((1,), (0,)),
+              within=multiplied)
 DIV = _define("div", infer_floating, _quietly(np.divide), lambda e, a, b: e.div(a, b),
               lambda g, out, at, a, b: g / b, lambda g, out, at, a, b: -(g * out / b), saves=((1,), (1, -1)), cost=4)
 _NOTHING = (lambda g, out, at, a, b: g.zeros(),) * 2
@@ -192,9 +197,9 @@ def _maximum_rule(first: bool, compare: str) -> Callable[..., Any]:
 
 
 MAXIMUM = _define("maximum", infer_arithmetic, _quietly(np.maximum), lambda e, a, b: e.maximum(a, b),
-                  _maximum_rule(True, "gt"), _maximum_rule(False, "gt"), saves=(0, 1))
+                  _maximum_rule(True, "gt"), _maximum_rule(False, "gt"), saves=(0, 1), within=larger)
 MINIMUM = _define("minimum", infer_arithmetic, _quietly(np.minimum), lambda e, a, b: e.minimum(a, b),
-                  _maximum_rule(True, "lt"), _maximum_rule(False, "lt"), saves=(0, 1))
+                  _maximum_rule(True, "lt"), _maximum_rule(False, "lt"), saves=(0, 1), within=smaller)
 FLOOR_DIVIDE = _define("floor_divide", refusing("div_floor_cpu", Category.BOOL), _quietly(np.floor_divide),
                        lambda e, a, b: e.floor_divide(a, b), *_NOTHING, cost=6)
 
@@ -210,9 +215,11 @@ def _clamp_rule(inside: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 
 CLAMP_MIN = _define("clamp_min", infer_arithmetic, _quietly(np.maximum), lambda e, a, b: e.maximum(a, b),
-                    *_clamp_rule("ge"), saves=(0, 1), document="the larger; at the bound itself a takes the gradient")
+                    *_clamp_rule("ge"), saves=(0, 1), within=larger,
+                    document="the larger; at the bound itself a takes the gradient")
 CLAMP_MAX = _define("clamp_max", infer_arithmetic, _quietly(np.minimum), lambda e, a, b: e.minimum(a, b),
-                    *_clamp_rule("le"), saves=(0, 1), document="the smaller; at the bound itself a takes the gradient")
+                    *_clamp_rule("le"), saves=(0, 1), within=smaller,
+                    document="the smaller; at the bound itself a takes the gradient")
 
 
 def _trunc_divide(a: Any, b: Any) -> Any:
@@ -246,7 +253,7 @@ def _remainder(a: Any, b: Any) -> Any:
 REMAINDER = _define("remainder", refusing("remainder_cpu", Category.BOOL), _quietly(_remainder),
                     lambda e, a, b: e.remainder(a, b),
                     lambda g, out, at, a, b: g, lambda g, out, at, a, b: -(g * (a / b).floor()),
-                    saves=((), (0, 1)), cost=6)
+                    saves=((), (0, 1)), cost=6, within=lambda a, b: remainders(b))
 def _power_base_rule(g: Any, out: Any, at: Attributes, a: Any, b: Any) -> Any:
     b = b.beside(a)
     return b.eq(0.0).where(0.0, g * (b * a.pow(b - 1.0)))
@@ -411,10 +418,11 @@ SHIFT_RIGHT = _define("shift_right", refusing("rshift_cpu", _NO_SHIFT), _shifted
                       document="arithmetic for signed types; a distance outside 0 … width−1 leaves the sign")
 WHERE = _define("where", infer_where, np.where, lambda e, c, a, b: e.select(c, a, b),
                 None, lambda g, out, at, c, a, b: c.where(g, 0.0), lambda g, out, at, c, a, b: c.where(0.0, g),
-                saves=(0,), document="the second operand where the first is true, else the third")
+                saves=(0,), within=lambda c, a, b: hull(a, b),
+                document="the second operand where the first is true, else the third")
 
 # Casts: the target is the row's own type -------------------------------------------------------------------------
-CAST = _define("cast", infer_arithmetic, lambda a: a, None, lambda g, out, at, a: g.to(a.dtype))
+CAST = _define("cast", infer_arithmetic, lambda a: a, None, lambda g, out, at, a: g.to(a.dtype), within=lambda a: a)
 UNIFORM53 = _define(
     "uniform53", lambda at, operands: Type(common_shape(operands), dtypes.float64),
     lambda low, high: (((high.astype(np.uint64) << np.uint64(32)) | (low.astype(np.uint64) & np.uint64(0xFFFFFFFF)))

@@ -11,6 +11,7 @@ from typing import Any
 
 from torturous.core import dtypes
 from torturous.core.box_muller import GROUP
+from torturous.core.intervals import added, remainders
 from torturous.ir.creation import STATE_WORDS
 from torturous.ir.elementwise import NORMAL24, UNIFORM53
 from torturous.ir.op import Attributes, Kind, Op, Type, define
@@ -74,14 +75,15 @@ def _expand_normal(out: Type, at: Attributes, raw: Any, mean: Any, std: Any) -> 
     return values.reshape(out.shape)
 
 
-def _define(name: str, expand: Any, document: str) -> Op:
-    return define(Op(name, Kind.MACRO, None, None, (None,) * 4, (), None, expand, document=document))
+def _define(name: str, expand: Any, document: str, bounds: Any = None) -> Op:
+    return define(Op(name, Kind.MACRO, None, None, (None,) * 4, (), None, expand, document=document, bounds=bounds))
 
 
 UNIFORM = _define("uniform", _expand_uniform,
                   "in [low, high); operands: raw, then high − low, low and high unless it is [0, 1)")
 BERNOULLI = _define("bernoulli", _expand_bernoulli, "1 with a probability, else 0; operands: raw, it")
-INTEGERS = _define("integers", _expand_integers, "low + word mod extent < 2^28; operands: raw, extent, low")
+INTEGERS = _define("integers", _expand_integers, "low + word mod extent < 2^28; operands: raw, extent, low",
+                   lambda out, at, types, raw, extent, low: added(low, remainders(extent)))
 NORMAL = _define("normal", _expand_normal, "float32 or narrower, 16 or more; operands: raw, mean, deviation")
 NOISE = _define("noise", _expand_noise, "dropout's factors 1/keep and 0; operands: raw, keep = 1 − p")
 

@@ -13,6 +13,7 @@ from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from torturous.core.dtypes import DType
+from torturous.core.intervals import Interval
 from torturous.core.shapes import Shape
 
 Attributes = tuple
@@ -109,6 +110,9 @@ class Op:
     """The gradients of all operands at once, for an op with several values, whose ITEM rows come right behind it:
     `whole_rule(gradients by the value's number, attributes, type, which operands need one, operand, value)` gives
     a list of `Value`s and Nones; `operand(position)` and `value(number)` read what the forward pass had."""
+    bounds: Callable[..., Interval] | None = None
+    """`bounds(type, attributes, operands' types, *operands' intervals)`: between which integers the elements of an
+    integer result lie (see `ir.bounds`); None: nothing is known of them."""
     once: bool = False
     """Whether its gradient passes once only, unless the graph is retained, although the rules read nothing."""
     number: int = field(default=-1)

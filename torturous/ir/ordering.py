@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from torturous.core import dtypes
+from torturous.core.intervals import Interval
 from torturous.ir.op import Attributes, Kind, Op, Type, define
 
 
@@ -36,8 +37,12 @@ def _order_meaning(out: Type, at: Attributes, x: np.ndarray) -> np.ndarray:
     return np.moveaxis(order[..., :out.shape[axis]], -1, axis)
 
 
+def _places(out: Type, at: Attributes, types: Sequence[Type], x: Interval) -> Interval:
+    return 0, max(types[0].shape[at[0]] - 1, 0)
+
+
 ORDER: Op = define(Op(
-    "order", Kind.ALONG, None, _order_meaning,
+    "order", Kind.ALONG, None, _order_meaning, bounds=_places,
     document="positions of the elements in sorted order, as many as the result's axis has: attributes (axis, "
              "descending). Equal elements keep their order; NaN is greater than every number"))
 
@@ -116,6 +121,7 @@ def _extreme_meaning(greatest: bool) -> Any:
 
 
 RUNNING_MAX: Op = define(Op(
-    "running_max", Kind.ALONG, _infer_positions, _extreme_meaning(True),
+    "running_max", Kind.ALONG, _infer_positions, _extreme_meaning(True), bounds=_places,
     document="the position of the greatest element so far, the last of equals; NaN is greatest: attributes (axis,)"))
-RUNNING_MIN: Op = define(Op("running_min", Kind.ALONG, _infer_positions, _extreme_meaning(False)))
+RUNNING_MIN: Op = define(Op("running_min", Kind.ALONG, _infer_positions, _extreme_meaning(False),
+                             bounds=_places))

@@ -109,7 +109,7 @@ class Record:
 
     __slots__ = ("end", "thread", "tracking", "room", "owners", "moved", "slots", "leaves", "values", "versions",
                  "sources", "hooks", "freed", "tape", "cut", "patience", "urgent", "doubtful", "visited", "looks",
-                 "_path", "_rows", "_tracked", "_places", "__weakref__")
+                 "captured", "_path", "_rows", "_tracked", "_places", "__weakref__")
 
     def __init__(self, end: Prefix | None = None) -> None:
         """A record that goes on from `end`; without it, one whose rows have nothing to do with any other's."""
@@ -153,6 +153,8 @@ class Record:
         """Whether another thread has computed one of the storages that are pending here."""
         self.looks: list[tuple[Any, Any]] | None = None
         """While a call is captured (`tensor/traces.py`): tensors whose values were looked at, and how to look again."""
+        self.captured = 0
+        """While a call is captured: its first row. What comes before it may be something else the next time."""
         self._path: list[Prefix] = []
         self._rows: list[Row] = []
         self._tracked = bytearray()

@@ -18,6 +18,7 @@ import numpy as np
 
 from torturous.core import dtypes
 from torturous.core.dtypes import Category, DType
+from torturous.core.intervals import Interval
 from torturous.core.shapes import Shape
 from torturous.ir.op import Attributes, Kind, Op, Type, define
 
@@ -178,8 +179,12 @@ def _index_meaning(of: Any) -> Any:
     return meaning
 
 
-ARGMAX = define(Op("argmax", Kind.REDUCE, _infer_index, _index_meaning(np.argmax),
+def _places(out: Type, at: Attributes, types: Sequence[Type], x: Interval) -> Interval:
+    return 0, max(prod(types[0].shape[axis] for axis in at[0]) - 1, 0)
+
+
+ARGMAX = define(Op("argmax", Kind.REDUCE, _infer_index, _index_meaning(np.argmax), bounds=_places,
                    document="position in the merged reduced axes; the first of equals, or the first NaN"))
-ARGMIN = define(Op("argmin", Kind.REDUCE, _infer_index, _index_meaning(np.argmin)))
+ARGMIN = define(Op("argmin", Kind.REDUCE, _infer_index, _index_meaning(np.argmin), bounds=_places))
 ANY = define(Op("any", Kind.REDUCE, _infer_logic, lambda out, at, x: x.any(at[0]).reshape(out.shape)))
 ALL = define(Op("all", Kind.REDUCE, _infer_logic, lambda out, at, x: x.all(at[0]).reshape(out.shape)))

@@ -207,6 +207,7 @@ class Bound:
                 position = self.wanted[position]
             if (position, leaf) in self.loaded.arrangement.overwritable:
                 places[position] = buffer
+                buffer.bounds = None
         return places
 
     def _chosen(self, outputs: list[Buffer]) -> list[Buffer]:

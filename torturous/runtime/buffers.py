@@ -1,9 +1,9 @@
 """Memory: buffers and the caching allocator behind them.
 
 A small block (up to 32 KiB) is carved from a 2 MiB region and belongs to a *bin*, the list of free blocks of
-its size class; it never leaves it. A large block is a mapping of its own, from 2 MiB on aligned to 2 MiB and
-advised to be in huge pages: page faults on freshly mapped memory cost more than most kernels that would write
-it. Freed blocks are reused last in, first out, while they may still be in a cache.
+its size class; it never leaves it. A large block is a mapping of its own, from 2 MiB on (or a little less, made up
+to that) aligned to 2 MiB and advised to be in huge pages: page faults on freshly mapped memory cost more than most
+kernels that would write it. Freed blocks are reused last in, first out, while they may still be in a cache.
 
 Free large blocks are kept as long as all memory held stays below 1.25 times the recent high-water mark of
 memory in use plus 64 MiB: a training loop that frees its activations after each step finds them again in the
@@ -24,7 +24,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -44,6 +44,19 @@ WINDOW = 1024
 """Large allocations over which a high-water mark counts as recent (the present window and the one before)."""
 
 _REFILL = 32 << 10  # bytes of blocks that a bin carves at once
+
+
+class Bounds(NamedTuple):
+    """Between which integers the elements of a buffer lie."""
+
+    least: int
+    greatest: int
+    exact: bool
+    """Whether there are such elements."""
+
+    def inside(self, lowest: int, past: int) -> bool:
+        """Whether all elements are among `lowest` … `past` − 1."""
+        return lowest <= self.least and self.greatest < past
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,9 @@ class _Mapping:
     __slots__ = ("_pages", "address")
 
     def __init__(self, nbytes: int) -> None:
+        whole = -(-nbytes // HUGE_PAGE) * HUGE_PAGE
+        if (whole - nbytes) * 8 <= whole:
+            nbytes = whole  # Little more memory, and no small pages, which take long to be found.
         alignment = HUGE_PAGE if nbytes >= HUGE_PAGE else mmap.PAGESIZE
         # What alignment skips is never touched, hence takes no memory; PADDING is part of the mapping.
         length = nbytes + PADDING + (alignment if alignment > mmap.PAGESIZE else 0)
@@ -265,7 +281,7 @@ class Buffer:
     MiB on), and PADDING bytes past its end can be read. Nothing of this is promised for a foreign buffer.
     """
 
-    __slots__ = ("__weakref__", "_export", "_recycle", "address", "nbytes", "owner")
+    __slots__ = ("__weakref__", "_export", "_recycle", "address", "bounds", "nbytes", "owner")
 
     def __init__(
         self,
@@ -279,6 +295,8 @@ class Buffer:
         self.owner = owner
         self._recycle = recycle
         self._export: weakref.ref[Export] | None = None
+        self.bounds: Bounds | None = None
+        """Between which integers its elements are known to lie, until it is written anew or shown to anyone."""
 
     def __del__(self) -> None:
         # Bound when the buffer was made, because the module's own names may be gone at exit.
@@ -319,6 +337,7 @@ class Buffer:
         if export is None:
             export = Export(self)
             self._export = weakref.ref(export)
+            self.bounds = None
         return export
 
     def array(self, dtype: npt.DTypeLike, shape: Sequence[int]) -> np.ndarray:

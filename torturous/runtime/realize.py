@@ -15,10 +15,13 @@ import numpy as np
 
 from torturous.core import settings
 from torturous.core.deferred import deferred
-from torturous.ir.op import OPS, Kind, Op, define
+from torturous.core.dtypes import Category
+from torturous.core.intervals import Interval
+from torturous.ir.bounds import bounds_of, every
+from torturous.ir.op import OPS, TYPES, Kind, Op, define
 from torturous.ir.prefix import tree
 from torturous.ir.record import Record, Row, context
-from torturous.runtime.buffers import Buffer
+from torturous.runtime.buffers import Bounds, Buffer
 from torturous.runtime.homes import Move, homes, moves
 from torturous.runtime.storage import Storage
 from torturous.runtime.watching import statistics
@@ -31,9 +34,10 @@ else:
 
 _lock = threading.RLock()
 
-_realizations: dict[tuple, tuple[list[int], tuple[int, ...], dict[int, Row], tuple[Move, ...], Bound | None]] = {}
-"""By prefix and what is alive: rows kept for backward passes and stored, the rows that are ends of spent graphs, which
-outputs may stay where the values before them lie, the plan."""
+_realizations: dict[
+    tuple, tuple[list[int], tuple[int, ...], dict[int, Row], tuple[int, ...], tuple[Move, ...], Bound | None]] = {}
+"""By prefix and what is alive: rows kept for backward passes and stored, the rows that are ends of spent graphs, the
+outputs that may be positions, which outputs may stay where the values before them lie, the plan."""
 tree.tables.append(_realizations)
 
 
@@ -111,6 +115,22 @@ def _spent(tape: Record, index: int) -> bool:
     return fails
 
 
+def _may_be_positions(row: Row) -> bool:
+    """Whether a row is of integers, more than one, of which something may be known by the way they are made."""
+    shape, dtype = TYPES[row[2]]
+    return dtype.category is Category.INTEGRAL and bool(shape) and OPS[row[0]].bounds is not None
+
+
+def _bounds(record: Record, index: int) -> Bounds | None:
+    """What an integer row's elements lie between, as far as that is known without looking at them."""
+    def leaf(row: int) -> Interval | None:
+        known = record.values[row].bounds
+        return None if known is None else known[:2]
+
+    found = bounds_of(record, index, leaf)
+    return None if found == every(record.type_of(index).dtype) else Bounds(int(found[0]), int(found[1]), False)
+
+
 def _spent_tape(row: Row) -> Record:
     """A tape of one row, in place of one that nothing can be read from any more."""
     tape = Record(tree.root)
@@ -142,10 +162,11 @@ def realize(wait: bool = True) -> None:
             saved = saved_rows(record, alive)
             outputs = tuple(sorted({*alive, *saved} - record.values.keys()))
             spent = {index: record.rows[index] for index in alive if record.tracked[index] and _spent(record, index)}
+            positions = tuple(index for index in outputs if _may_be_positions(record.rows[index]))
             kept: tuple[Move, ...] = ()
             bound = None
         else:
-            saved, outputs, spent, kept, bound = found
+            saved, outputs, spent, positions, kept, bound = found
         values = record.values
         computed: dict[int, Buffer] = {}
         try:
@@ -159,13 +180,15 @@ def realize(wait: bool = True) -> None:
                 buffers = bound.run(leaves, record.slots, wait or may_fail, homely)
                 statistics.runs += 1
                 computed = dict(zip(outputs, buffers, strict=True))
+                for index in positions:
+                    computed[index].bounds = _bounds(record, index)
         except BaseException as failure:
             record.close()
             for storage in storages:
                 storage.withdraw(failure)
             raise
         if found is None:
-            _realizations[key] = saved, outputs, spent, kept, bound
+            _realizations[key] = saved, outputs, spent, positions, kept, bound
         tape = record.close()
         tape.values = {row: computed[row] if row in computed else values[row] for row in saved}
         for index, storage in zip(alive, storages, strict=True):

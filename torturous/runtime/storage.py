@@ -28,7 +28,7 @@ class Storage:
     `buffer`."""
 
     __slots__ = ("type_index", "buffer", "pending", "record", "index", "version", "unseen", "tracked", "written",
-                 "failure", "foreign", "bounds", "__weakref__")
+                 "failure", "foreign", "__weakref__")
 
     def __init__(self, type_index: int, buffer: Buffer | None = None) -> None:
         self.type_index = type_index
@@ -49,8 +49,6 @@ class Storage:
         """Why the value could not be computed, if it was pending when its plan failed."""
         self.foreign: Buffer | None = None
         """Memory that must stay this storage's own because someone outside sees it."""
-        self.bounds: tuple[int, int, int] | None = None
-        """A version, and the least and greatest of its elements, if somebody has asked."""
 
     @staticmethod
     def of(shape: Shape, dtype: DType, buffer: Buffer) -> Storage:

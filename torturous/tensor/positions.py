@@ -1,6 +1,7 @@
 """Positions that are data: index tensors, and whether they are in range.
 
-Values that are known are looked at when they are recorded, at the user's line; others by the kernel that uses them.
+Values that are known are looked at when they are recorded, at the user's line, unless it follows from how they are made
+that they are in range (see `ir.bounds`); others by the kernel that uses them.
 """
 
 from __future__ import annotations
@@ -13,8 +14,13 @@ import numpy as np
 
 from torturous.core import dtypes
 from torturous.core.dtypes import Category
+from torturous.core.intervals import Interval
 from torturous.ir import elementwise
+from torturous.ir.bounds import bounds_of
+from torturous.ir.op import TYPES, Type
 from torturous.ir.record import context
+from torturous.runtime.buffers import Bounds, Buffer
+from torturous.runtime.storage import Storage
 from torturous.tensor.applying import apply
 from torturous.tensor.base import TensorBase
 from torturous.tensor.values import computed_values, of_array, repeated_check
@@ -38,31 +44,52 @@ def index_tensor(values: np.ndarray) -> Tensor:
 
 
 # Checking positions -----------------------------------------------------------------------------------------
-def _known_bounds(t: TensorBase) -> tuple[int, int] | None:
-    """Least and greatest element of the storage that t looks at, if it has a value and any elements."""
-    storage = t.storage
-    if storage.pending or storage.buffer is None or storage.failure is not None:
-        return None
-    shared = storage.shared()
-    if not shared and (known := storage.bounds) is not None and known[0] == storage.version:
-        return known[1:]
-    values = storage.buffer.brief(storage.dtype.numpy, storage.shape)
-    bounds = int(values.min()), int(values.max())
-    if not shared:
-        storage.bounds = (storage.version, *bounds)
+def _looked_at(buffer: Buffer, kind: Type) -> Bounds:
+    """The least and the greatest of a buffer's elements, of which there must be some."""
+    values = buffer.brief(kind.dtype.numpy, kind.shape)
+    bounds = Bounds(int(values.min()), int(values.max()), True)
+    if not buffer.exported:
+        buffer.bounds = bounds
     return bounds
 
 
 def bounds_within(t: TensorBase, lowest: int, past: int) -> tuple[int, int] | None:
-    """What t's values, of which there must be some, are known to lie between; None if they have not been computed.
+    """What t's values, of which there must be some, are known to lie between. None if that may be outside of `lowest`
+    to `past` − 1 and they have not been computed.
 
-    They are the least and the greatest of t's own where some are below `lowest` or not below `past`.
+    They are the least and the greatest of t's own where some are outside.
     """
-    bounds = _known_bounds(t)
-    if bounds is not None and t.steps and not (lowest <= bounds[0] <= bounds[1] < past):
+    storage = t.storage
+    if storage.failure is not None:
+        return None
+    if storage.pending:
+        known = _by_origin(storage)
+        return known[:2] if known is not None and known.inside(lowest, past) else None
+    buffer = storage.buffer
+    assert buffer is not None
+    known = buffer.bounds
+    if known is None or not (known.exact or known.inside(lowest, past)):
+        known = _looked_at(buffer, TYPES[storage.type_index])
+    if t.steps and not known.inside(lowest, past):
         values = computed_values(t)
-        bounds = int(values.min()), int(values.max())
-    return bounds
+        return int(values.min()), int(values.max())
+    return known[:2]
+
+
+def _by_origin(storage: Storage) -> Bounds | None:
+    """What a pending storage's values lie between by the way they are made, of buffers that nobody else looks at."""
+    record = context.record
+    if storage.record is not record:
+        return None
+
+    def leaf(row: int) -> Interval | None:
+        buffer, kind = record.values[row], record.type_of(row)
+        if kind.dtype.is_floating_point or 0 in kind.shape or buffer.exported:
+            return None
+        return (buffer.bounds or _looked_at(buffer, kind))[:2]
+
+    low, high = bounds_of(record, storage.index, leaf)
+    return Bounds(int(low), int(high), False)
 
 
 @repeated_check

@@ -252,11 +252,11 @@ def capture(start: Start, call: Callable[[], Any]) -> tuple[Any, Trace | NotRepe
     marks = [_marks(t) for t in tensors]
     freed, tracking, hooks = bytes(record.freed), record.tracking, _hooks(record)
     looks: list[tuple[TensorBase, Any]] = []
-    record.looks = looks
+    record.looks, record.captured = looks, start.end.index + 1
     try:
         result = call()
     finally:
-        record.looks = None
+        record.looks, record.captured = None, 0
     try:
         if context.record is not record:
             raise NotRepeatable("it needs the value of a tensor")
