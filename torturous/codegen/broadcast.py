@@ -13,14 +13,13 @@ from dataclasses import dataclass
 
 from torturous.codegen.builder import Builder, Integer, looping
 from torturous.codegen.expressions import LANES
-from torturous.codegen.microkernel import Tile
+from torturous.codegen.microkernel import CACHE_LINE, Ahead, Tile
 from torturous.codegen.pairs import PairedLanes, PairedRows
 from torturous.codegen.panels import LanePanels, RowPanels, lies_in_lines
 from torturous.codegen.side import Side
 from torturous.compiler.sizes import Size
 from torturous.ir.contraction import BLOCK
 
-CACHE_LINE = 64
 PAGE = 4096
 """Rows a multiple of so many bytes apart would fall into the same few places of the first cache."""
 MOST_APART = 4096
@@ -70,10 +69,15 @@ class Rows(ABC):
         """A tile's first row."""
         return self.b.add(rows[0], self.b.mul(number, self.tile.rows))
 
-    def fetch(self, block: Block, rows: Range, number: Integer, part: Integer, parts: Integer) -> None:
-        """A part of what comes after the tile with this number: the next one, or the next block's first one."""
+    def fetch(self, block: Block, rows: Range, number: Integer, part: Integer, parts: Integer, unroll: int
+              ) -> Ahead | None:
+        """A part of what comes after the tile with this number: the next one, or the next block's first one.
+
+        What the micro-kernel's loop, `unroll` products a turn, can fetch on its way is left to it, if code may be
+        long: many lines asked for at once wait for each other, and what comes after them waits as well.
+        """
         if not self._lies_evenly():
-            return
+            return None
         b, side = self.b, self.side
         row = self.first(rows, b.add(number, 1))
         past = b.compare("sge", row, rows[1])
@@ -83,15 +87,24 @@ class Rows(ABC):
             each = b.ceil_div(self.tile.rows, parts)
             begin = b.add(row, b.mul(part, each))
             end = b.minimum(b.minimum(b.add(begin, each), b.add(row, self.tile.rows)), rows[1])
-            with looping(b, begin, end) as index:
-                line = b.offset(origin, b.mul(b.add(side.place(side.own, index), start), side.item))
-                with looping(b, 0, b.mul(block.count, side.item), CACHE_LINE) as offset:
-                    b.prefetch(b.offset(line, offset), level=2)
-            return
+
+            def line(index: Integer) -> str:
+                return b.offset(origin, b.mul(b.add(side.place(side.own, index), start), side.item))
+
+            bytes_ = b.mul(block.count, side.item)
+            spread = CACHE_LINE // (unroll * side.item) if side.writer.in_process else 0
+            with looping(b, b.add(begin, spread), end) as index:
+                here = line(index)
+                with looping(b, 0, bytes_, CACHE_LINE) as offset:
+                    b.prefetch(b.offset(here, offset), level=2)
+            if not spread:
+                return None
+            return Ahead(line(begin), bytes_, b.mul(side.writer.size(side.own.strides[0]), side.item))
         each = b.ceil_div(BLOCK, parts)
         column = b.add(b.add(side.place(side.own, row), self.tile.rows - 1), b.mul(start, step))
         with looping(b, b.mul(part, each), b.minimum(b.mul(b.add(part, 1), each), block.count)) as product:
             b.prefetch(b.offset(origin, b.mul(b.add(column, b.mul(product, step)), side.item)), level=2)
+        return None
 
     def _lies_evenly(self) -> bool:
         """Whether rows lie in runs of products, or side by side, without anything between."""
@@ -110,7 +123,7 @@ class PackedTogether(Rows):
         assert isinstance(self.panels, LanePanels)
         return self.b.offset(memory, self.b.mul(number, self.panels.panel_bytes)), self.panels.product_step
 
-    def fetch(self, block: Block, rows: Range, number: Integer, part: Integer, parts: Integer) -> None:
+    def fetch(self, block: Block, rows: Range, number: Integer, part: Integer, parts: Integer, unroll: int) -> None:
         """All of it is near."""
 
 

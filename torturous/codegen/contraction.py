@@ -21,7 +21,7 @@ from torturous.codegen.builder import Builder, Integer, looping
 from torturous.codegen.expressions import LANES, Argument, KernelWriter
 from torturous.codegen.finishing import Finishing, Place
 from torturous.codegen.loops import Divided, Work
-from torturous.codegen.microkernel import MicroKernel, Tile, most_rows, registers_each, vectors_held
+from torturous.codegen.microkernel import Ahead, MicroKernel, Tile, most_rows, registers_each, vectors_held
 from torturous.codegen.operands import split, takes_pairs
 from torturous.codegen.pairs import PairedLanes
 from torturous.codegen.panels import LanePanels
@@ -190,26 +190,28 @@ class Contraction(Sided):
             for some in panels:
                 with some.each() as (lane, lane_panel):
                     part = b.div(b.sub(lane, lanes[0]), tile.lanes)
-                    self.row_side.fetch(block, rows, number, part, parts)
+                    ahead = self.row_side.fetch(block, rows, number, part, parts, _unroll(some.tile))
                     self._tile(some.tile, block, Place(batch, row, lane, rows[1], lanes[1]),
-                               (rows[0], lanes[0], lanes[1]), (row_panel, row_step, lane_panel, some.step), memory)
+                               (rows[0], lanes[0], lanes[1]), (row_panel, row_step, lane_panel, some.step), memory,
+                               ahead)
         if loop is not None:
             b.end_loop(loop)
 
     def _tile(self, shape: Tile, block: Block, place: Place, origin: tuple[Integer, Integer, Integer],
-              operands: tuple[str, Integer, str, Integer], memory: Memory) -> None:
+              operands: tuple[str, Integer, str, Integer], memory: Memory, ahead: Ahead | None) -> None:
         """A tile's products of a block; after the last block, what becomes of them."""
         b, tile = self.b, self.tile
         row_panel, row_step, lane_panel, lane_step = operands
         kernel = MicroKernel(b, factors(b, self.dtype, self.pairs), shape, lane_step,
                              b.mul(row_step, self.bytes), self.row_side.stride * self.bytes)
-        unroll = 4 if shape.rows * shape.vectors <= 12 else 2
+        unroll = _unroll(shape)
         steps = b.ceil_div(block.count, 2) if self.pairs else block.count
         run = (lane_panel, row_panel, steps)
         if self.halves and shape == self.last_tile:
-            state = self._halved(kernel, run, unroll, b.compare("sle", b.sub(place.lane_last, place.lane), HALF))
+            few = b.compare("sle", b.sub(place.lane_last, place.lane), HALF)
+            state = self._halved(kernel, run, unroll, few, ahead)
         else:
-            state = kernel.run(*run, kernel.zeros(), unroll)
+            state = kernel.run(*run, kernel.zeros(), unroll, ahead)
         if block.last is True:
             self.finishing.write(kernel, state, memory.sums, memory.square, place)
             return
@@ -229,7 +231,8 @@ class Contraction(Sided):
         b.emit(f"br label %{done}")
         b.start_block(done)
 
-    def _halved(self, kernel: MicroKernel, run: tuple[str, str, Integer], unroll: int, few: str) -> list[str]:
+    def _halved(self, kernel: MicroKernel, run: tuple[str, str, Integer], unroll: int, few: str, ahead: Ahead | None
+                ) -> list[str]:
         """The sums of a tile a vector wide, whose upper half is zero where there are `few` lanes."""
         b = self.b
         half = replace(kernel, arithmetic=Arithmetic(b, kernel.arithmetic.dtype, HALF))
@@ -238,7 +241,7 @@ class Contraction(Sided):
         found = []
         for label, width in ((part, half), (whole, kernel)):
             b.start_block(label)
-            state = width.run(*run, width.zeros(), unroll)
+            state = width.run(*run, width.zeros(), unroll, ahead)
             if width is half:
                 form, order = half.arithmetic.kind, ", ".join(f"i32 {lane}" for lane in range(LANES))
                 state = [b.value(f"shufflevector {form} {value}, {form} zeroinitializer, <{LANES} x i32> <{order}>")
@@ -273,6 +276,11 @@ class Contraction(Sided):
             return [Panels(b, tile, lanes[0], every, memory, stride, packed_step)]
         return [Panels(b, tile, lanes[0], whole, memory, stride, packed_step),
                 Panels(b, self.last_tile, first, left, b.offset(memory, b.mul(whole, stride)), 0, packed_step)]
+
+
+def _unroll(tile: Tile) -> int:
+    """Products in a turn of the micro-kernel's loop."""
+    return 4 if tile.rows * tile.vectors <= 12 else 2
 
 
 def lies_side_by_side(lane: Side) -> bool:

@@ -9,6 +9,7 @@ window. (The single building block of Georganas et al., "High-Performance Deep L
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torturous.codegen.arithmetic import Arithmetic
 from torturous.codegen.builder import Builder, Integer
@@ -54,8 +55,18 @@ def most_rows(target: Target, itemsize: int, vectors: int) -> int:
     return max(1, (vectors_held(target, itemsize) - vectors) // vectors)
 
 
+CACHE_LINE = 64
 MOST_UNROLLED = 128
 """Multiply-adds in the body of the loop along a run, about."""
+
+
+class Ahead(NamedTuple):
+    """Memory to be fetched on the way, a cache line at each turn of the loop along a run: stretches of `bytes`, the
+    next of which begins `stride` bytes after the one before."""
+
+    place: str
+    bytes: Integer
+    stride: Integer
 
 
 @dataclass(frozen=True)
@@ -78,28 +89,45 @@ class MicroKernel:
         most = max(1, MOST_UNROLLED // (self.tile.rows * self.tile.vectors))
         return next(count for count in range(min(most, length), 0, -1) if length % count == 0)
 
-    def run(self, lanes: str, rows: str, count: Integer, state: list[str], unroll: int) -> list[str]:
-        """The tile after `count` more products: acc[row][vector] += row[k] · lane[k]."""
+    def run(self, lanes: str, rows: str, count: Integer, state: list[str], unroll: int, ahead: Ahead | None = None
+            ) -> list[str]:
+        """The tile after `count` more products: acc[row][vector] += row[k] · lane[k]. What is `ahead` is fetched
+        meanwhile, as far as it comes."""
         if isinstance(count, int) and count <= unroll:
             for k in range(count):
                 state = self._product(lanes, rows, k, state)
             return state
         full = count if unroll == 1 else count - count % unroll if isinstance(count, int) else (
             self.builder.sub(count, self.builder.rem(count, unroll)))
-        lanes, rows, *state = self._loop(0, full, unroll, [lanes, rows, *state])
+        lanes, rows, *state = self._loop(0, full, unroll, [lanes, rows, *state], ahead)
         if full != count:
-            state = self._loop(full, count, 1, [lanes, rows, *state])[2:]
+            lanes, rows, *state = self._loop(full, count, 1, [lanes, rows, *state])
         return state
 
-    def _loop(self, start: Integer, stop: Integer, unroll: int, values: list[str]) -> list[str]:
+    def _loop(self, start: Integer, stop: Integer, unroll: int, values: list[str], ahead: Ahead | None = None
+              ) -> list[str]:
         b = self.builder
-        kinds = ["ptr", "ptr", *[self.arithmetic.kind] * (len(values) - 2)]
-        loop = b.begin_loop(start, stop, unroll, list(zip(kinds, values, strict=True)))
-        lanes, rows, *state = loop.carried
+        carried: list[tuple[str, Integer]] = list(zip(
+            ["ptr", "ptr", *[self.arithmetic.kind] * (len(values) - 2)], values, strict=True))
+        if ahead is not None:
+            carried += [("ptr", ahead.place), ("i64", 0)]
+        loop = b.begin_loop(start, stop, unroll, carried)
+        lanes, rows, *state = loop.carried[:len(values)]
+        onward: list[Integer] = []
+        if ahead is not None:
+            onward = self._fetch(ahead, *loop.carried[len(values):])
         for k in range(unroll):
             state = self._product(lanes, rows, k, state)
-        onward = [b.offset(lanes, b.mul(self.lane_step, unroll)), b.offset(rows, b.mul(self.row_step, unroll))]
-        return b.end_loop(loop, [*onward, *state])
+        moved = [b.offset(lanes, b.mul(self.lane_step, unroll)), b.offset(rows, b.mul(self.row_step, unroll))]
+        return b.end_loop(loop, [*moved, *state, *onward])[:len(values)]
+
+    def _fetch(self, ahead: Ahead, stretch: str, offset: str) -> list[Integer]:
+        """Fetches a line of the stretch; the stretch and the offset of the next."""
+        b = self.builder
+        b.prefetch(b.offset(stretch, offset), level=2)
+        further = b.add(offset, CACHE_LINE)
+        past = b.compare("sge", further, ahead.bytes)
+        return [b.choose(past, b.offset(stretch, ahead.stride), stretch, "ptr"), b.choose(past, 0, further)]
 
     def _product(self, lanes: str, rows: str, k: int, state: list[str]) -> list[str]:
         b, e, tile = self.builder, self.arithmetic, self.tile

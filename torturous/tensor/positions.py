@@ -83,9 +83,9 @@ def _by_origin(storage: Storage) -> Bounds | None:
         return None
 
     def leaf(row: int) -> Interval | None:
-        buffer, kind = record.values[row], record.type_of(row)
-        if kind.dtype.is_floating_point or 0 in kind.shape or buffer.exported:
-            return None
+        buffer, kind = record.values.get(row), record.type_of(row)
+        if buffer is None or kind.dtype.is_floating_point or 0 in kind.shape or buffer.exported:
+            return None  # An export's inputs have no values at all.
         return (buffer.bounds or _looked_at(buffer, kind))[:2]
 
     low, high = bounds_of(record, storage.index, leaf)
