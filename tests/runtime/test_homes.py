@@ -10,7 +10,9 @@ import pytest
 
 import torturous as torch
 import torturous.nn.functional as F
+from torturous.compiler import memory
 from torturous.core import settings
+from torturous.runtime import watching
 from torturous.runtime.realize import realize
 
 
@@ -145,3 +147,23 @@ def test_a_step_that_fails_has_changed_nothing():
         else:
             optimizer.step()
             assert w.detach().tolist() != before
+
+
+def test_what_stays_where_it_is_goes_through_the_caches(monkeypatch):
+    """Large results are written past them, but not those that are written over what has just been read."""
+    monkeypatch.setattr(memory, "STREAMED_BYTES", 0)
+    made: list[watching.PlanMade] = []
+    monkeypatch.setattr(watching, "watchers", [made.append])
+    parameter, elsewhere = torch.nn.Parameter(torch.ones(123_457)), torch.ones(123_457)
+    parameter.grad = torch.ones(123_457)
+    optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9)
+    realize()
+    made.clear()
+    copy = elsewhere * 2
+    optimizer.step()
+    (event,) = [each for each in made if isinstance(each, watching.PlanMade)]
+    plan = event.loaded.plan
+    streamed = {node for level in plan.memory.levels for kernel in level for node in kernel.streamed}
+    assert len(plan.outputs) == 3 and len(streamed) == 1
+    (node,) = streamed
+    assert plan.outputs.index(node) == 0 and copy.tolist()[:2] == [2, 2]

@@ -26,6 +26,8 @@ class Expanded:
     outputs: tuple[int, ...]
     leaves: tuple[int, ...]
     """Original indices of the leaf rows, in order of appearance in `record`."""
+    renewing: frozenset[int] = frozenset()
+    """Outputs that take the place of what a leaf holds, in memory too if nobody else wants that."""
 
 
 def wanted_rows(record: Record, outputs: Sequence[int]) -> list[int]:
@@ -61,9 +63,10 @@ def numbers_read(record: Record, outputs: Sequence[int]) -> int:
     return max(map(slot_ordinal, codes), default=-1) + 1
 
 
-def expand(record: Record, outputs: Sequence[int], numbers: int | None = None) -> Expanded:
+def expand(record: Record, outputs: Sequence[int], numbers: int | None = None, renewing: Sequence[int] = ()
+           ) -> Expanded:
     """Expands every macro, keeping only what the outputs need; numbers of expansions follow the first `numbers` of the
-    record's, by default all."""
+    record's, by default all. Those of the outputs that are `renewing` take the place of a leaf."""
     result = Listing()
     result.slots.extend(record.slots if numbers is None else record.slots[:numbers])
     new: dict[int, int] = {}
@@ -98,13 +101,14 @@ def expand(record: Record, outputs: Sequence[int], numbers: int | None = None) -
         else:
             new[index] = result.append((number, attributes, type_index, *mapped), 0, place)
     nested = any(OPS[row[0]].kind is Kind.MACRO for row in result.rows)
-    expanded = Expanded(result, tuple(new[output] for output in outputs), tuple(leaves))
+    expanded = Expanded(result, tuple(new[output] for output in outputs), tuple(leaves),
+                        frozenset(new[output] for output in renewing))
     if not nested:
         return expanded
     # A macro's expansion may use macros in turn.
-    again = expand(result, expanded.outputs)
+    again = expand(result, expanded.outputs, None, sorted(expanded.renewing))
     entered = tuple(leaves[_position(result, leaf)] for leaf in again.leaves)
-    return Expanded(again.record, again.outputs, entered)
+    return Expanded(again.record, again.outputs, entered, again.renewing)
 
 
 def _position(record: Record, row: int) -> int:

@@ -139,7 +139,8 @@ def _place_body(memory: Memory, repetition: Repetition, level: int, hint: Callab
 
 
 def streamed(kernels: list[Kernel], outputs: list[Node], hint: Callable[[Size], int]) -> frozenset[Node]:
-    """Outputs that are written past the caches: they are more than these hold, and no kernel of the plan reads them."""
+    """Which of these outputs, in memory of their own, are written past the caches: they are more than these hold, and
+    no kernel of the plan reads them. (What is written over what has just been read is near already.)"""
     sizes = {node: hint(product(node.shape)) * node.dtype.itemsize for node in outputs}
     if sum(sizes.values()) < STREAMED_BYTES:
         return frozenset()

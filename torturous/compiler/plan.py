@@ -41,9 +41,11 @@ def make_plan(expanded: Expanded, sizes: Sizes, hints: tuple[int, ...], fused: b
         if kernel.repetition is not None:
             kernel.repetition.kernels = [schedule(each, graph.hint) for each in kernel.repetition.kernels]
     kernels = [part for kernel in groups.kernels for part in split(schedule(kernel, graph.hint))]
-    streamed = memory.streamed(kernels, groups.outputs, graph.hint)
+    placed = memory.place(kernels, groups.outputs, graph.hint)
+    fresh = [node for node, row in zip(groups.outputs, expanded.outputs, strict=True)
+             if row not in expanded.renewing or node not in placed.overwritable]
+    streamed = memory.streamed(kernels, fresh, graph.hint)
     if streamed:
         for kernel in kernels:
             kernel.streamed = streamed
-    placed = memory.place(kernels, groups.outputs, graph.hint)
     return Plan(graph, sizes, placed, graph.leaves, groups.outputs)

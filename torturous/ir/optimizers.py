@@ -44,7 +44,7 @@ def _expand_sgd(out: Type, at: Attributes, *operands: Any) -> list[Any]:
 def _expand_adam(out: Type, at: Attributes, *operands: Any) -> list[Any]:
     count, largest, decay, decoupled, maximize = at
     lists, numbers = _groups(operands, count, 5 if largest else 4)
-    step_size, correction, fresh1, beta2, fresh2, epsilon, weight_decay = numbers
+    step_size, scale, fresh1, beta2, fresh2, epsilon, weight_decay = numbers
     parameters, firsts, seconds, maxima = [], [], [], []
     for position in range(count):
         p, g, m, v = (values[position] for values in lists[:4])
@@ -63,7 +63,7 @@ def _expand_adam(out: Type, at: Attributes, *operands: Any) -> list[Any]:
             maxima.append(bound)
         firsts.append(m)
         seconds.append(v)
-        parameters.append(p - m / (bound.sqrt() / correction + epsilon) * step_size)
+        parameters.append(p - m / (bound.sqrt() * scale + epsilon) * step_size)
     return parameters + firsts + seconds + maxima
 
 

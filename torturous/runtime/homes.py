@@ -20,16 +20,22 @@ Home = tuple[int, int, Buffer]
 """The positions of an output and of the leaf that it may replace, and where that lies."""
 
 
-def moves(outputs: Sequence[int], alive: Sequence[int], storages: Sequence[Storage], leaves: Sequence[int],
-          values: Mapping[int, Buffer], saved: Collection[int]) -> tuple[Move, ...]:
-    """Which outputs are next versions of what a leaf holds; outputs, what is alive and leaves are rows, and `saved` are
-    those that a tape goes on to hold."""
-    leaf_of = {id(values[row]): position for position, row in enumerate(leaves) if row not in saved}
-    position_of = {row: position for position, row in enumerate(outputs)}
-    return tuple(
-        (position_of[row], leaf_of[id(storage.buffer)], number)
-        for number, (row, storage) in enumerate(zip(alive, storages, strict=True))
-        if row in position_of and storage.buffer is not None and id(storage.buffer) in leaf_of)
+def successors(outputs: Sequence[int], alive: Sequence[int], storages: Sequence[Storage], values: Mapping[int, Buffer],
+               saved: Collection[int]) -> dict[int, int]:
+    """Which outputs are next versions of what a leaf holds: by row, the leaf's. `saved` are the rows that a tape goes
+    on to hold."""
+    leaf_of = {id(buffer): leaf for leaf, buffer in values.items() if leaf not in saved}
+    wanted = set(outputs)
+    return {row: leaf_of[id(storage.buffer)] for row, storage in zip(alive, storages, strict=True)
+            if row in wanted and storage.buffer is not None and id(storage.buffer) in leaf_of}
+
+
+def moves(following: Mapping[int, int], outputs: Sequence[int], alive: Sequence[int], leaves: Sequence[int]
+          ) -> tuple[Move, ...]:
+    """The same as positions among outputs, leaves and what is alive, if the plan has the leaf."""
+    position_of, leaf_of = ({row: position for position, row in enumerate(rows)} for rows in (outputs, leaves))
+    return tuple((position_of[row], leaf_of[following[row]], number) for number, row in enumerate(alive)
+                 if row in following and following[row] in leaf_of)
 
 
 def homes(moves: Sequence[Move], storages: Sequence[Storage], leaves: Sequence[int], values: Mapping[int, Buffer]

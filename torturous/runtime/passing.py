@@ -101,16 +101,16 @@ def write_wanted(wanted: Wanted) -> tuple[bytes, list[CodeType]]:
     codes: list[CodeType] = []
     rows = [(OPS[number], attributes, *TYPES[kind], operands) for number, attributes, kind, *operands in record.rows]
     settings = wanted.fuse, wanted.target, wanted.default_float
-    _Writer(file, codes).dump((rows, record.places, wanted.expanded.outputs, settings))
+    _Writer(file, codes).dump((rows, record.places, wanted.expanded.outputs, wanted.expanded.renewing, settings))
     return file.getvalue(), codes
 
 
 def read_wanted(data: bytes) -> Wanted:
-    rows, places, outputs, settings = _Reader(io.BytesIO(data), None).load()
+    rows, places, outputs, renewing, settings = _Reader(io.BytesIO(data), None).load()
     record = Listing()
     for (op, attributes, shape, dtype, operands), place in zip(rows, places, strict=True):
         record.append((op.number, attributes, type_number(shape, dtype), *operands), 0, place)
-    return Wanted(Expanded(record, outputs, ()), *settings)
+    return Wanted(Expanded(record, outputs, (), renewing), *settings)
 
 
 # Answers ----------------------------------------------------------------------------------------------------------

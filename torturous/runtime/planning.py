@@ -58,17 +58,17 @@ class _Family:
 
 
 _families: dict[tuple, dict[tuple[int, ...], _Family]] = {}
-"""By rows without sizes, then by which of them are outputs."""
+"""By rows without sizes and which of them renew a leaf, then by which of them are outputs."""
 _bound: dict[tuple, Bound] = {}
 
 
-def bind(record: Record, outputs: tuple[int, ...]) -> Bound:
-    """The bound plan for these values of a record."""
-    key = (tuple(record.rows[:outputs[-1] + 1]), outputs, settings.fuse.value, settings.target.value)
+def bind(record: Record, outputs: tuple[int, ...], renewing: tuple[int, ...] = ()) -> Bound:
+    """The bound plan for these values of a record, some of which take the place of a leaf's."""
+    key = (tuple(record.rows[:outputs[-1] + 1]), outputs, renewing, settings.fuse.value, settings.target.value)
     bound = _bound.get(key)
     if bound is None:
         with _uncollected():
-            bound = _bound[key] = _bind(record, outputs)
+            bound = _bound[key] = _bind(record, outputs, renewing)
     return bound
 
 
@@ -90,13 +90,13 @@ def forget_plans() -> None:
     _families.clear()
 
 
-def _bind(record: Record, outputs: tuple[int, ...]) -> Bound:
+def _bind(record: Record, outputs: tuple[int, ...], renewing: tuple[int, ...]) -> Bound:
     started = time.perf_counter()
     numbers = numbers_read(record, outputs)
-    expanded = expand(record, outputs, numbers)
+    expanded = expand(record, outputs, numbers, renewing)
     observed = dimensions(expanded)
     rows, asked = structure(expanded)
-    families = _families.setdefault((rows, settings.fuse.value, settings.target.value), {})
+    families = _families.setdefault((rows, expanded.renewing, settings.fuse.value, settings.target.value), {})
     family = families.setdefault(asked, _Family())
     found = family.serving(observed) or _with_more(families, asked, observed)
     if found is not None:
@@ -112,7 +112,7 @@ def _bind(record: Record, outputs: tuple[int, ...]) -> Bound:
         family.plans.insert(0, loaded)
     bound = Bound(loaded, values, expanded, numbers, wanted)
     if loaded.plan.sizes.variables and settings.specialise.value:
-        bound.successor = Specialisation(family.specialised, record, outputs, numbers)
+        bound.successor = Specialisation(family.specialised, record, outputs, numbers, renewing)
     return bound
 
 

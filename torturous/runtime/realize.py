@@ -22,7 +22,7 @@ from torturous.ir.op import OPS, TYPES, Kind, Op, define
 from torturous.ir.prefix import tree
 from torturous.ir.record import Record, Row, context
 from torturous.runtime.buffers import Bounds, Buffer
-from torturous.runtime.homes import Move, homes, moves
+from torturous.runtime.homes import Move, homes, moves, successors
 from torturous.runtime.storage import Storage
 from torturous.runtime.watching import statistics
 
@@ -172,8 +172,9 @@ def realize(wait: bool = True) -> None:
         try:
             if outputs:
                 if bound is None:
-                    bound = planning.bind(record, outputs)
-                    kept = moves(outputs, alive, storages, bound.leaves, values, saved)
+                    following = successors(outputs, alive, storages, values, saved)
+                    bound = planning.bind(record, outputs, tuple(following))
+                    kept = moves(following, outputs, alive, bound.leaves)
                 may_fail = record.doubtful > 0
                 homely = () if may_fail else homes(kept, storages, bound.leaves, values)
                 leaves = [values[row] for row in bound.leaves]

@@ -51,12 +51,13 @@ class Specialised:
 class Specialisation:
     """Sizes on their way to a plan of their own. Called before each run: gives that plan, once it is there."""
 
-    def __init__(self, family: Specialised, record: Record, outputs: tuple[int, ...], numbers: int) -> None:
-        """`numbers`: how many of the record's numbers the plan takes."""
+    def __init__(self, family: Specialised, record: Record, outputs: tuple[int, ...], numbers: int,
+                 renewing: tuple[int, ...]) -> None:
+        """`numbers`: how many of the record's numbers the plan takes; `renewing`: as in `planning.bind`."""
         count = outputs[-1] + 1
         self.family = family
         self.rows, self.places = record.rows[:count], record.places[:count]
-        self.outputs = outputs
+        self.outputs, self.renewing = outputs, renewing
         self.numbers = record.slots[:numbers]
         self.settings = settings.fuse.value, settings.target.value, dtypes.default_float().name
         self.runs = 0
@@ -82,7 +83,7 @@ class Specialisation:
         record.slots.extend(self.numbers)
         for row, place in zip(self.rows, self.places, strict=True):
             record.append(row, 0, place)
-        return expand(record, self.outputs, len(self.numbers))
+        return expand(record, self.outputs, len(self.numbers), self.renewing)
 
     def serve(self, bound: Bound) -> None:
         """From now on runs are this plan's; the sizes that have not run for longest lose theirs, if there are many."""

@@ -87,7 +87,7 @@ def sgd(params: Tensors, grads: Tensors, momentum_buffers: Tensors | None, lr: f
 def adam(params: Tensors, grads: Tensors, exp_avgs: Tensors, exp_avg_sqs: Tensors, max_exp_avg_sqs: Tensors | None,
          steps: Sequence[int], lr: float, beta1: float, beta2: float, eps: float, weight_decay: float,
          decoupled: bool, maximize: bool) -> None:
-    """Adam and AdamW (Kingma and Ba, 2015; Loshchilov and Hutter, 2019) as PyTorch computes them.
+    """Adam and AdamW (Kingma and Ba, 2015; Loshchilov and Hutter, 2019) as PyTorch computes them, to a rounding.
 
     `steps` counts from 1; tensors with the same count are updated by one row.
     """
@@ -101,7 +101,8 @@ def adam(params: Tensors, grads: Tensors, exp_avgs: Tensors, exp_avg_sqs: Tensor
         attributes = (len(kinds[0]), max_exp_avg_sqs is not None, weight_decay != 0, decoupled, maximize)
         step_size = lr / (1 - beta1 ** step)
         decay = 1 - lr * weight_decay if decoupled else weight_decay
-        numbers = (step_size, (1 - beta2 ** step) ** 0.5, 1 - beta1, beta2, 1 - beta2, eps, decay)
+        # A root's bias is corrected by a factor: divisions are what takes long in an update that the caches hold.
+        numbers = (step_size, (1 - beta2 ** step) ** -0.5, 1 - beta1, beta2, 1 - beta2, eps, decay)
         _update(ADAM, attributes, kinds, numbers, [kinds[0], *kinds[2:]])
 
 
