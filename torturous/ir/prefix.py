@@ -31,7 +31,8 @@ NONE: dict[Any, Any] = {}
 class Prefix:
     """The rows of a record up to number `index`. Only what follows it is ever changed."""
 
-    __slots__ = ("parent", "index", "row", "type_index", "tracked", "place", "name", "following", "others", "shortcuts")
+    __slots__ = ("parent", "index", "row", "type_index", "tracked", "mode", "place", "name", "following", "others",
+                 "shortcuts")
 
     def __init__(self, parent: Prefix | None, row: Row, tracked: int, place: Place) -> None:
         self.parent = parent
@@ -41,6 +42,8 @@ class Prefix:
         self.type_index: int = row[2] if row else -1
         self.tracked = tracked
         """Whether gradients flow through it."""
+        self.mode: bool | None = None
+        """Whether gradients were enabled where an operation led here first, if that makes the difference."""
         self.place = place
         """Where it was recorded first."""
         self.name: Any = None

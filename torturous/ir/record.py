@@ -304,9 +304,11 @@ class Record:
         if following is None or following.name != key:
             following = end.others.get(key)
         if following is None:
-            following = self._first(key, op, attributes, self._result_type(op, attributes, operands), operands, place)
-        if following.tracked and not tracking:
-            return self.append(following.row, 0, place)
+            following = self._first(key, op, attributes, self._result_type(op, attributes, operands), operands, place,
+                                    tracking)
+        mode = following.mode
+        if mode is not None and mode is not tracking:
+            return self.append(following.row, int(tracking), place)
         return self._follow(following, place)
 
     def apply_typed(
@@ -320,9 +322,10 @@ class Record:
         if following is None or following.name != key:
             following = end.others.get(key)
         if following is None:
-            following = self._first(key, op, attributes, type_index, operands, place)
-        if following.tracked and not tracking:
-            return self.append(following.row, 0, place)
+            following = self._first(key, op, attributes, type_index, operands, place, tracking)
+        mode = following.mode
+        if mode is not None and mode is not tracking:
+            return self.append(following.row, int(tracking), place)
         return self._follow(following, place)
 
     # For the first time -------------------------------------------------------------------------------------
@@ -338,12 +341,16 @@ class Record:
         return type_index
 
     def _first(
-        self, key: tuple, op: Op, attributes: Attributes, type_index: int, operands: Sequence[int], place: Place
+        self, key: tuple, op: Op, attributes: Attributes, type_index: int, operands: Sequence[int], place: Place,
+        tracking: bool,
     ) -> Prefix:
-        """A prefix one row longer, that row tracked if operations are."""
+        """A prefix one row longer, in the present mode."""
         differentiable = op.gradients and TYPES[type_index].dtype.category is Category.FLOATING
-        flag = int(bool(differentiable) and any(o >= 0 and self.last(o).tracked for o in operands))
-        return self._extend(key, (op.number, attributes, type_index, *operands), flag, place)
+        flows = bool(differentiable) and any(o >= 0 and self.last(o).tracked for o in operands)
+        prefix = self._extend(key, (op.number, attributes, type_index, *operands), int(flows and tracking), place)
+        if flows:
+            prefix.mode = tracking
+        return prefix
 
     def _extend(self, key: Any, row: Row, tracked: int, place: Place) -> Prefix:
         if self.thread != NOBODY:

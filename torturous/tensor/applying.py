@@ -80,8 +80,8 @@ def operator(op: Op, otherwise: Callable[..., Any]) -> Callable[..., Any]:
             following = end.others.get(key)
             if following is None:
                 return otherwise(op, self, other)
-        tracked = following.tracked
-        if tracked and not record.tracking:
+        mode = following.mode
+        if mode is not None and mode is not record.tracking:
             return otherwise(op, self, other)
         place, frame, index = following.place, getframe(1), following.index
         if place is None or place[1] != frame.f_lasti or place[0] is not frame.f_code:
@@ -95,7 +95,7 @@ def operator(op: Op, otherwise: Callable[..., Any]) -> Callable[..., Any]:
         t._index = index
         t._type = following.type_index
         t._storage = None
-        t._flows = tracked
+        t._flows = following.tracked
         record.owners[index] = t
         record.end = following
         if index >= record.room:
