@@ -27,6 +27,7 @@ all channels or lies outside, and channels of one tap are a run in memory for wh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -273,6 +274,7 @@ CONTRACT = define(Op(
     document="attributes: number of reduced loops, maps of the first and of the second operand"))
 
 
+@cache
 def matrix_product(batch: int) -> Attributes:
     """(…, M, K) @ (…, K, N) with `batch` leading axes common to both."""
     lead = tuple(lone(loop) for loop in range(batch))
@@ -280,12 +282,14 @@ def matrix_product(batch: int) -> Attributes:
     return 1, (*lead, m, k), (*lead, k, n)
 
 
+@cache
 def rows_product(rank: int) -> Attributes:
     """(…, K) @ (K, N) for a left factor of this rank: all its leading axes are rows."""
     lead = tuple(lone(loop) for loop in range(rank - 1))
     return 1, (*lead, lone(rank)), (lone(rank), lone(rank - 1))
 
 
+@cache
 def linear(rank: int) -> Attributes:
     """x(…, I) with weight(O, I): the last axis of x contracted with the last of weight."""
     lead = tuple(lone(loop) for loop in range(rank - 1))

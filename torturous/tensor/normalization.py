@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 EPSILON = {"float16": 2.0 ** -10, "bfloat16": 2.0 ** -7, "float32": 2.0 ** -23, "float64": 2.0 ** -52}
 
 
+_layout = cache(Layout)
+"""One of all that are equal: every row of a normalization names one."""
+
+
 def _check(name: str, x: Any) -> None:
     if not isinstance(x, TensorBase):
         raise TypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(x).__name__}")
@@ -51,7 +56,7 @@ def _normalized(x: TensorBase, mean: Any, variance: TensorBase, eps: float, weig
                 bias: TensorBase | None, axes: tuple[int, ...], spanned: tuple[int, ...], statistics: str) -> Tensor:
     deviation = apply_typed(DEVIATION, tuple(variance.shape), statistics_type(x.dtype), variance, float(eps))
     parameters = [parameter for parameter in (weight, bias) if parameter is not None]
-    layout = Layout(axes, spanned, statistics, weight is not None, bias is not None)
+    layout = _layout(axes, spanned, statistics, weight is not None, bias is not None)
     return apply_typed(NORMALIZE, tuple(x.shape), x.dtype, x, mean, deviation, float(eps), *parameters,
                        attributes=layout)
 
