@@ -79,7 +79,7 @@ def chunk_sizes(pieces: int, workers: int) -> list[int]:
     """The chunks of a level, in the order in which they are claimed."""
     sizes = []
     while pieces:
-        sizes.append(-(-pieces // (2 * workers)))
+        sizes.append(max(1, pieces // (2 * workers)))
         pieces -= sizes[-1]
     return sizes
 

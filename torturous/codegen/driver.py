@@ -17,11 +17,10 @@ offer and the join that belongs to it.
 running.
 
 **Who does what.** The pieces of a level, those of all its entries in a row, are numbered together, and
-claimed in chunks of ⌈left / 2·workers⌉: by worker 0 from the front, by others from the back, which
+claimed in chunks of ⌊left / 2·workers⌋, but at least one: by worker 0 from the front, by others from the back, which
 gives everyone about the same pieces, still in its caches, run after run. Chunks become smaller as the level
-empties, so nobody waits longer than for one piece at its end (thirteen equal pieces, two workers: 7 to 6, where
-chunks of a quarter make it 8 to 5). Pieces count alike, whatever they cost: `runtime.shares` makes those of a level
-alike. The leader needs nobody: it claims until nothing is left, then waits only for chunks that others have claimed,
+empties, so nobody waits longer than for one piece at its end. Pieces count alike, whatever they cost: `runtime.shares`
+makes those of a level alike, and where they are few because some are large, they are claimed one by one. The leader needs nobody: it claims until nothing is left, then waits only for chunks that others have claimed,
 and goes to the next level. It does a level of a single piece without telling anyone. A follower that the scheduler has
 put aside is not missed, and when it is back, it looks for pieces of whatever level is current.
 
@@ -194,7 +193,6 @@ begin:
   %workers_field = getelementptr i8, ptr %control, i64 $WORKERS
   %workers = load i64, ptr %workers_field, align 8
   %parts = shl i64 %workers, 1
-  %slack = sub i64 %parts, 1
   %forward = icmp eq i64 %worker, 0
   %seen = load atomic i64, ptr %claims acquire, align 8
   br label %look
@@ -208,7 +206,8 @@ look:
   br i1 %some, label %take, label %nothing
 
 take:
-  %raised = add i64 %left, %slack
+  %scarce = icmp ult i64 %left, %parts
+  %raised = select i1 %scarce, i64 %parts, i64 %left
   %size = udiv i64 %raised, %parts
   %next_front = add i64 %front, %size
   %next_back = sub i64 %back, %size
@@ -258,7 +257,6 @@ begin:
   %workers_field = getelementptr i8, ptr %control, i64 $WORKERS
   %workers = load i64, ptr %workers_field, align 8
   %parts = shl i64 %workers, 1
-  %slack = sub i64 %parts, 1
   br label %begin_level
 
 begin_level:
@@ -282,7 +280,8 @@ do_single:
   br label %begin_level
 
 publish:
-  %raised = add i64 %pieces, %slack
+  %scarce = icmp ult i64 %pieces, %parts
+  %raised = select i1 %scarce, i64 %parts, i64 %pieces
   %chunk = udiv i64 %raised, %parts
   %others_pieces = sub i64 %pieces, %chunk
   %first_mine = select i1 %forward, i64 0, i64 %others_pieces
