@@ -177,3 +177,18 @@ def test_a_captured_call_knows_its_own_positions() -> None:
         expected = table.numpy().sum() + table.numpy()[table.numpy().argmax(0)].sum()
         assert abs(call(table).item() - expected) < 1e-4
     assert not any(seen)
+
+
+def test_what_was_made_of_values_before_they_were_written_over() -> None:
+    """Of two results, one takes the place of what the other was made of."""
+    written = torch.arange(5000)
+    realize()
+    for turn in range(4):
+        before, most = written.sort().values, 1000 // (turn + 1)
+        written.copy_(torch.where(before.max() > 0, written % most, written % 3))  # Read here, after all others.
+        joined = torch.cat([before, before])
+        del before
+        realize()
+        for t in (joined, written):
+            bounds, values = t.storage.buffer.bounds, t.tolist()
+            assert bounds is None or (bounds.least <= min(values) and max(values) <= bounds.greatest), turn

@@ -181,8 +181,9 @@ def realize(wait: bool = True) -> None:
                 buffers = bound.run(leaves, record.slots, wait or may_fail, homely)
                 statistics.runs += 1
                 computed = dict(zip(outputs, buffers, strict=True))
-                for index in positions:
-                    computed[index].bounds = _bounds(record, index)
+                # All before any: one of these buffers may be what another was made of, and has been written over.
+                for index, bounds in [(index, _bounds(record, index)) for index in positions]:
+                    computed[index].bounds = bounds
         except BaseException as failure:
             record.close()
             for storage in storages:
