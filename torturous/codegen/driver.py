@@ -16,13 +16,14 @@ offer and the join that belongs to it.
 **The plan table** is that of `codegen.table`. A level has fewer than 2³² pieces; who does a piece is found out while
 running.
 
-**Who does what.** The pieces of a level, those of all its entries in a row, are numbered together, and
-claimed in chunks of ⌊left / 2·workers⌋, but at least one: by worker 0 from the front, by others from the back, which
-gives everyone about the same pieces, still in its caches, run after run. Chunks become smaller as the level
-empties, so nobody waits longer than for one piece at its end. Pieces count alike, whatever they cost: `runtime.shares`
-makes those of a level alike, and where they are few because some are large, they are claimed one by one. The leader needs nobody: it claims until nothing is left, then waits only for chunks that others have claimed,
-and goes to the next level. It does a level of a single piece without telling anyone. A follower that the scheduler has
-put aside is not missed, and when it is back, it looks for pieces of whatever level is current.
+**Who does what.** The pieces of a level, those of all its entries in a row, are numbered together, and claimed in
+chunks of ⌊left / 2·workers⌋, but at least one: by worker 0 from the front, by others from the back, which gives
+everyone about the same pieces, still in its caches, run after run. Chunks become smaller as the level empties, so
+nobody waits longer than for one piece at its end. Pieces count alike, whatever they cost: `runtime.shares` makes those
+of a level alike, and where they are few because some are large, they are claimed one by one. The leader needs nobody:
+it claims until nothing is left, then waits only for chunks that others have claimed, and goes to the next level. It
+does a level of a single piece without telling anyone. A follower that the scheduler has put aside is not missed, and
+when it is back, it looks for pieces of whatever level is current.
 
 **Offers.** The caller writes ENTRIES, raises AIRBORNE, writes the table to OFFERED and opens TURN. Who swaps OFFERED
 for null leads. When all is done it lowers AIRBORNE and opens TURN once more, for a caller that has joined: it has
