@@ -34,7 +34,7 @@ class Prefix:
     __slots__ = ("parent", "index", "row", "type_index", "tracked", "mode", "place", "name", "following", "others",
                  "shortcuts")
 
-    def __init__(self, parent: Prefix | None, row: Row, tracked: int, place: Place) -> None:
+    def __init__(self, parent: Prefix | None, row: Row, tracked: int, place: Place, mode: bool | None = None) -> None:
         self.parent = parent
         self.index: int = -1 if parent is None else parent.index + 1
         self.row = row
@@ -42,7 +42,7 @@ class Prefix:
         self.type_index: int = row[2] if row else -1
         self.tracked = tracked
         """Whether gradients flow through it."""
-        self.mode: bool | None = None
+        self.mode = mode
         """Whether gradients were enabled where an operation led here first, if that makes the difference."""
         self.place = place
         """Where it was recorded first."""
@@ -55,9 +55,9 @@ class Prefix:
         self.shortcuts: dict[tuple, Shortcut] | None = None
         """What calls of functions lead to (see `tensor/shortcuts.py`)."""
 
-    def extend(self, key: Any, row: Row, tracked: int, place: Place) -> Prefix:
+    def extend(self, key: Any, row: Row, tracked: int, place: Place, mode: bool | None = None) -> Prefix:
         """The prefix that is longer by a row, and from now on is found under `key`."""
-        return self.lead(key, Prefix(self, row, tracked, place))
+        return self.lead(key, Prefix(self, row, tracked, place, mode))
 
     def after(self, key: Any) -> Prefix | None:
         """Where the edge of this name leads. (What is called for every row has this written out.)"""

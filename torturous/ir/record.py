@@ -347,15 +347,13 @@ class Record:
         """A prefix one row longer, in the present mode."""
         differentiable = op.gradients and TYPES[type_index].dtype.category is Category.FLOATING
         flows = bool(differentiable) and any(o >= 0 and self.last(o).tracked for o in operands)
-        prefix = self._extend(key, (op.number, attributes, type_index, *operands), int(flows and tracking), place)
-        if flows:
-            prefix.mode = tracking
-        return prefix
+        row = (op.number, attributes, type_index, *operands)
+        return self._extend(key, row, int(flows and tracking), place, tracking if flows else None)
 
-    def _extend(self, key: Any, row: Row, tracked: int, place: Place) -> Prefix:
+    def _extend(self, key: Any, row: Row, tracked: int, place: Place, mode: bool | None = None) -> Prefix:
         if self.thread != NOBODY:
             tree.size += 1
-        return self.end.extend(key, row, tracked, place)
+        return self.end.extend(key, row, tracked, place, mode)
 
     # What gradients read ------------------------------------------------------------------------------------
     def reads_of(self, index: int) -> Iterator[int]:
