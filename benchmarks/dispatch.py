@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from benchmarks.suite.bars import Bar
 from benchmarks.suite.sides import Side
 from benchmarks.suite.workload import Case, Program
 
@@ -38,7 +39,8 @@ def dispatch(side: Side, count: int, gradients: bool, compiled: bool) -> Program
 def cases(tiny: bool) -> list[Case]:
     count = 10 if tiny else 1000
     return [Case(f"{count} chained ops{', with gradients' * gradients}{', under compile' * compiled}",
-                 partial(dispatch, count=count, gradients=gradients, compiled=compiled))
+                 partial(dispatch, count=count, gradients=gradients, compiled=compiled),
+                 bars=(Bar(eager=4 if compiled else 2.5 if gradients else 1.2),))
             for compiled in (False, True) for gradients in (False, True)]
 
 

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.suite.bars import Bar
 from benchmarks.suite.sides import Side
 from benchmarks.suite.workload import Case, Program
 
 ISOLATED = False
+BARS = (Bar(better=1.5),)
 
 
 def gelu(side: Side, elements: int) -> Program:
@@ -81,19 +83,20 @@ def adam(side: Side, elements: int, tensors: int) -> Program:
 def cases(tiny: bool) -> list[Case]:
     found = []
     for name, elements in (("512 K", 1 << 19), ("16 M", 1 << 24)) if not tiny else (("tiny", 100),):
-        found.append(Case(f"gelu(x·w+b), {name} elements", partial(gelu, elements=elements), bytes=16 * elements))
+        found.append(Case(f"gelu(x·w+b), {name} elements", partial(gelu, elements=elements), bytes=16 * elements,
+                          bars=BARS))
     rows, classes = ((4096, 768), (1024, 50257)) if not tiny else ((3, 5), (4, 7))
     # Moved at least: forward the input and the result; backward the adjoint, what was saved and the gradient, too.
     for name in ("softmax", "layer norm"):
         for backward in (False, True):
             found.append(Case(f"{name} {rows}{', forward and backward' * backward}",
                               partial(of_rows, name=name, shape=rows, backward=backward),
-                              bytes=4 * rows[0] * rows[1] * (3 if backward else 2), tolerance=5e-5))
+                              bytes=4 * rows[0] * rows[1] * (3 if backward else 2), tolerance=5e-5, bars=BARS))
     for backward in (False, True):
         found.append(Case(f"cross entropy {classes}{', forward and backward' * backward}",
                           partial(cross_entropy, shape=classes, backward=backward),
-                          bytes=4 * classes[0] * classes[1] * (2 if backward else 1)))
+                          bytes=4 * classes[0] * classes[1] * (2 if backward else 1), bars=BARS))
     elements, tensors = (10_000_000, 150) if not tiny else (40, 4)
     found.append(Case(f"Adam step, {elements} parameters in {tensors} tensors",
-                      partial(adam, elements=elements, tensors=tensors), bytes=28 * elements, training=True))
+                      partial(adam, elements=elements, tensors=tensors), bytes=28 * elements, training=True, bars=BARS))
     return found

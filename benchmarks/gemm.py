@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from benchmarks.suite.bars import Bar
 from benchmarks.suite.sides import Side
 from benchmarks.suite.workload import Case, Program
 
@@ -35,6 +36,12 @@ def product(side: Side, shape: tuple[int, ...], layout: str, dtype: str) -> Prog
     return Program(lambda: call(a, b))
 
 
+def _bars(shape: tuple[int, ...]) -> tuple[Bar, ...]:
+    if shape in SKINNY:
+        return (Bar(eager=1.3),)
+    return (Bar(eager=0.9, mean=1.0),) if shape != BATCHED and min(shape) >= 256 else ()
+
+
 def cases(tiny: bool) -> list[Case]:
     squares = [((size, size, size), layout) for size in (SQUARES if not tiny else (8,)) for layout in LAYOUTS]
     skinny = [(shape, "NN") for shape in ((*SKINNY, BATCHED) if not tiny else ((3, 5, 4), (2, 3, 5, 4)))]
@@ -44,5 +51,6 @@ def cases(tiny: bool) -> list[Case]:
             *batch, m, k, n = shape
             name = " ".join([dtype, layout, ("·".join(map(str, batch)) + " of ") * bool(batch) + f"{m}×{k}×{n}"])
             found.append(Case(name, partial(product, shape=shape, layout=layout, dtype=dtype),
-                              operations=2 * math.prod(shape), tolerance=tolerance))
+                              operations=2 * math.prod(shape), tolerance=tolerance,
+                              bars=_bars(shape) if dtype == "float32" else ()))
     return found

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.models.gpt import generate, make_gpt
+from benchmarks.suite.bars import Bar
 from benchmarks.suite.sides import Side, training_step
 from benchmarks.suite.workload import Case, Program
 
@@ -36,8 +37,8 @@ def cases(tiny: bool) -> list[Case]:
     sizes, batch, count = (TINY, 2, 6) if tiny else (FULL, 4, 200)
     return [
         Case(f"training step, batch {batch}", partial(training, sizes=sizes, batch=batch), training=True,
-             tolerance=1e-4),
+             tolerance=1e-4, bars=(Bar(better=1.15, cold=5, warm=1, memory=True),)),
         # Equal tokens, unless two are equally likely but for rounding.
         Case(f"generation of {count} tokens", partial(generation, sizes=sizes, count=count), passes=True,
-             tolerance=0),
+             tolerance=0, bars=(Bar(eager=1.0), Bar(eager=1.5))),
     ]

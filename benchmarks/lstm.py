@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.models.lstm import make_language_model
+from benchmarks.suite.bars import Bar
 from benchmarks.suite.sides import Side, training_step
 from benchmarks.suite.workload import Case, Program
 
@@ -34,4 +35,4 @@ def cases(tiny: bool) -> list[Case]:
     if tiny:
         sizes = {"vocabulary": 11, "width": 6, "length": 4, "batch": 2}
     return [Case(f"training step, sequence {sizes['length']}, batch {sizes['batch']}", partial(training, **sizes),
-                 training=True)]
+                 training=True, bars=(Bar(better=1.3),))]

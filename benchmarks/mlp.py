@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from benchmarks.suite.bars import Bar
 from benchmarks.suite.sides import Side, training_step
 from benchmarks.suite.workload import Case, Program
 
@@ -25,4 +26,5 @@ def training(side: Side, sizes: tuple[int, int, int], batch: int) -> Program:
 
 def cases(tiny: bool) -> list[Case]:
     sizes, batch = ((6, 5, 3), 4) if tiny else ((784, 128, 10), 32)
-    return [Case(f"training step, batch {batch}", partial(training, sizes=sizes, batch=batch), training=True)]
+    return [Case(f"training step, batch {batch}", partial(training, sizes=sizes, batch=batch), training=True,
+                 bars=(Bar(better=3),))]

@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.models.net import make_net
+from benchmarks.suite.bars import Bar
 from benchmarks.suite.sides import Side, training_step
 from benchmarks.suite.workload import Case, Program
 
@@ -46,8 +47,9 @@ def cases(tiny: bool) -> list[Case]:
     batches = (2,) if tiny else BATCHES
     return [
         *[Case(f"training step, batch {batch}", partial(training, batch=batch), training=True, random=True,
-               tolerance=1e-4) for batch in batches],
-        *[Case(f"inference, batch {batch}", partial(inference, batch=batch), inference=True) for batch in batches],
+               tolerance=1e-4, bars=(Bar(eager=3) if batch == 1 else Bar(eager=6, better=4),)) for batch in batches],
+        *[Case(f"inference, batch {batch}", partial(inference, batch=batch), inference=True,
+               bars=(Bar(onnxruntime=3),) if batch == 64 else ()) for batch in batches],
     ]
 
 

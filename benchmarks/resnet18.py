@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.models.resnet import make_resnet18
+from benchmarks.suite.bars import Bar
 from benchmarks.suite.sides import Side, training_step
 from benchmarks.suite.workload import Case, Program
 
@@ -45,6 +46,7 @@ def cases(tiny: bool) -> list[Case]:
     return [
         # A ReLU whose input is a rounding error away from 0 has either gradient, and the next steps' losses show it: in
         # float64, where that does not happen, they agree to 1e-15.
-        Case(f"training step, batch {batch}", partial(training, **sizes), training=True, tolerance=1e-2),
+        Case(f"training step, batch {batch}", partial(training, **sizes), training=True, tolerance=1e-2,
+             bars=(Bar(better=1.15, cold=5, warm=1, memory=True),)),
         Case(f"inference, batch {batch}", partial(inference, **sizes), inference=True, tolerance=1e-4),
     ]

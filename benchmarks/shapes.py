@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.models.gpt import make_gpt
+from benchmarks.suite.bars import Bar
 from benchmarks.suite.sides import Side
 from benchmarks.suite.workload import Case, Program
 
@@ -35,4 +36,4 @@ def cases(tiny: bool) -> list[Case]:
     count = 4 if tiny else 60
     lengths = np.random.default_rng(0).permutation(np.arange(3, sizes["context"]))[:count].tolist()
     return [Case(f"{count} sequences of {count} lengths", partial(inference, sizes=sizes, lengths=lengths), passes=True,
-                 tolerance=1e-4)]
+                 tolerance=1e-4, bars=(Bar(eager=1.0), Bar(eager=1.5)))]

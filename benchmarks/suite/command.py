@@ -22,7 +22,8 @@ ABOUT = """Runs workloads in torturous, PyTorch eager, torch.compile (model and 
 fused=True, each in a process of its own, in turns; checks that results agree; prints one table. "ratio": how many
 times faster torturous is than the contestant of that line; "better": than the better of eager and torch.compile, both
 medians over rounds. "first": the first call, with empty caches of compiled code; "warm": the same in the next process.
-"memory": the process's peak. "apart": the largest difference from PyTorch eager, relative to the largest value."""
+"memory": the process's peak. "apart": the largest difference from PyTorch eager, relative to the largest value.
+"bars": what a row is to reach at least, and what it has reached; where memory is the limit, 85 % of a triad will do."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,6 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 rows.append(row)
                 with bar.external_write_mode(file=sys.stdout):
                     print(report.block(row, peak), flush=True)
-    print(f"\n{report.summary(rows)}")
+    print(f"\n{report.summary(rows, peak)}")
     if args.json:
         args.json.write_text(json.dumps(report.as_json(rows, here, args.threads, peak), indent=1) + "\n")

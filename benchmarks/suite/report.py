@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from benchmarks.suite import bars
 from benchmarks.suite.run import Result, Row
 from benchmarks.suite.sides import EAGER, LABELS, OURS
 from torturous.runtime.peak import Peak
@@ -40,11 +41,13 @@ def block(row: Row, peak: Peak) -> str:
             *map(duration, (result.setup, result.first, result.warm)),
             "" if result.memory is None else f"{result.memory:.0f} MB", *_rate(row, result, peak), _apart(result),
         ]))
+    if judged := list(bars.verdicts(row, peak)):
+        lines.append("  bars: " + "; ".join(map(str, judged)))
     return "\n".join(lines)
 
 
-def summary(rows: Sequence[Row]) -> str:
-    """A line for each workload: the geometric means of its ratios."""
+def summary(rows: Sequence[Row], peak: Peak) -> str:
+    """A line for each workload: the geometric means of its ratios, and how many bars were met."""
     lines = []
     for name in dict.fromkeys(row.workload for row in rows):
         mine = [row for row in rows if row.workload == name]
@@ -54,6 +57,9 @@ def summary(rows: Sequence[Row]) -> str:
                 for label, ratios in (("eager", eager), ("better", better)) if ratios]
         wrong = sum(1 for row in mine for result in row.sides.values() if not result.agrees)
         failed = sum(1 for row in mine for result in row.sides.values() if result.error)
+        judged = bars.of_all(mine, peak)
+        short = [verdict for verdict in judged if not verdict.met]
+        text += [f"{len(judged) - len(short)} of {len(judged)} bars met"] * bool(judged)
         text += [f"{wrong} results that differ"] * bool(wrong) + [f"{failed} errors"] * bool(failed)
         lines.append(f"{name:14}{', '.join(text)}")
     return "\n".join(lines)
@@ -62,6 +68,7 @@ def summary(rows: Sequence[Row]) -> str:
 def as_json(rows: Sequence[Row], machine: dict[str, Any], threads: int, peak: Peak) -> dict[str, Any]:
     return {"machine": machine, "threads": threads, "peak": asdict(peak),
             "rows": [{**asdict(row), "ratio_to_eager": row.ratio(EAGER), "ratio_to_better": row.better,
+                      "bars": [verdict._asdict() for verdict in bars.verdicts(row, peak)],
                       "medians": {side: result.median for side, result in row.sides.items()}} for row in rows]}
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.suite.bars import Bar
 from benchmarks.suite.process import Failure, Process
 from benchmarks.suite.sides import COMPILED, EAGER, FUSED, ONNX, OURS, apart
 from benchmarks.suite.timing import FULL, Effort, Timing, interleaved, ratio
@@ -56,6 +57,7 @@ class Row:
     case: str
     operations: float
     bytes: float
+    bar: Bar | None = None
     sides: dict[str, Result] = field(default_factory=dict)
 
     def ratio(self, theirs: str) -> float | None:
@@ -117,6 +119,10 @@ class Runner:
                 rows = [_merged(*pair) for pair in zip(rows, found, strict=True)] if rows else found
             yield from rows
 
+    def _bar(self, case: Case, number: int) -> Bar | None:
+        """What is asked of a case's row with this number: nothing of tiny sizes."""
+        return case.bars[number] if number < len(case.bars) and not self.options.tiny else None
+
     # Cases that are called again and again ------------------------------------------------------------------------
     def _group(self, workload: Workload, group: Sequence[tuple[int, Case]]) -> list[Row]:
         """Measures cases in one process for each side."""
@@ -125,7 +131,7 @@ class Runner:
             return [self._row(crew, number, case) for number, case in group]
 
     def _row(self, crew: _Crew, number: int, case: Case) -> Row:
-        row = Row(crew.workload.name, case.name, case.operations, case.bytes)
+        row = Row(crew.workload.name, case.name, case.operations, case.bytes, self._bar(case, 0))
         answers: dict[str, dict[str, Any]] = {}
         for side in self.options.sides(case):
             self.tell(f"{row.workload}: {case.name}, {side}")
@@ -158,7 +164,8 @@ class Runner:
     def _passes(self, workload: Workload, number: int, case: Case) -> list[Row]:
         """Times first and second calls in fresh processes."""
         titles = ["first pass", "second pass"] + (["first pass, warm cache"] if self.options.warm else [])
-        rows = [Row(workload.name, f"{case.name}, {title}", case.operations, case.bytes) for title in titles]
+        rows = [Row(workload.name, f"{case.name}, {title}", case.operations, case.bytes, self._bar(case, number))
+                for number, title in enumerate(titles)]
         rounds = max(1, self.options.effort.least // 2)
         outcomes = {}
         for side in self.options.sides(case):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.suite.bars import Bar
+
 WORKLOADS = (
     "gemm", "conv", "elementwise", "mnist", "mlp", "resnet18", "gpt", "lstm", "vnet", "dispatch", "shapes",
 )
@@ -44,6 +46,8 @@ class Case:
     """Whether random numbers take part, of which torch.compile draws others than PyTorch eager."""
     passes: bool = False
     """Whether the first call and the second are what matters, each time in a fresh process."""
+    bars: tuple[Bar, ...] = ()
+    """What it is to reach, if anything; of the first call and the second, where these are what matters."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.suite.bars import Bar, of_all, verdicts
 from benchmarks.suite.command import main
 from benchmarks.suite.machine import await_helpers
 from benchmarks.suite.report import block, summary
-from benchmarks.suite.run import Options, Runner
+from benchmarks.suite.run import Options, Result, Row, Runner
 from benchmarks.suite.sides import EAGER, OURS, Side, apart, sampled
 from benchmarks.suite.timing import ONCE, Effort, Timing, interleaved, ratio
 from benchmarks.suite.workload import WORKLOADS, Case, workload
@@ -70,7 +71,50 @@ def test_a_failing_contestant_is_reported_in_its_row(monkeypatch):
     runner = Runner(Options(opponents=(), effort=ONCE, tiny=True), tell=lambda what: None)
     [row] = runner.rows(workload("mlp", tiny=True))
     assert "abacus" in row.sides[OURS].error and row.better is None
-    assert "abacus" in block(row, Peak(1e11, 1e10)) and "1 errors" in summary([row])
+    assert "abacus" in block(row, Peak(1e11, 1e10)) and "1 errors" in summary([row], Peak(1e11, 1e10))
+
+
+def measured(seconds: float, memory: float = 100, first: float = 1) -> Result:
+    return Result([Timing([seconds], seconds)], first=first, memory=memory)
+
+
+def row_of(bar: Bar, bytes: float = 0, **seconds: float) -> Row:
+    return Row("mlp", "a case", 0, bytes, bar, {side: measured(each) for side, each in seconds.items()})
+
+
+PEAK = Peak(1e11, 1e10)
+
+
+@pytest.mark.parametrize(("row", "expected"), [
+    (row_of(Bar(eager=2, better=1.5), torturous=1, eager=3, compile=1.4),
+     ["2× PyTorch eager: 3.00×", "1.5× the better: 1.40×, SHORT"]),
+    (row_of(Bar(better=1.5), torturous=1, eager=1), []),
+    (row_of(Bar(onnxruntime=3), torturous=1, eager=9, onnxruntime=3), ["3× ONNX Runtime: 3.00×"]),
+    (row_of(Bar(eager=2), 8.5e9, torturous=1, eager=1), ["2× PyTorch eager: 1.00×, 85% of a triad"]),
+    (row_of(Bar(eager=2), 8.4e9, torturous=1, eager=1), ["2× PyTorch eager: 1.00×, 84% of a triad, SHORT"]),
+    (row_of(Bar(cold=2, warm=1, memory=True), torturous=1, eager=9),
+     ["first call 2 s: 1.00 s", "memory 100 MB: 100 MB"]),
+    (row_of(Bar(cold=0.5), torturous=1, eager=9), ["first call 0.5 s: 1.00 s, SHORT"]),
+    (row_of(Bar(), torturous=1, eager=9), []),
+    (row_of(Bar(eager=2), eager=9), []),
+])
+def test_bars(row: Row, expected: list[str]) -> None:
+    assert list(map(str, verdicts(row, PEAK))) == expected
+    text = block(row, PEAK)
+    assert ("bars: " + "; ".join(expected) in text) if expected else "bars" not in text
+
+
+def test_bars_of_a_mean() -> None:
+    rows = [row_of(Bar(eager=0.9, mean=1), torturous=1, eager=seconds) for seconds in (0.95, 1.2, 0.8)]
+    assert [verdict.met for verdict in of_all(rows, PEAK)] == [True, True, False, False]
+    assert "2 of 4 bars met" in summary(rows, PEAK)
+    assert of_all([row_of(Bar(eager=1), torturous=1, eager=2)], PEAK)[-1].bar == "1× PyTorch eager"
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_cases_have_as_many_bars_as_rows(name: str) -> None:
+    for case in workload(name).cases:
+        assert len(case.bars) in ((0, 2) if case.passes else (0, 1))
 
 
 def test_contestants_take_turns():
