@@ -126,7 +126,8 @@ arrive:
   br label %look
 
 look:
-  %turn = phi i64 [ 0, %arrive ], [ %next_turn, %spin ], [ %next_turn, %yield ], [ %next_turn, %sleep ]
+  %turn = phi i64 [ 0, %arrive ], [ %next_turn, %spin ], [ %next_turn, %yield ],
+                 [ %next_turn, %aside ], [ %next_turn, %here ]
   %value = load atomic i32, ptr %gate acquire, align 4
   %open = icmp ne i32 %value, %seen
   br i1 %open, label %pass, label %patience
@@ -151,8 +152,16 @@ yield:
 
 sleep:
   %flag_before = atomicrmw xchg ptr %sleepers, i32 1 seq_cst
-  call void @driver_sleep(ptr %control, ptr %gate, i32 %seen)
+  %follows = icmp ne i64 %worker, 0
+  br i1 %follows, label %aside, label %here
+
+aside:
+  call void @driver_sleep_aside(ptr %control, ptr %gate, i32 %seen)
   call void @driver_spread(ptr %control, i64 %worker)
+  br label %look
+
+here:
+  call void @driver_sleep(ptr %control, ptr %gate, i32 %seen)
   br label %look
 
 pass:

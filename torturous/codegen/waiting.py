@@ -1,11 +1,12 @@
 """How a thread waits for another one, per system: the only platform-dependent part of the driver.
 
-Six functions of LLVM IR: `@driver_pause` (a hint inside a spinning loop), `@driver_yield` (let another
-thread run), `@driver_sleep` (sleep until the 32-bit word at an address may have changed from a given value;
-waking up for no reason is allowed), `@driver_wake` (wake all who sleep on a word), `@driver_note_leader` (the
-calling thread leads a run) and `@driver_avoid_leader` (leave the processor that the leader runs on). The last
-two do nothing but on Linux, whose scheduler otherwise lets the leader and a worker that yields or was just
-woken take turns on one processor for milliseconds while another one idles.
+Seven functions of LLVM IR: `@driver_pause` (a hint inside a spinning loop), `@driver_yield` (let another thread
+run), `@driver_sleep` (sleep until the 32-bit word at an address may have changed from a given value; waking up
+for no reason is allowed), `@driver_wake` (wake all who sleep on a word), `@driver_note_leader` (the calling
+thread leads a run), `@driver_avoid_leader` (leave the processor that the leader runs on) and
+`@driver_sleep_aside` (sleep, and do not wake up there). The last three are only on Linux more than their names
+without the leader, whose scheduler otherwise lets the leader and a worker that yields or was just woken take
+turns on one processor for milliseconds while another one idles.
 
 Linux makes the system calls itself, so the driver refers to no symbol of any library. Elsewhere the system's
 own functions are called through pointers, which Python looks up (`Waiting.functions`) and stores in the
@@ -96,6 +97,11 @@ define internal void @driver_note_leader(ptr %control) nounwind {
 define internal void @driver_avoid_leader(ptr %control) nounwind {
   ret void
 }
+
+define internal void @driver_sleep_aside(ptr %control, ptr %word, i32 %seen) nounwind {
+  call void @driver_sleep(ptr %control, ptr %word, i32 %seen)
+  ret void
+}
 """
 
 _LINUX_TEXT = Template("""
@@ -144,40 +150,97 @@ done:
 define internal void @driver_leave(i32 %here) nounwind {
 begin:
   %mask = alloca [$CPU_MASK_BYTES x i8], align 8
+  %filled = call i64 @driver_forbid(i32 %here, ptr %mask)
+  call void @driver_allow(i32 %here, ptr %mask, i64 %filled)
+  ret void
+}
+
+; Sleeps where it will not wake up on the leader's processor, to which the scheduler likes to bring who is woken there.
+define internal void @driver_sleep_aside(ptr %control, ptr %word, i32 %seen) nounwind {
+begin:
+  %mask = alloca [$CPU_MASK_BYTES x i8], align 8
+  %leader_field = getelementptr i8, ptr %control, i64 $leader
+  %there = load atomic i32, ptr %leader_field monotonic, align 4
+  %filled = call i64 @driver_forbid(i32 %there, ptr %mask)
+  call void @driver_sleep(ptr %control, ptr %word, i32 %seen)
+  call void @driver_allow(i32 %there, ptr %mask, i64 %filled)
+  ret void
+}
+
+; Forbids this thread a processor: the length of the mask that it has now, or 0 if nothing has changed.
+define internal i64 @driver_forbid(i32 %processor, ptr %mask) nounwind {
+begin:
   %mask_address = ptrtoint ptr %mask to i64
   %filled = call i64 @driver_call_linux(
       i64 $sched_getaffinity, ptr null, i64 $CPU_MASK_BYTES, i64 %mask_address)
-  %index = lshr i32 %here, 3
+  %index = lshr i32 %processor, 3
   %covered = icmp ult i32 %index, $CPU_MASK_BYTES
   %known = icmp sgt i64 %filled, 0
   %possible = and i1 %covered, %known
-  br i1 %possible, label %move, label %done
+  br i1 %possible, label %look, label %nothing
 
-move:
+look:
   %byte_field = getelementptr i8, ptr %mask, i32 %index
   %allowed = load i8, ptr %byte_field, align 1
-  %low = and i32 %here, 7
-  %shift = trunc i32 %low to i8
-  %bit = shl i8 1, %shift
+  %bit = call i8 @driver_bit(i32 %processor)
   %others = xor i8 %bit, -1
   %elsewhere = and i8 %allowed, %others
   ; Where this processor is not allowed any more, somebody has just moved the thread: their mask stays.
   %overtaken = icmp eq i8 %elsewhere, %allowed
-  br i1 %overtaken, label %done, label %forbid
+  br i1 %overtaken, label %nothing, label %forbid
 
 forbid:
   store i8 %elsewhere, ptr %byte_field, align 1
   %refused = call i64 @driver_call_linux(i64 $sched_setaffinity, ptr null, i64 %filled, i64 %mask_address)
   %moved = icmp eq i64 %refused, 0
-  br i1 %moved, label %restore, label %done
+  br i1 %moved, label %done, label %nothing
 
-restore:
+done:
+  ret i64 %filled
+
+nothing:
+  ret i64 0
+}
+
+; Allows this thread the processor again that it was forbidden, unless somebody has given it another mask since.
+define internal void @driver_allow(i32 %processor, ptr %mask, i64 %filled) nounwind {
+begin:
+  %now = alloca [$CPU_MASK_BYTES x i8], align 8
+  %forbidden = icmp ne i64 %filled, 0
+  br i1 %forbidden, label %look, label %done
+
+look:
+  %now_address = ptrtoint ptr %now to i64
+  %filled_now = call i64 @driver_call_linux(
+      i64 $sched_getaffinity, ptr null, i64 $CPU_MASK_BYTES, i64 %now_address)
+  %index = lshr i32 %processor, 3
+  %byte_field = getelementptr i8, ptr %mask, i32 %index
+  %now_field = getelementptr i8, ptr %now, i32 %index
+  %left = load i8, ptr %byte_field, align 1
+  %left_now = load i8, ptr %now_field, align 1
+  %same_length = icmp eq i64 %filled_now, %filled
+  %same_byte = icmp eq i8 %left_now, %left
+  %ours = and i1 %same_length, %same_byte
+  br i1 %ours, label %allow, label %done
+
+allow:
+  %mask_address = ptrtoint ptr %mask to i64
+  %bit = call i8 @driver_bit(i32 %processor)
+  %allowed = or i8 %left, %bit
   store i8 %allowed, ptr %byte_field, align 1
   %freed = call i64 @driver_call_linux(i64 $sched_setaffinity, ptr null, i64 %filled, i64 %mask_address)
   br label %done
 
 done:
   ret void
+}
+
+; A processor's bit in its byte of a mask.
+define internal i8 @driver_bit(i32 %processor) nounwind {
+  %low = and i32 %processor, 7
+  %shift = trunc i32 %low to i8
+  %bit = shl i8 1, %shift
+  ret i8 %bit
 }
 
 define internal void @driver_wake(ptr %control, ptr %word) nounwind {
