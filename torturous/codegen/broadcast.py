@@ -69,11 +69,11 @@ class Rows(ABC):
         """A tile's first row."""
         return self.b.add(rows[0], self.b.mul(number, self.tile.rows))
 
-    def fetch(self, block: Block, rows: Range, number: Integer, part: Integer, parts: Integer, unroll: int
+    def fetch(self, block: Block, rows: Range, number: Integer, part: Integer, parts: Integer, turn: int
               ) -> Ahead | None:
         """A part of what comes after the tile with this number: the next one, or the next block's first one.
 
-        What the micro-kernel's loop, `unroll` products a turn, can fetch on its way is left to it, if code may be
+        What the micro-kernel's loop, `turn` products at a time, can fetch on its way is left to it, if code may be
         long: many lines asked for at once wait for each other, and what comes after them waits as well.
         """
         if not self._lies_evenly():
@@ -92,7 +92,7 @@ class Rows(ABC):
                 return b.offset(origin, b.mul(b.add(side.place(side.own, index), start), side.item))
 
             bytes_ = b.mul(block.count, side.item)
-            spread = CACHE_LINE // (unroll * side.item) if side.writer.in_process else 0
+            spread = CACHE_LINE // (turn * side.item) if side.writer.in_process else 0
             with looping(b, b.add(begin, spread), end) as index:
                 here = line(index)
                 with looping(b, 0, bytes_, CACHE_LINE) as offset:
@@ -123,7 +123,7 @@ class PackedTogether(Rows):
         assert isinstance(self.panels, LanePanels)
         return self.b.offset(memory, self.b.mul(number, self.panels.panel_bytes)), self.panels.product_step
 
-    def fetch(self, block: Block, rows: Range, number: Integer, part: Integer, parts: Integer, unroll: int) -> None:
+    def fetch(self, block: Block, rows: Range, number: Integer, part: Integer, parts: Integer, turn: int) -> None:
         """All of it is near."""
 
 

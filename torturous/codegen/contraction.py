@@ -190,12 +190,16 @@ class Contraction(Sided):
             for some in panels:
                 with some.each() as (lane, lane_panel):
                     part = b.div(b.sub(lane, lanes[0]), tile.lanes)
-                    ahead = self.row_side.fetch(block, rows, number, part, parts, _unroll(some.tile))
+                    ahead = self.row_side.fetch(block, rows, number, part, parts, self._turn(some.tile))
                     self._tile(some.tile, block, Place(batch, row, lane, rows[1], lanes[1]),
                                (rows[0], lanes[0], lanes[1]), (row_panel, row_step, lane_panel, some.step), memory,
                                ahead)
         if loop is not None:
             b.end_loop(loop)
+
+    def _turn(self, tile: Tile) -> int:
+        """Products in a turn of the micro-kernel's loop, which may take two at a time."""
+        return _unroll(tile) * (2 if self.pairs else 1)
 
     def _tile(self, shape: Tile, block: Block, place: Place, origin: tuple[Integer, Integer, Integer],
               operands: tuple[str, Integer, str, Integer], memory: Memory, ahead: Ahead | None) -> None:
@@ -279,7 +283,7 @@ class Contraction(Sided):
 
 
 def _unroll(tile: Tile) -> int:
-    """Products in a turn of the micro-kernel's loop."""
+    """Steps in a turn of the micro-kernel's loop."""
     return 4 if tile.rows * tile.vectors <= 12 else 2
 
 

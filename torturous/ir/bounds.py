@@ -8,18 +8,21 @@ its result; numbers are taken as they are at this moment, so that nothing of thi
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import numpy as np
 
 from torturous.core.dtypes import Category, DType
-from torturous.core.intervals import EVERYTHING, Interval
-from torturous.ir.op import OPS, TYPES, Kind
+from torturous.core.intervals import EVERYTHING, Interval, hull
+from torturous.ir.op import OPS, TYPES, Attributes, Kind, Type
 from torturous.ir.record import Record, slot_ordinal
 
 DEEPEST = 32
 """Rows on the way from the one in question to one that anything can be said of."""
 
 
+@cache
 def every(dtype: DType) -> Interval:
     """What any element of a dtype lies in."""
     if dtype.is_floating_point:
@@ -30,6 +33,18 @@ def every(dtype: DType) -> Interval:
     return int(limits.min), int(limits.max)
 
 
+# Rules that ops share -----------------------------------------------------------------------------------------
+def kept(out: Type, at: Attributes, types: Any, x: Interval, *others: Interval) -> Interval:
+    """The elements are among those of the first operand."""
+    return x
+
+
+def of_all(out: Type, at: Attributes, types: Any, *operands: Interval) -> Interval:
+    """They are among those of all operands."""
+    return hull(*operands)
+
+
+# The walk -----------------------------------------------------------------------------------------------------
 def bounds_of(record: Record, row: int, leaf: Callable[[int], Interval | None]) -> Interval:
     """Between which numbers the elements of a row lie; `leaf` says it of the leaves of which it is known.
 
@@ -63,4 +78,4 @@ def bounds_of(record: Record, row: int, leaf: Callable[[int], Interval | None]) 
     return of(row, 0)
 
 
-__all__ = ["bounds_of", "every"]
+__all__ = ["bounds_of", "every", "kept", "of_all"]

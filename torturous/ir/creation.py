@@ -8,6 +8,7 @@ import numpy as np
 
 from torturous.core.intervals import Interval, added, hull, multiplied
 from torturous.core.mersenne import MersenneTwister
+from torturous.ir.bounds import kept
 from torturous.ir.op import Attributes, Kind, Op, Type, define
 
 STATE_WORDS = 625
@@ -27,7 +28,7 @@ def _reached(out: Type, at: Attributes, types: Any, start: Interval, step: Inter
 
 FULL = define(Op(
     "full", Kind.CREATE, None, lambda out, at, fill: np.full(out.shape, fill).astype(out.dtype.numpy), (None,),
-    bounds=lambda out, at, types, fill: fill, document="every element is the slot"))
+    bounds=kept, document="every element is the slot"))
 IOTA = define(Op(
     "iota", Kind.CREATE, None,
     lambda out, at, start, step: (

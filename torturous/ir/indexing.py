@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from torturous.core.intervals import Interval, hull
 from torturous.core.shapes import Shape
+from torturous.ir.bounds import kept, of_all
 from torturous.ir.op import Attributes, Kind, Op, Type, define
 
 
@@ -74,14 +74,10 @@ def _along_meaning(out: Type, at: Attributes, x: np.ndarray, index: np.ndarray) 
     return np.take_along_axis(x[corner], index, axis)
 
 
-def _taken(out: Type, at: Attributes, types: Any, x: Interval, index: Interval) -> Interval:
-    return x
-
-
 TAKE: Op = define(Op(
     "take", Kind.GATHER, _infer_take, lambda out, at, x, index: x.take(index, at[0]),
     (lambda g, out, at, x, index: g.full(x.shape, x.dtype, 0).apply(TAKE_ADD, index, g, attributes=at), None),
-    (1,), bounds=_taken,
+    (1,), bounds=kept,
     document="x(.., index, ..): whole slices of one axis; the index's axes take the place of that axis"))
 TAKE_ADD: Op = define(Op(
     "take_add", Kind.SCATTER, lambda at, operands: operands[0], _take_add_meaning,
@@ -92,7 +88,7 @@ TAKE_ALONG: Op = define(Op(
     "take_along", Kind.GATHER, lambda at, operands: Type(operands[1].shape, operands[0].dtype),
     _along_meaning,
     (lambda g, out, at, x, index: g.full(x.shape, x.dtype, 0).apply(TAKE_ALONG_ADD, index, g, attributes=at),
-     None), (1,), bounds=_taken,
+     None), (1,), bounds=kept,
     document="x at the index along one axis, at the element's own place along the others (PyTorch's gather)"))
 TAKE_ALONG_ADD: Op = define(Op(
     "take_along_add", Kind.SCATTER, lambda at, operands: operands[0], _along_add_meaning,
@@ -134,6 +130,6 @@ MOST_JOINED = 512
 """Parts of one row; more are joined in several rows."""
 JOIN: Op = define(Op(
     "join", Kind.SCATTER, None, _join_meaning, tuple(_join_rule(position) for position in range(MOST_JOINED)),
-    bounds=lambda out, at, types, *parts: hull(*parts),
+    bounds=of_all,
     document="parts of out's dtype laid one after another along an axis, by copying: attributes the axis; a "
              "part may lack the axis where it takes one place (stack)"))

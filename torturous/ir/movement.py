@@ -15,6 +15,7 @@ import numpy as np
 from torturous.core.dtypes import Rank, result_type
 from torturous.core.intervals import Interval, hull
 from torturous.core.shapes import Shape
+from torturous.ir.bounds import kept, of_all
 from torturous.ir.op import Attributes, Kind, Op, Type, define
 
 
@@ -58,11 +59,6 @@ def _insert_meaning(out: Type, at: Attributes, base: np.ndarray, x: np.ndarray, 
     return result
 
 
-def _kept(out: Type, at: Attributes, types: Any, x: Interval, *starts: Interval) -> Interval:
-    """The elements are among x's."""
-    return x
-
-
 def _of_both(out: Type, at: Attributes, types: Any, a: Interval, b: Interval, *starts: Interval) -> Interval:
     """They are among those of two operands."""
     return hull(a, b)
@@ -70,19 +66,19 @@ def _of_both(out: Type, at: Attributes, types: Any, a: Interval, b: Interval, *s
 
 RESHAPE = define(Op(
     "reshape", Kind.MOVEMENT, None, lambda out, at, x: x.reshape(out.shape),
-    (lambda g, out, at, x: g.reshape(x.shape),), bounds=_kept,
+    (lambda g, out, at, x: g.reshape(x.shape),), bounds=kept,
     document="the same elements in row-major order under other sizes"))
 PERMUTE = define(Op(
     "permute", Kind.MOVEMENT, lambda at, operands: Type(permuted(operands[0].shape, at), operands[0].dtype),
     lambda out, at, x: x.transpose(at),
-    (lambda g, out, at, x: g.permute(tuple(np.argsort(at).tolist())),), bounds=_kept,
+    (lambda g, out, at, x: g.permute(tuple(np.argsort(at).tolist())),), bounds=kept,
     document="attributes: the order of axes"))
 EXPAND = define(Op(
-    "expand", Kind.MOVEMENT, None, _expand_meaning, (lambda g, out, at, x: g.sum_to(x.shape),), bounds=_kept,
+    "expand", Kind.MOVEMENT, None, _expand_meaning, (lambda g, out, at, x: g.sum_to(x.shape),), bounds=kept,
     document="axes of size 1, and new leading ones, repeated"))
 SLICE = define(Op(
     "slice", Kind.MOVEMENT, None, _slice_meaning,
-    (lambda g, out, at, x, *starts: g.pad(x.shape, 0, at[0], at[1], starts),) + (None,) * 32, bounds=_kept,
+    (lambda g, out, at, x, *starts: g.pad(x.shape, 0, at[0], at[1], starts),) + (None,) * 32, bounds=kept,
     document="attributes: axes, steps; operands: x and a start for each axis; lengths in the type"))
 PAD = define(Op(
     "pad", Kind.MOVEMENT, None, _pad_meaning,
@@ -97,12 +93,12 @@ INSERT = define(Op(
 PART = define(Op(
     "part", Kind.MOVEMENT, lambda at, operands: Type(_part_shape(at, operands[0].shape), operands[0].dtype),
     lambda out, at, x: np.split(x, at[2], at[0])[at[1]],
-    (lambda g, out, at, x: g.pad(x.shape, 0, at[:1], (1,), (at[1] * g.shape[at[0]],)),), bounds=_kept,
+    (lambda g, out, at, x: g.pad(x.shape, 0, at[:1], (1,), (at[1] * g.shape[at[0]],)),), bounds=kept,
     document="one of equal parts of an axis, which is structure as starts of slices are not: attributes axis, which "
              "part, of how many"))
 FLIP = define(Op(
     "flip", Kind.MOVEMENT, lambda at, operands: operands[0], lambda out, at, x: np.flip(x, at),
-    (lambda g, out, at, x: g.flip(at),), bounds=_kept,
+    (lambda g, out, at, x: g.flip(at),), bounds=kept,
     document="attributes: the axes run backwards"))
 
 
@@ -135,7 +131,7 @@ CONCATENATE = define(Op(
     "concatenate", Kind.MOVEMENT, _infer_concatenate,
     lambda out, at, *parts: np.concatenate([part.astype(out.dtype.numpy) for part in parts], at[0]),
     tuple(_concatenate_rule(position) for position in range(MOST_CONCATENATED)),
-    bounds=lambda out, at, types, *parts: hull(*parts), document="attributes: the axis"))
+    bounds=of_all, document="attributes: the axis"))
 
 
 # Windows --------------------------------------------------------------------------------------------------------
@@ -177,7 +173,7 @@ UNWINDOW = define(Op(
     document="out[.. h .. k ..] = x[.. (h + padding − k·dilation)/stride .. k ..] where that is whole, else the fill"))
 ALIAS = define(Op(
     "alias", Kind.MOVEMENT, lambda at, operands: operands[0], lambda out, at, x: x,
-    (lambda g, out, at, x: g,), bounds=_kept,
+    (lambda g, out, at, x: g,), bounds=kept,
     document="the same value under another place on the tape"))
 REPLACE = define(Op(
     "replace", Kind.MOVEMENT, lambda at, operands: operands[1], lambda out, at, history, x: x,
@@ -185,7 +181,7 @@ REPLACE = define(Op(
     document="the second operand's value with the first operand's history: data written behind autograd's back"))
 WRITE = define(Op(
     "write", Kind.MOVEMENT, lambda at, operands: operands[0], lambda out, at, x: x,
-    (lambda g, out, at, x: g,), once=True, bounds=_kept,
+    (lambda g, out, at, x: g,), once=True, bounds=kept,
     document="a base written through one of its views: PyTorch lets go of how once gradients have passed"))
 FUNCTION = define(Op(
     "function", Kind.MOVEMENT, lambda at, operands: operands[0], lambda out, at, x, *inputs: x, (None,),
